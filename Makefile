@@ -1,0 +1,68 @@
+# Each target does all of its own set-up. `make help` lists them.
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+EXTRAS ?= test,dev,demo,kombu
+BUILD  := build
+PYTEST := $(PY) -m pytest
+
+# The C of the core without the Python binding: what the C tests link.
+CORE_C := $(shell grep -L 'Python\.h' shmq/core/*.c 2>/dev/null)
+CORE_H := $(wildcard shmq/core/*.h tests/c/*.h)
+ALL_C  := $(wildcard shmq/core/*.c)
+# Each tests/c/test_*.c is a program; other tests/c/*.c are linked into all of them.
+C_TESTS   := $(patsubst tests/c/%.c,$(BUILD)/c/%,$(wildcard tests/c/test_*.c))
+C_SUPPORT := $(filter-out tests/c/test_%.c,$(wildcard tests/c/*.c))
+C_WARN    := -std=c11 -Wall -Wextra -Wconversion -Wshadow -Werror
+C_CHECK   := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+
+.PHONY: help venv build test lint format c-test wheel-test demo crash-long bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+venv: $(VENV)/.made ## make .venv with Python 3.11 or newer
+$(VENV)/.made: tools/make-venv
+	@sh tools/make-venv $(VENV)
+	@touch $@
+
+build: $(VENV)/.built ## install the tree into .venv; quick again after a change in C
+$(VENV)/.installed: $(VENV)/.made pyproject.toml setup.py shmq/_version.py
+	$(PY) -m pip install --quiet --editable '.[$(EXTRAS)]'
+	@touch $@
+$(VENV)/.built: $(VENV)/.installed $(ALL_C) $(wildcard shmq/core/*.h)
+	CFLAGS=-Werror $(PY) setup.py --quiet build_ext --inplace --force
+	@touch $@
+
+test: build lint c-test ## everything a change must pass (at most 15 minutes on 2 cores)
+	$(PYTEST) -m 'not long'
+
+lint: build ## ruff and mypy
+	$(PY) -m ruff check --output-format concise .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: build ## put the Python code into its one form
+	$(PY) -m ruff format .
+
+c-test: $(C_TESTS) ## the core's C tests under ASan and UBSan
+	@for program in $(C_TESTS); do echo "$$program"; $$program || exit 1; done
+$(BUILD)/c/%: tests/c/%.c $(CORE_C) $(C_SUPPORT) $(CORE_H) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(C_WARN) $(C_CHECK) -Ishmq/core -Itests/c $< $(C_SUPPORT) $(CORE_C) -pthread -o $@
+
+wheel-test: build ## build the wheel and use it outside the tree
+	$(PYTEST) tests/integration/test_wheel.py
+
+demo: build ## the vision pipeline, with a worker killed on the way
+	$(PY) examples/vision_pipeline/demo.py
+
+crash-long: build ## hours of fault injection
+	$(PYTEST) -m long
+
+bench: build ## the figures of this host
+	$(PY) benchmarks/one_to_one.py
+
+clean: ## remove what was built here, .venv too
+	rm -rf $(BUILD) dist $(VENV) *.egg-info out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find shmq -name '*.so' -delete

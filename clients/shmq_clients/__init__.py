@@ -1,0 +1,1 @@
+"""The clients of shmq and its command line."""

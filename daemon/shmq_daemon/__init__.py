@@ -1,0 +1,1 @@
+"""The daemon of shmq: master, broker, supervisor."""

@@ -1,0 +1,1 @@
+"""What both sides of shmq share, and its front door."""

@@ -1,0 +1,1 @@
+"""The C part: queues in shared memory."""
