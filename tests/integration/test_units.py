@@ -30,7 +30,13 @@ def test_systemd_finds_nothing_to_say_about_the_units(units: list[Path]) -> None
 
 
 def test_the_service_is_exposed_as_little_as_its_work_allows() -> None:
-    command = [needs.program("systemd-analyze"), "security", "--offline=true", "--no-pager", SYSTEMD / "shmqd.service"]
+    command = [
+        needs.program("systemd-analyze"),
+        "security",
+        "--offline=true",
+        "--no-pager",
+        str(SYSTEMD / "shmqd.service"),
+    ]
 
     report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -39,11 +45,14 @@ def test_the_service_is_exposed_as_little_as_its_work_allows() -> None:
     assert float(level[1]) <= EXPOSURE_MAX
 
 
-def test_sysusers_understands_the_user_and_the_groups() -> None:
+def test_sysusers_understands_the_user_and_the_groups(tmp_path: Path) -> None:
     sysusers = needs.program("systemd-sysusers")
 
     run = subprocess.run(
-        [sysusers, "--dry-run", str(SYSTEMD / "shmq.sysusers")], capture_output=True, text=True, check=True
+        [sysusers, "--dry-run", f"--root={tmp_path}", str(SYSTEMD / "shmq.sysusers")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
 
     assert "Creating group 'shmq-direct'" in run.stdout + run.stderr
