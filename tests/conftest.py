@@ -43,5 +43,5 @@ class RunMark:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set this run's mark, unless the cache that would hold it is off."""
-    if config.cache is not None:
+    if config.pluginmanager.hasplugin("cacheprovider") and config.cache is not None:
         config.pluginmanager.register(RunMark(config.cache.mkdir("shmq-runs")))
