@@ -13,9 +13,11 @@ ALL_C  := $(wildcard shmq/core/*.c)
 # Each tests/c/test_*.c is a program; other tests/c/*.c are linked into all of them.
 C_TESTS   := $(patsubst tests/c/%.c,$(BUILD)/c/%,$(wildcard tests/c/test_*.c))
 C_SUPPORT := $(filter-out tests/c/test_%.c,$(wildcard tests/c/*.c))
+C_OBJECTS := $(patsubst %.c,$(BUILD)/c/%.o,$(CORE_C) $(C_SUPPORT))
 C_WARN    := -std=c11 -Wall -Wextra -Wconversion -Wshadow -Werror
 C_CHECK   := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
+.SECONDARY: # keep the object files
 .PHONY: help venv build test lint format c-test wheel-test demo crash-long bench clean
 
 help: ## list the targets
@@ -47,9 +49,11 @@ format: build ## put the Python code into its one form
 
 c-test: $(C_TESTS) ## the core's C tests under ASan and UBSan
 	@for program in $(C_TESTS); do echo "$$program"; $$program || exit 1; done
-$(BUILD)/c/%: tests/c/%.c $(CORE_C) $(C_SUPPORT) $(CORE_H) Makefile
+$(BUILD)/c/%.o: %.c $(CORE_H) Makefile
 	@mkdir -p $(@D)
-	$(CC) $(C_WARN) $(C_CHECK) -Ishmq/core -Itests/c $< $(C_SUPPORT) $(CORE_C) -pthread -o $@
+	$(CC) $(C_WARN) $(C_CHECK) -Ishmq/core -Itests/c -c $< -o $@
+$(BUILD)/c/test_%: $(BUILD)/c/tests/c/test_%.o $(C_OBJECTS)
+	$(CC) $(C_CHECK) $^ -pthread -o $@
 
 wheel-test: build ## build the wheel and use it outside the tree
 	$(PYTEST) tests/integration/test_wheel.py
