@@ -1,0 +1,46 @@
+"""Bounds that both ends know. Units stand last in the names. What the configuration may lower is not here.
+
+Invariant: everything that arrives from another process is compared with one of these before memory is taken for it.
+"""
+
+from typing import Final
+
+PROTOCOL: Final = 1  # number of the wire protocol (docs/PROTOCOL.md)
+
+# Names: queues, exchanges, routing keys, consumer tags (AMQP 0-9-1: shortstr).
+NAME_BYTES_MAX: Final = 255
+
+# Frames. A length counts what follows the four bytes that hold it.
+LENGTH_BYTES: Final = 4
+CONTROL_FRAME_BYTES_MAX: Final = 1 << 20
+BODY_BYTES_MAX: Final = 1 << 30  # as in the core
+BODY_FRAME_BYTES_MAX: Final = BODY_BYTES_MAX + (1 << 18)  # one largest body with everything around it
+BATCH_BYTES_MAX: Final = 16 << 20  # bodies in one frame that carries several (a single larger body travels alone)
+BATCH_MESSAGES_MAX: Final = 65_536  # bodies, deliveries or delivery tags in one frame
+PAGE_ENTRIES_MAX: Final = 500  # queues in one frame of a listing
+
+# Descriptors (SCM_RIGHTS).
+FRAME_DESCRIPTORS_MAX: Final = 3
+PENDING_DESCRIPTORS_MAX: Final = 12  # received, their frame not yet complete
+
+# What a message carries beside its body.
+ENVELOPE_BYTES_MAX: Final = (1 << 16) - 1  # as in the core
+HEADERS_DEPTH_MAX: Final = 32  # containers in containers
+ARGUMENTS_MAX: Final = 256  # of a queue, an exchange, a binding
+TEXT_BYTES_MAX: Final = 4096  # of an error, a reason; and of a text argument
+
+# Numbers.
+LEVELS_MAX: Final = 256
+PRIORITY_MAX: Final = LEVELS_MAX - 1
+OWNERS_MAX: Final = 65_535
+PREFETCH_MAX: Final = (1 << 16) - 1  # AMQP 0-9-1: short
+SEQ_MAX: Final = (1 << 32) - 1
+DELIVERY_TAG_MAX: Final = (1 << 63) - 1
+COUNT_MAX: Final = (1 << 63) - 1
+TIME_NS_MAX: Final = (1 << 62) - 1  # 146 years
+TIME_MS_MAX: Final = TIME_NS_MAX // 1_000_000
+
+# The first seconds of a session, and the last.
+HELLO_TIMEOUT_SECONDS: Final = 2.0
+FRAME_PROGRESS_SECONDS: Final = 5.0  # a half frame must grow
+RESUME_SECONDS: Final = 10.0  # a lost session may come back
