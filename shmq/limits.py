@@ -30,6 +30,7 @@ ARGUMENTS_MAX: Final = 256  # of a queue, an exchange, a binding
 TEXT_BYTES_MAX: Final = 4096  # of an error, a reason; and of a text argument
 
 # Numbers.
+SLOTS_MAX: Final = (1 << 23) - 2  # messages in one queue, as in the core
 LEVELS_MAX: Final = 256
 PRIORITY_MAX: Final = LEVELS_MAX - 1
 OWNERS_MAX: Final = 65_535

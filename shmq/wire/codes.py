@@ -8,8 +8,9 @@ from dataclasses import fields
 from typing import Any, Final
 
 from shmq.errors import InternalError, ShmqError
-from shmq.limits import TEXT_BYTES_MAX
+from shmq.limits import COUNT_MAX, TEXT_BYTES_MAX
 
+LISTED_MAX: Final = 64  # names in the data of one error
 GOODBYE: Final = 200  # AMQP's reply-success: the session ended because the client said goodbye
 
 
@@ -44,9 +45,9 @@ def shorten(text: str) -> str:
     return text.encode("utf-8", "replace")[:TEXT_BYTES_MAX].decode("utf-8", "ignore")
 
 
-def _plain(value: object) -> bool | int | float | str | None:
-    if value is None or isinstance(value, bool | int | float):
+def _plain(value: object) -> bool | int | float | str | list[str] | None:
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) <= COUNT_MAX):
         return value
     if isinstance(value, list | tuple):
-        return shorten(", ".join(map(str, value)))
+        return [shorten(str(one)) for one in value[:LISTED_MAX]]
     return shorten(str(value))

@@ -1,0 +1,182 @@
+"""Every frame of the protocol, and the two unions: what a client sends, what the broker sends.
+
+A frame is a MessagePack array: its tag, then its fields in the order of its struct. Within one protocol number a field
+may be added at the end, with a default; readers ignore what stands behind the last field they know. Tags 1 to 63 are
+the client's, 64 to 127 the broker's; a tag is never used again. What each frame means and how it is answered is in
+docs/PROTOCOL.md; framing, limits and states are not here.
+"""
+
+from typing import Final
+
+from shmq.wire.answers import (
+    Attached,
+    Bells,
+    Blocked,
+    Cancelled,
+    Closing,
+    Consuming,
+    Counted,
+    Deliver,
+    Error,
+    Got,
+    Ok,
+    QueueDeclared,
+    QueueInspected,
+    QueuesListed,
+    Routed,
+    StatusReport,
+    Unblocked,
+    Welcome,
+)
+from shmq.wire.fields import Alarm, Delivery, Frame, ProcessInfo, QueueInfo, Resume
+from shmq.wire.requests import (
+    CONFIRM_DISK,
+    CONFIRM_MEMORY,
+    CONFIRM_NONE,
+    CONFIRM_SENT,
+    MAGIC,
+    Ack,
+    Attach,
+    BindQueue,
+    Cancel,
+    Consume,
+    DeclareExchange,
+    DeclareQueue,
+    DeleteExchange,
+    DeleteQueue,
+    Detach,
+    Get,
+    Goodbye,
+    Hello,
+    InspectQueue,
+    ListQueues,
+    Nack,
+    Ping,
+    Publish,
+    PublishMany,
+    PurgeQueue,
+    Recover,
+    Reject,
+    RenewBells,
+    Route,
+    SetPrefetch,
+    Status,
+    Touch,
+    UnbindQueue,
+)
+
+__all__ = [
+    "BODY_FRAMES",
+    "CONFIRM_DISK",
+    "CONFIRM_MEMORY",
+    "CONFIRM_NONE",
+    "CONFIRM_SENT",
+    "MAGIC",
+    "Ack",
+    "Alarm",
+    "Attach",
+    "Attached",
+    "Bells",
+    "BindQueue",
+    "Blocked",
+    "BrokerFrame",
+    "Cancel",
+    "Cancelled",
+    "ClientFrame",
+    "Closing",
+    "Consume",
+    "Consuming",
+    "Counted",
+    "DeclareExchange",
+    "DeclareQueue",
+    "DeleteExchange",
+    "DeleteQueue",
+    "Deliver",
+    "Delivery",
+    "Detach",
+    "Error",
+    "Frame",
+    "Get",
+    "Goodbye",
+    "Got",
+    "Hello",
+    "InspectQueue",
+    "ListQueues",
+    "Nack",
+    "Ok",
+    "Ping",
+    "ProcessInfo",
+    "Publish",
+    "PublishMany",
+    "PurgeQueue",
+    "QueueDeclared",
+    "QueueInfo",
+    "QueueInspected",
+    "QueuesListed",
+    "Recover",
+    "Reject",
+    "RenewBells",
+    "Resume",
+    "Route",
+    "Routed",
+    "SetPrefetch",
+    "Status",
+    "StatusReport",
+    "Touch",
+    "UnbindQueue",
+    "Unblocked",
+    "Welcome",
+]
+
+ClientFrame = (
+    Hello
+    | Goodbye
+    | Ping
+    | Status
+    | DeclareQueue
+    | DeleteQueue
+    | PurgeQueue
+    | InspectQueue
+    | ListQueues
+    | DeclareExchange
+    | DeleteExchange
+    | BindQueue
+    | UnbindQueue
+    | Attach
+    | RenewBells
+    | Detach
+    | Route
+    | Publish
+    | PublishMany
+    | Get
+    | Consume
+    | Cancel
+    | SetPrefetch
+    | Ack
+    | Nack
+    | Reject
+    | Recover
+    | Touch
+)
+BrokerFrame = (
+    Welcome
+    | Closing
+    | Error
+    | Blocked
+    | Unblocked
+    | Ok
+    | Counted
+    | QueueDeclared
+    | QueueInspected
+    | QueuesListed
+    | StatusReport
+    | Attached
+    | Bells
+    | Routed
+    | Consuming
+    | Got
+    | Deliver
+    | Cancelled
+)
+BODY_FRAMES: Final = (Publish, PublishMany, Got, Deliver)
+"""These may be as large as a body; all others are control frames."""
