@@ -26,6 +26,7 @@ from shmq.wire.fields import (
     Signed,
     Text,
     Totals,
+    TtlNs,
     Words,
 )
 
@@ -141,6 +142,7 @@ class Attached(Frame, tag=80, frozen=True):
     geometry: Geometry
     epoch: Count
     delivery_limit: Signed  # effective; -1: none
+    message_ttl_ns: TtlNs  # effective; -1: none
     descriptors: Descriptors = 3
 
 

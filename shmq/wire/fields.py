@@ -9,9 +9,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from shmq.definitions import QueueDefinition, Scalar
+from shmq.definitions import QueueDefinition
 from shmq.limits import (
-    ARGUMENTS_MAX,
     BATCH_MESSAGES_MAX,
     BODY_BYTES_MAX,
     COUNT_MAX,
@@ -51,7 +50,6 @@ EnvelopeBytes = Annotated[bytes, Meta(max_length=ENVELOPE_BYTES_MAX)]
 Body = Annotated[bytes, Meta(max_length=BODY_BYTES_MAX)]
 Bodies = Annotated[list[Body], Meta(max_length=BATCH_MESSAGES_MAX)]
 Geometry = tuple[Count, Count, Count, Count, Count]  # as in the core: levels, slots, inline_bytes, ring_entries, arena
-Arguments = Annotated[dict[Name, Scalar], Meta(max_length=ARGUMENTS_MAX)]
 Names = Annotated[list[Name], Meta(max_length=BATCH_MESSAGES_MAX)]
 ErrorData = Annotated[dict[Name, bool | int | float | str | list[str] | None], Meta(max_length=64)]
 Totals = Annotated[dict[Name, int], Meta(max_length=256)]
