@@ -1,125 +1,237 @@
-"""Queues and exchanges as they are declared, for wire, client and broker, and the keywords that stand for `x-` arguments.
+"""Queues and exchanges as they are declared: one struct for wire, client and broker, and what may stand in it.
 
-The `x-` form is the canonical one: it is what travels, is remembered, shown and compared. Keywords are seconds, `x-`
-arguments milliseconds. Which arguments exist, what they may hold and which declarations differ is the broker's to say.
+A field that is None was not asked for. Every argument has a keyword and an `x-` form (`QUEUE_ARGUMENTS`); what we do
+not know is kept in `other`, shown, and never compared. What a queue effectively does is the broker's to say.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
 
-from shmq.errors import InvalidArgument
-from shmq.limits import ARGUMENTS_MAX, NAME_BYTES_MAX
-from shmq.names import check_name
+from shmq.errors import InvalidArgument, NotSupported, PreconditionFailed
+from shmq.limits import ARGUMENTS_MAX, LEVELS_MAX, SLOTS_MAX, TEXT_BYTES_MAX, TIME_MS_MAX
+from shmq.names import check_name, check_routing_key
 
 Scalar = bool | int | float | str | None
-"""What the value of an argument may be."""
-Arguments = Annotated[dict[str, Scalar], msgspec.Meta(max_length=ARGUMENTS_MAX)]
+"""What an argument may be on the wire."""
+Other = Annotated[dict[str, Scalar], msgspec.Meta(max_length=ARGUMENTS_MAX)]
 
-_Name = Annotated[str, msgspec.Meta(max_length=NAME_BYTES_MAX)]
+CAPACITY_BYTES_MAX: Final = 1 << 40
+EXCHANGE_TYPES: Final = ("direct", "fanout", "topic", "headers", "x-delayed-message")
+OVERFLOWS: Final = ("drop-head", "reject-publish", "reject-publish-dlx")
 
 
-class QueueDefinition(msgspec.Struct, frozen=True, array_like=True):
-    """A queue as somebody asks for it. An empty name asks the broker for one."""
+class QueueDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A queue as somebody asked for it. An empty name asks the broker for one."""
 
-    name: _Name
+    name: str = ""
     durable: bool = False
     exclusive: bool = False
     auto_delete: bool = False
-    arguments: Arguments = msgspec.field(default_factory=dict)
+    max_priority: int | None = None
+    capacity_messages: int | None = None
+    capacity_bytes: int | None = None
+    max_length: int | None = None
+    max_length_bytes: int | None = None
+    overflow: str | None = None
+    message_ttl_ms: int | None = None
+    expires_ms: int | None = None
+    dead_letter_exchange: str | None = None
+    dead_letter_routing_key: str | None = None
+    delivery_limit: int | None = None  # -1: none
+    ack_timeout_ms: int | None = None
+    single_active_consumer: bool | None = None
+    queue_type: str | None = None
+    other: Other = {}
 
 
-class ExchangeDefinition(msgspec.Struct, frozen=True, array_like=True):
-    """An exchange as somebody asks for it."""
+class ExchangeDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An exchange as somebody asked for it."""
 
-    name: _Name
-    type: _Name = "direct"
+    name: str
+    type: str = "direct"
     durable: bool = False
     auto_delete: bool = False
     internal: bool = False
-    arguments: Arguments = msgspec.field(default_factory=dict)
+    alternate_exchange: str | None = None
+    delayed_type: str | None = None
+    other: Other = {}
 
 
-QUEUE_KEYWORDS: Final[Mapping[str, str]] = {
-    "max_priority": "x-max-priority",
-    "capacity": "x-capacity",
-    "capacity_bytes": "x-capacity-bytes",
-    "max_length": "x-max-length",
-    "max_length_bytes": "x-max-length-bytes",
-    "overflow": "x-overflow",
-    "message_ttl": "x-message-ttl",
-    "expires": "x-expires",
-    "dead_letter_exchange": "x-dead-letter-exchange",
-    "dead_letter_routing_key": "x-dead-letter-routing-key",
-    "delivery_limit": "x-delivery-limit",
-    "ack_timeout": "x-consumer-timeout",
-    "single_active_consumer": "x-single-active-consumer",
-    "queue_type": "x-queue-type",
+class Rule(msgspec.Struct, frozen=True):
+    """What a field may hold, and how to say so."""
+
+    field: str
+    allowed: str
+    holds: Callable[[Any], bool]
+
+
+def _whole(field: str, low: int, high: int) -> Rule:
+    return Rule(field, f"a whole number from {low} to {high}", lambda v: type(v) is int and low <= v <= high)
+
+
+def _one_of(field: str, choices: tuple[str, ...]) -> Rule:
+    return Rule(field, " or ".join(choices), lambda v: v in choices)
+
+
+def _text(field: str) -> Rule:
+    return Rule(field, "a string", lambda v: isinstance(v, str))
+
+
+QUEUE_ARGUMENTS: Final[Mapping[str, Rule]] = {
+    "x-max-priority": _whole("max_priority", 1, LEVELS_MAX - 1),
+    "x-capacity-messages": _whole("capacity_messages", 1, SLOTS_MAX),
+    "x-capacity-bytes": _whole("capacity_bytes", 0, CAPACITY_BYTES_MAX),
+    "x-max-length": _whole("max_length", 0, SLOTS_MAX),
+    "x-max-length-bytes": _whole("max_length_bytes", 0, CAPACITY_BYTES_MAX),
+    "x-overflow": _one_of("overflow", OVERFLOWS),
+    "x-message-ttl": _whole("message_ttl_ms", 0, TIME_MS_MAX),
+    "x-expires": _whole("expires_ms", 1, TIME_MS_MAX),
+    "x-dead-letter-exchange": _text("dead_letter_exchange"),
+    "x-dead-letter-routing-key": _text("dead_letter_routing_key"),
+    "x-delivery-limit": _whole("delivery_limit", -1, 254),
+    "x-consumer-timeout": _whole("ack_timeout_ms", 1, TIME_MS_MAX),
+    "x-single-active-consumer": Rule("single_active_consumer", "true or false", lambda v: isinstance(v, bool)),
+    "x-queue-type": _one_of("queue_type", ("classic", "quorum")),
 }
-EXCHANGE_KEYWORDS: Final[Mapping[str, str]] = {
-    "alternate_exchange": "alternate-exchange",
-    "delayed_type": "x-delayed-type",
+EXCHANGE_ARGUMENTS: Final[Mapping[str, Rule]] = {
+    "alternate-exchange": _text("alternate_exchange"),
+    "x-delayed-type": _one_of("delayed_type", EXCHANGE_TYPES[:4]),
 }
-SECONDS: Final = frozenset({"message_ttl", "expires", "ack_timeout"})  # keywords in seconds, milliseconds as arguments
+SECONDS: Final = {"message_ttl": "message_ttl_ms", "expires": "expires_ms", "ack_timeout": "ack_timeout_ms"}
+"""Keywords in seconds -> the field that holds their milliseconds."""
+
+_QUEUE_COMPARED: Final = {"durable": "durable", "auto_delete": "auto_delete"} | {
+    rule.field: argument for argument, rule in QUEUE_ARGUMENTS.items()
+}
+_EXCHANGE_COMPARED: Final = {
+    "type": "type",
+    "durable": "durable",
+    "auto_delete": "auto_delete",
+    "internal": "internal",
+} | {rule.field: argument for argument, rule in EXCHANGE_ARGUMENTS.items()}
 
 
-def define_queue(
-    name: str = "",
-    *,
-    durable: bool = False,
-    exclusive: bool = False,
-    auto_delete: bool = False,
-    arguments: Mapping[str, Any] | None = None,
-    **keywords: object,
-) -> QueueDefinition:
-    """A definition from keywords and `x-` arguments. InvalidName; InvalidArgument if both say different things."""
-    merged = merge_arguments(QUEUE_KEYWORDS, keywords, arguments)
-    return QueueDefinition(name and check_name(name, "queue"), durable, exclusive, auto_delete, merged)
+def define_queue(name: str = "", *, arguments: Mapping[str, Any] | None = None, **keywords: object) -> QueueDefinition:
+    """A checked definition from keywords and `x-` arguments, which may not contradict each other. InvalidArgument.
+
+    Keywords are the fields, or for times `SECONDS`.
+    """
+    timed = {SECONDS.get(keyword, keyword): _milliseconds(keyword, value) for keyword, value in keywords.items()}
+    fields = _merge(QueueDefinition, QUEUE_ARGUMENTS, arguments or {}, timed)
+    return check_queue(QueueDefinition(name=name, **fields))
 
 
 def define_exchange(
     name: str,
-    type: str = "direct",  # noqa: A002 - AMQP's word
+    type: str = "direct",
     *,
-    durable: bool = False,
-    auto_delete: bool = False,
-    internal: bool = False,
     arguments: Mapping[str, Any] | None = None,
-    **keywords: object,
+    **keywords: Any,
 ) -> ExchangeDefinition:
     """As `define_queue`, for an exchange."""
-    merged = merge_arguments(EXCHANGE_KEYWORDS, keywords, arguments)
-    return ExchangeDefinition(check_name(name, "exchange"), type, durable, auto_delete, internal, merged)
+    fields = _merge(ExchangeDefinition, EXCHANGE_ARGUMENTS, arguments or {}, keywords)
+    return check_exchange(ExchangeDefinition(name=name, type=type, **fields))
 
 
-def merge_arguments(
-    known: Mapping[str, str], keywords: Mapping[str, object], arguments: Mapping[str, Any] | None
-) -> dict[str, Scalar]:
-    """Both in their `x-` form. A keyword that is None was not given."""
-    merged = {argument: _scalar(argument, value) for argument, value in (arguments or {}).items()}
-    if len(merged) > ARGUMENTS_MAX:
-        raise InvalidArgument(argument="arguments", value=f"{len(merged)} of them", allowed=f"at most {ARGUMENTS_MAX}")
-    for keyword, given in keywords.items():
-        if given is None:
-            continue
-        if keyword not in known:
-            raise InvalidArgument(argument=keyword, value=given, allowed=f"the keywords {', '.join(known)}")
-        value = _milliseconds(keyword, given) if keyword in SECONDS else _scalar(keyword, given)
-        if merged.setdefault(known[keyword], value) != value:
-            said = f"{known[keyword]} = {merged[known[keyword]]!r}, as the arguments say"
-            raise InvalidArgument(argument=keyword, value=given, allowed=said)
-    return merged
+def check_queue(definition: QueueDefinition) -> QueueDefinition:
+    """Return the definition in its one form (quorum is durable, classic needs no saying), or raise InvalidArgument."""
+    if definition.name:
+        check_name(definition.name, "queue")
+    if definition.queue_type == "stream":
+        raise NotSupported("x-queue-type = 'stream': streams are not supported. Use classic (or leave it out)")
+    _check_fields(definition, QUEUE_ARGUMENTS)
+    if definition.dead_letter_exchange:
+        check_name(definition.dead_letter_exchange, "x-dead-letter-exchange")
+    if definition.dead_letter_routing_key is not None:
+        check_routing_key(definition.dead_letter_routing_key, "x-dead-letter-routing-key")
+        if definition.dead_letter_exchange is None:
+            raise InvalidArgument(
+                argument="x-dead-letter-routing-key",
+                value=definition.dead_letter_routing_key,
+                allowed="only together with x-dead-letter-exchange",
+            )
+    if definition.queue_type == "quorum":
+        return msgspec.structs.replace(definition, durable=True)
+    return msgspec.structs.replace(definition, queue_type=None) if definition.queue_type else definition
 
 
-def _scalar(argument: str, value: object) -> Scalar:
-    if value is None or isinstance(value, bool | float | str) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+def check_exchange(definition: ExchangeDefinition) -> ExchangeDefinition:
+    """Return the definition, or raise InvalidArgument."""
+    check_name(definition.name, "exchange")
+    if definition.type not in EXCHANGE_TYPES:
+        raise InvalidArgument(argument="type", value=definition.type, allowed=" or ".join(EXCHANGE_TYPES))
+    _check_fields(definition, EXCHANGE_ARGUMENTS)
+    if definition.alternate_exchange:
+        check_name(definition.alternate_exchange, "alternate-exchange")
+    return definition
+
+
+def queue_difference(declared: QueueDefinition, asked: QueueDefinition) -> PreconditionFailed | None:
+    """The first argument that differs, as the error to raise. AMQP 0-9-1: queue.declare, rule "equivalent"."""
+    return _difference("queue", _QUEUE_COMPARED, declared, asked)
+
+
+def exchange_difference(declared: ExchangeDefinition, asked: ExchangeDefinition) -> PreconditionFailed | None:
+    """As `queue_difference`."""
+    return _difference("exchange", _EXCHANGE_COMPARED, declared, asked)
+
+
+def queue_arguments(definition: QueueDefinition) -> dict[str, Scalar]:
+    """The arguments in their `x-` form, as definitions are shown."""
+    known = {argument: getattr(definition, rule.field) for argument, rule in QUEUE_ARGUMENTS.items()}
+    return {argument: value for argument, value in known.items() if value is not None} | definition.other
+
+
+def _merge(
+    struct: type[msgspec.Struct], rules: Mapping[str, Rule], arguments: Mapping[str, Any], keywords: Mapping[str, Any]
+) -> dict[str, Any]:
+    fields = {field: value for field, value in keywords.items() if value is not None}
+    if unknown := fields.keys() - (set(struct.__struct_fields__) - {"other"}):
+        raise InvalidArgument(argument=min(unknown), value=fields[min(unknown)], allowed="a known keyword")
+    other = {}
+    for argument, value in arguments.items():
+        rule = rules.get(argument)
+        if rule is None:
+            other[argument] = value
+        elif value is not None and fields.setdefault(rule.field, value) != value:
+            raise InvalidArgument(
+                argument=argument, value=value, allowed=f"{rule.field} = {fields[rule.field]!r}, as the keyword says"
+            )
+    return fields | {"other": other}
+
+
+def _milliseconds(keyword: str, value: object) -> object:
+    if keyword not in SECONDS or value is None:
         return value
-    raise InvalidArgument(argument=argument, value=value, allowed="text, true, false, null, or a 64-bit number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= TIME_MS_MAX // 1000:
+        raise InvalidArgument(argument=keyword, value=value, allowed="seconds, 0 or more")
+    return round(value * 1000)
 
 
-def _milliseconds(keyword: str, seconds: object) -> int:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds < 0:
-        raise InvalidArgument(argument=keyword, value=seconds, allowed="seconds, 0 or more")
-    return round(seconds * 1000)
+def _check_fields(definition: QueueDefinition | ExchangeDefinition, rules: Mapping[str, Rule]) -> None:
+    for argument, rule in rules.items():
+        value = getattr(definition, rule.field)
+        if value is not None and not rule.holds(value):
+            raise InvalidArgument(argument=argument, value=value, allowed=rule.allowed)
+    if len(definition.other) > ARGUMENTS_MAX:
+        raise InvalidArgument(
+            argument="arguments", value=f"{len(definition.other)} of them", allowed=f"at most {ARGUMENTS_MAX}"
+        )
+    for argument, value in definition.other.items():
+        if not isinstance(value, bool | int | float | str | None):
+            raise InvalidArgument(argument=argument, value=value, allowed="a number, string, true, false or null")
+        if isinstance(value, str) and len(value) > TEXT_BYTES_MAX:
+            raise InvalidArgument(argument=argument, value=value[:64], allowed=f"at most {TEXT_BYTES_MAX} bytes")
+
+
+def _difference(
+    kind: str, compared: Mapping[str, str], declared: msgspec.Struct, asked: msgspec.Struct
+) -> PreconditionFailed | None:
+    name = getattr(declared, "name")  # noqa: B009 - both structs have one; their base does not say so
+    for field, argument in compared.items():
+        there, wanted = getattr(declared, field), getattr(asked, field)
+        if there != wanted:
+            return PreconditionFailed(kind=kind, name=name, argument=argument, declared=there, asked=wanted)
+    return None

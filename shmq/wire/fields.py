@@ -50,6 +50,7 @@ EnvelopeBytes = Annotated[bytes, Meta(max_length=ENVELOPE_BYTES_MAX)]
 Body = Annotated[bytes, Meta(max_length=BODY_BYTES_MAX)]
 Bodies = Annotated[list[Body], Meta(max_length=BATCH_MESSAGES_MAX)]
 Geometry = tuple[Count, Count, Count, Count, Count]  # as in the core: levels, slots, inline_bytes, ring_entries, arena
+Arguments = Other
 Names = Annotated[list[Name], Meta(max_length=BATCH_MESSAGES_MAX)]
 ErrorData = Annotated[dict[Name, bool | int | float | str | list[str] | None], Meta(max_length=64)]
 Totals = Annotated[dict[Name, int], Meta(max_length=256)]

@@ -4,10 +4,11 @@ from typing import Final, Literal
 
 from msgspec import field
 
-from shmq.definitions import Arguments, ExchangeDefinition, QueueDefinition
+from shmq.definitions import ExchangeDefinition, QueueDefinition
 from shmq.limits import PROTOCOL
 from shmq.wire.fields import (
     U32,
+    Arguments,
     BatchSize,
     Bodies,
     Body,
