@@ -125,10 +125,10 @@ def define_queue(name: str = "", *, arguments: Mapping[str, Any] | None = None, 
 
 def define_exchange(
     name: str,
-    type: str = "direct",
+    type: str = "direct",  # noqa: A002 - AMQP's word
     *,
     arguments: Mapping[str, Any] | None = None,
-    **keywords: Any,
+    **keywords: object,
 ) -> ExchangeDefinition:
     """As `define_queue`, for an exchange."""
     fields = _merge(ExchangeDefinition, EXCHANGE_ARGUMENTS, arguments or {}, keywords)

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from shmq.definitions import QueueDefinition
+from shmq.definitions import Other, QueueDefinition
 from shmq.limits import (
     BATCH_MESSAGES_MAX,
     BODY_BYTES_MAX,
