@@ -1,0 +1,1 @@
+"""Photographs through a pipeline of worker processes over shmq. Run it: `python -m examples.vision_pipeline`."""
