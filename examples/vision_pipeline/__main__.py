@@ -54,8 +54,9 @@ def write_sheet(outcome: Outcome, folder: Path) -> Path:
     """Draw the contact sheet of all results into `folder` and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "contact_sheet.png"
-    values = np.stack([result.values for result in outcome.results.values()])
-    redelivered = [result.headers["redelivered"] for result in outcome.results.values()]
+    results = [outcome.results[tile_id] for tile_id in sorted(outcome.results)]
+    values = np.stack([result.values for result in results])
+    redelivered = [result.headers["redelivered"] for result in results]
     caption = f"{len(values)} tiles, neighbours alike in colour and texture.  Framed: redelivered after kill -9"
     draw_sheet(values["thumbnail"], values["features"], redelivered, caption, path)
     return path

@@ -7,6 +7,7 @@ others; at KILL a worker dies of SIGKILL while it holds unacked tiles.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ class Pipeline:
             deadline_s = self.now_s() + 1
             while self.redelivered(KILLED_STAGE) == before and self.now_s() < deadline_s:
                 self.collect()
-        self._tell(f"{self.redelivered(KILLED_STAGE) - before} tiles that it held are redelivered")
+        self._tell("what it held unacked is redelivered")
 
     def redelivered(self, stage: str) -> int:
         """Return how many deliveries of this stage were made again."""
@@ -121,9 +122,10 @@ class Pipeline:
         message.ack()
 
     def settled(self) -> dict[str, int]:
-        """Return how many tiles each stage is done with, dead letters included."""
+        """Return how many tiles each stage need not wait for any more: handed on, or dead there or before."""
         totals = {stage: self._conn.queue_info(stage).totals for stage in (*STAGES, RESULTS)}
-        return {stage: counts["acked"] + counts["dead"] for stage, counts in totals.items()}
+        dead = accumulate(counts["dead"] for counts in totals.values())
+        return {stage: totals[stage]["acked"] + gone for stage, gone in zip(totals, dead, strict=True)}
 
     def stalled(self) -> bool:
         """Whether nothing has come out for long."""
