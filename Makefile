@@ -59,7 +59,7 @@ wheel-test: build ## build the wheel and use it outside the tree
 	$(PYTEST) tests/integration/test_wheel.py
 
 demo: build ## the vision pipeline, with a worker killed on the way
-	$(PY) examples/vision_pipeline/demo.py
+	$(PY) -m examples.vision_pipeline
 
 crash-long: build ## hours of fault injection
 	$(PYTEST) -m long

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import shmq
+
 ROOT = Path(__file__).parents[2]
 TREE = ["shmq", "daemon", "clients", "pyproject.toml", "setup.py", "README.md", "LICENSE"]
 BUILT = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
@@ -35,7 +37,7 @@ def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of a fresh venv that holds the wheel, from the package index for all it needs."""
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder, with_pip=True)
-    subprocess.run([folder / "bin/python", "-m", "pip", "install", "-q", wheel], check=True)
+    subprocess.run([folder / "bin/python", "-m", "pip", "install", "-q", f"{wheel}[demo]"], check=True)
     return folder / "bin"
 
 
@@ -56,9 +58,34 @@ def test_the_wheel_holds_no_c_source(wheel: Path) -> None:
     assert [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".c", ".h"))] == []
 
 
+def outside(folder: Path, *command: str | Path) -> str:
+    """Run `command` in `folder` and return what it printed; its complaints are the failure's text."""
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
 def test_the_packages_import_outside_the_tree(fresh: Path, tmp_path: Path) -> None:
-    code = "import shmq, shmq_daemon, shmq_clients; print(shmq.__file__)"
+    code = "import shmq, shmq_daemon, shmq_clients, shmq.core._core; print(shmq.__file__)"
 
-    run = subprocess.run([fresh / "python", "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    printed = outside(tmp_path, fresh / "python", "-I", "-c", code)
 
-    assert Path(run.stdout.strip()).is_relative_to(fresh.parent)
+    assert Path(printed.strip()).is_relative_to(fresh.parent)
+
+
+@pytest.mark.parametrize("command", ["shmqd", "shmqctl"])
+def test_the_commands_name_the_version(fresh: Path, tmp_path: Path, command: str) -> None:
+    assert shmq.__version__ in outside(tmp_path, fresh / command, "--version")
+
+
+def test_the_ten_lines_work_outside_the_tree(fresh: Path, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples/ten_lines.py", tmp_path)
+
+    assert outside(tmp_path, fresh / "python", "ten_lines.py") == "9 b'urgent'\n0 b'first'\n"
+
+
+def test_the_examples_are_strictly_typed_against_the_wheel(fresh: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=BUILT)
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-executable", str(fresh / "python")]
+
+    assert "Success" in outside(tmp_path, *mypy, "examples")
