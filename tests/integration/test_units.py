@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from support import needs
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import shmq
+from shmq._version import __version__
 
 ROOT = Path(__file__).parents[2]
 TREE = ["shmq", "daemon", "clients", "pyproject.toml", "setup.py", "README.md", "LICENSE"]
@@ -75,7 +75,7 @@ def test_the_packages_import_outside_the_tree(fresh: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("command", ["shmqd", "shmqctl"])
 def test_the_commands_name_the_version(fresh: Path, tmp_path: Path, command: str) -> None:
-    assert shmq.__version__ in outside(tmp_path, fresh / command, "--version")
+    assert __version__ in outside(tmp_path, fresh / command, "--version")
 
 
 def test_the_ten_lines_work_outside_the_tree(fresh: Path, tmp_path: Path) -> None:
