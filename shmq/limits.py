@@ -12,6 +12,7 @@ NAME_BYTES_MAX: Final = 255
 
 # Frames. A length counts what follows the four bytes that hold it.
 LENGTH_BYTES: Final = 4
+HELLO_FRAME_BYTES_MAX: Final = 4096  # the first frame, of a peer nobody knows yet
 CONTROL_FRAME_BYTES_MAX: Final = 1 << 20
 BODY_BYTES_MAX: Final = 1 << 30  # as in the core
 BODY_FRAME_BYTES_MAX: Final = BODY_BYTES_MAX + (1 << 18)  # one largest body with everything around it
