@@ -1,0 +1,288 @@
+"""The C core as Python sees it: one mapped queue segment, its messages, bells and repairs.
+
+Owns: converting arguments and outcomes. Does not own: names, sockets, permissions, envelopes' content, waiting policy.
+Nothing here blocks except `wait`, which is bounded. All times are CLOCK_MONOTONIC nanoseconds. Every entry point raises
+`shmq.errors.ForkedHandle` in a forked child and `shmq.errors.DetachedQueue` after `close()`.
+"""
+
+from collections.abc import Buffer, Callable, Iterator, Sequence  # Buffer: typing_extensions before 3.12
+from typing import Any, Final, TypeAlias, final
+
+LAYOUT: Final[int]  # number of the segment layout
+LEVELS_MAX: Final[int]  # 256
+SLOTS_MAX: Final[int]  # 2**23 - 2
+BODY_BYTES_MAX: Final[int]  # 2**30
+ENVELOPE_BYTES_MAX: Final[int]  # 64 KiB - 1
+OWNERS_MAX: Final[int]  # 65535
+
+# Outcomes of publish, loan (ints, so that the hot path allocates nothing).
+OK: Final[int]  # 0
+FULL: Final[int]  # no free slot, or no free granules: capacity reached
+NO_MEMORY: Final[int]  # /dev/shm is full (ENOSPC while committing an extent)
+TOO_LARGE: Final[int]  # can never fit in this queue
+DELETED: Final[int]  # the queue is gone (flag in the header)
+
+CONSUMERS: Final[int]  # sides of a queue, for bells
+PRODUCERS: Final[int]
+
+# Message flags (metadata).
+PERSISTENT: Final[int]
+
+# Reasons of DEAD.
+REJECTED: Final[int]
+EXPIRED: Final[int]
+MAXLEN: Final[int]
+DELIVERY_LIMIT: Final[int]
+
+# States, as in `Queue.scan`.
+FREE: Final[int]
+WRITING: Final[int]
+READY: Final[int]
+DELAYED: Final[int]
+UNACKED: Final[int]
+ACKED: Final[int]
+DEAD: Final[int]
+
+# Results of wait.
+TIMEOUT: Final[int]  # 0
+LOOK: Final[int]  # 1: something may be there
+OTHER: Final[int]  # 2: other_fd is readable or hung up
+
+GeometryTuple: TypeAlias = tuple[int, int, int, int, int]
+"""(levels, slots, inline_bytes, ring_entries, arena_bytes): all that offsets are derived from in this layout."""
+
+def segment_bytes(geometry: GeometryTuple) -> int:
+    """Size of the (sparse) segment. ValueError names what is out of range."""
+
+def monotonic_ns() -> int: ...
+def wait(queues: Sequence[Queue], side: int, timeout_ns: int, other_fd: int = -1) -> int:
+    """Registers at each bell, looks, then polls bells and other_fd with the GIL released; signals are honoured (PEP 475).
+
+    timeout_ns >= 0. Returns LOOK, TIMEOUT or OTHER. Takes back its registrations by the rules of the bells.
+    """
+
+class Queue:
+    """A mapped segment as one owner works in it. Takes over the descriptors it is given; `close()` closes them."""
+
+    def __init__(
+        self,
+        fd: int,
+        geometry: GeometryTuple,
+        owner: int,
+        *,
+        create: bool = False,  # lay out a new, zeroed segment (the broker, once)
+        queue_id: int = 0,  # stamped at creation, compared at attach
+        bells: tuple[int, int, int] = (-1, -1, -1),  # consumers, producers, supervisor; -1: none
+        epoch: int = 0,  # of these bells
+        message_type: type[Message] = ...,
+        context: object = None,  # any Python object, returned by Queue.context and Message.queue.context
+        read_only: bool = False,  # statistics and peeks only (PROT_READ)
+    ) -> None:
+        """OSError if it can't be mapped; LayoutMismatch(text) if magic, layout, geometry or queue id differ."""
+    context: Any
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def owner(self) -> int: ...
+    @property
+    def geometry(self) -> GeometryTuple: ...
+    @property
+    def deleted(self) -> bool: ...
+    @property
+    def bells_stale(self) -> bool:
+        """The header's epoch is not that of our bells: ask the broker for new ones and call `set_bells`."""
+    def set_bells(self, bells: tuple[int, int, int], epoch: int) -> None: ...
+    def set_owner(self, owner: int) -> None:
+        """Only while nothing is held or under way."""
+    def bell_fd(self, side: int) -> int: ...
+    def close(self) -> None:
+        """Idempotent. Descriptors closed at once; the mapping goes with the last message, loan or view."""
+
+    # -- producers --------------------------------------------------------------------------------------------
+    def publish(
+        self, body: Buffer, level: int = 0, envelope: bytes = b"", ttl_ns: int = -1, delay_ns: int = 0, flags: int = 0
+    ) -> int:
+        """One message; level above the highest is the highest. Returns an outcome; never blocks."""
+    def publish_many(
+        self,
+        bodies: Sequence[Buffer],
+        start: int = 0,
+        level: int = 0,
+        envelope: bytes = b"",
+        ttl_ns: int = -1,
+        delay_ns: int = 0,
+        flags: int = 0,
+    ) -> tuple[int, int]:
+        """Publishes bodies[start:] in order until one does not go. Returns (number published, outcome of the last try)."""
+    def loan(
+        self,
+        body_bytes: int,
+        level: int = 0,
+        envelope: bytes = b"",
+        ttl_ns: int = -1,
+        delay_ns: int = 0,
+        flags: int = 0,
+    ) -> Loan | int:
+        """A writable body in the segment, or an outcome."""
+
+    # -- consumers --------------------------------------------------------------------------------------------
+    def take(self, no_ack: bool = False) -> Message | None:
+        """The next message by priority and order, now UNACKED by this owner; None when nothing is there."""
+    def take_many(self, max_messages: int, no_ack: bool = False) -> list[Message]: ...
+    def requeue_owned(self) -> int:
+        """UNACKED of this owner -> READY in place, no failure counted (a clean close). Returns how many."""
+
+    # -- bells for event loops (select, epoll, asyncio) ---------------------------------------------------------
+    def bell_register(self, side: int) -> None:
+        """Register, then look once more before polling `bell_fd`."""
+    def bell_token(self, side: int) -> bool:
+        """Try to read a token. True: the registration is used up: look, then register anew. False: poll again."""
+    def bell_leave(self, side: int) -> None:
+        """Stop waiting with a registration that stands (found something, time up, cancelled)."""
+    def bell_ring(self, side: int, tokens: int = 1) -> None:
+        """Unconditional tokens, at most as many as are registered (supervisor after a death)."""
+    def may_have(self, side: int) -> bool:
+        """Consumers: may a take find something? Producers: may a publish find room?"""
+
+    # -- the owner of the queue: daemon -------------------------------------------------------------------------
+    def mark_deleted(self) -> None: ...
+    def set_epoch(self, epoch: int) -> None: ...
+    def set_limits(self, *, delivery_limit: int = -1) -> None:
+        """In the header: -1 none. Read by reject/requeue of all clients."""
+    def purge(self, before_ns: int | None = None) -> int:
+        """Ready messages with a sequence up to now -> FREE. Returns how many."""
+    def stats(self) -> dict[str, int]:
+        """Totals and gauges: published, delivered, acked, requeued, dead, expired, purged, dropped, bytes_in, bytes_out, ready, unacked,
+        delayed, dead_pending, slots_committed, slots_used_high, arena_committed_bytes, capacity, capacity_bytes."""
+    def count_states(self) -> dict[int, int]:
+        """Exact census by state below the high-water mark (slow: a walk). Keys: states."""
+    def histogram(self, which: str) -> list[int]:
+        """'queue' (ns from publish to delivery) or 'ack' (ns from delivery to ack): counts by bucket."""
+    @staticmethod
+    def histogram_bounds() -> list[int]:
+        """Upper bound in ns of each bucket."""
+
+    # -- the supervisor -----------------------------------------------------------------------------------------
+    def reap(self, owner: int, *, count_failure: bool, lost_session: bool = False) -> tuple[int, int, int]:
+        """All slots of a dead owner (lost_session: only its UNACKED). Returns (requeued, dead, freed). Idempotent."""
+    def reap_except(self, live: bytes, *, count_failure: bool) -> tuple[int, int, int]:
+        """Same for every owner whose bit in `live` (8192 bytes, bit i of byte i // 8) is clear."""
+    def heal(self, full: bool = False) -> dict[str, int]:
+        """One bounded step of the healer (full: a whole pass). Counts of what was put right; 'rescan' asks for `scan`."""
+    def expire_due(self, now_ns: int) -> int:
+        """READY past its time anywhere -> DEAD(expired). One bounded step. Returns how many."""
+    def overdue(self, timeout_ns: int, now_ns: int) -> int:
+        """UNACKED longer than timeout (or past its touch) -> READY in place, from the second look on."""
+    def dead_pop(self) -> tuple[int, int] | None:
+        """Next (slot, ctl) from the dead ring."""
+    def delayed_pop(self) -> tuple[int, int, int] | None:
+        """Next (slot, ctl, due_ns) from the delayed ring."""
+    def scan(self, state: int) -> list[tuple[int, int]]:
+        """(slot, ctl) of every slot in that state."""
+    def peek(self, slot: int, ctl: int) -> Snapshot | None:
+        """A good copy of a message whose control word is still `ctl`, else None."""
+    def settle_dead(self, slot: int, ctl: int) -> bool:
+        """DEAD -> FREE when its dead-letter targets have it, or it is dropped."""
+    def fire_delayed(self, slot: int, ctl: int, now_ns: int) -> int:
+        """1 fired (READY), 0 not yet due (due moved), -1 no longer there."""
+    def due_ns(self, slot: int, ctl: int) -> int: ...
+    def check(self) -> list[str]:
+        """Invariants of the layout at rest, as sentences about what is wrong. Empty = sound."""
+
+@final
+class Snapshot:
+    """A private copy of one message."""
+
+    slot: int
+    ctl: int
+    state: int
+    reason: int  # of DEAD, else 0
+    level: int
+    flags: int
+    delivery_count: int
+    failure_count: int
+    sequence: int
+    expires_ns: int  # 0: never
+    envelope: bytes
+    body: bytes
+
+class Message:
+    """One delivery. Subclass with empty __slots__ to add properties; instances are made by `Queue.take`."""
+
+    @property
+    def queue(self) -> Queue: ...
+    @property
+    def body(self) -> bytes:
+        """Copied from the segment at delivery (inline) or at first use (large: the message keeps its memory till then)."""
+    @property
+    def body_bytes(self) -> int: ...
+    @property
+    def envelope(self) -> bytes: ...
+    @property
+    def priority(self) -> int:
+        """The level."""
+    @property
+    def flags(self) -> int: ...
+    @property
+    def redelivered(self) -> bool: ...
+    @property
+    def delivery_count(self) -> int: ...
+    @property
+    def failure_count(self) -> int: ...
+    @property
+    def sequence(self) -> int:
+        """Publish time, CLOCK_MONOTONIC ns, strictly increasing per producer."""
+    @property
+    def expires_ns(self) -> int: ...
+    @property
+    def state(self) -> str:
+        """'unacked', 'acked', 'nacked', 'rejected', 'stale', 'auto' (no_ack)."""
+    @property
+    def is_current(self) -> bool:
+        """The segment still says that this delivery is ours."""
+    def view(self) -> memoryview:
+        """Read-only, no copy for large bodies; its memory is kept until the last view is released, also after ack."""
+    def ack(self) -> None:
+        """Has taken effect on return. StaleDelivery when the message was given to somebody else; AlreadySettled twice."""
+    def nack(self, requeue: bool = True, delay: float | None = None) -> None:
+        """Back in its place (no failure counted), or after `delay` seconds; requeue=False: dead (rejected)."""
+    def reject(self, requeue: bool = False) -> None:
+        """requeue=True counts a failure; over the limit it is dead (delivery_limit). ViewsInUse while views live."""
+    def touch(self, extend: float) -> None:
+        """Ack timeout starts anew, `extend` seconds from now."""
+
+@final
+class Loan:
+    """A body being written in place. A context manager: enter gives a writable memoryview, exit commits or aborts."""
+
+    @property
+    def body_bytes(self) -> int: ...
+    def view(self) -> memoryview: ...
+    def commit(self) -> int:
+        """Publishes. Returns an outcome (OK, DELETED)."""
+    def abort(self) -> None: ...
+    def __enter__(self) -> memoryview: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+@final
+class Consumer(Iterator[Message]):
+    """An iterator whose fast path is in C: take from the queues in turn; calls `on_empty()` when there is nothing or prefetch is full.
+
+    on_empty blocks as it likes and returns True to look again, False to stop the iteration.
+    """
+
+    def __init__(self, queues: Sequence[Queue], prefetch: int, no_ack: bool, on_empty: Callable[[], bool]) -> None: ...
+    queues: tuple[Queue, ...]  # replaceable (reconnect)
+    prefetch: int  # 0: unlimited; may change at any time
+    @property
+    def unacked(self) -> int: ...
+    def __next__(self) -> Message: ...
+
+@final
+class Publisher:
+    """A callable with the signature of Connection.publish. Its fast path, in C: the arguments are `routing_key`, `priority`, `persistent` and
+    `exchange=""`, the key is in `routes`, and the outcome is OK; all else goes to `fallback` with the very same arguments."""
+
+    def __init__(self, fallback: Callable[..., None]) -> None: ...
+    routes: dict[str, Queue]
+    def __call__(self, body: Buffer, **kwargs: Any) -> None: ...

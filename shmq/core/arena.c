@@ -1,0 +1,149 @@
+/* arena.c - contiguous runs of granules for large bodies, in three tiers by size. A granule's owner word names (slot, generation);
+ * it is taken while that slot has that generation and is not FREE, so freeing the slot frees its run, and staleness is for ever.
+ * A claimer that dies leaves owner words that its reaped slot makes stale. */
+#include "shmq_core.h"
+
+static const uint64_t tier_bytes_max[SHMQ_TIERS] = {UINT64_C(64) << 10, UINT64_C(8) << 20, (UINT64_C(1) << 30)};
+
+static shmq_word *owner_word(const struct shmq_queue *q, uint32_t t, uint32_t granule) {
+    return (shmq_word *)(void *)(q->base + q->layout.tier[t].owners) + granule;
+}
+
+static uint64_t owner_of(uint32_t slot, uint64_t ctl) { return (uint64_t)(slot + 1) << 40 | (uint64_t)shmq_ctl_generation(ctl) << 12; }
+
+bool shmq_arena_owner_live(struct shmq_queue *q, uint64_t owner, uint32_t *slot) {
+    uint64_t s = owner >> 40;
+    if (s == 0 || s > shmq_slots_committed(q)) return false;
+    *slot = (uint32_t)s - 1;
+    uint64_t c = shmq_load(&shmq_slot_at(q, *slot)->ctl);
+    return shmq_ctl_state(c) != SHMQ_FREE && shmq_ctl_generation(c) == (uint32_t)(owner >> 12 & 0xfffffffu);
+}
+
+uint32_t shmq_tier_committed(struct shmq_queue *q, uint32_t t) {
+    uint32_t n = (uint32_t)shmq_load(&q->header->tier[t].committed);
+    return n < q->layout.tier[t].granules ? n : q->layout.tier[t].granules;
+}
+
+/* Memory first, then the word (release, by the swap; pairs with shmq_tier_committed). */
+static int extend(struct shmq_queue *q, uint32_t t, uint32_t wanted) {
+    const struct shmq_tier *tier = &q->layout.tier[t];
+    uint64_t word = shmq_load(&q->header->tier[t].committed);
+    uint64_t from = (uint32_t)word, step = from;
+    if (from >= tier->granules) return SHMQ_FULL;
+    uint64_t step_max = (UINT64_C(64) << 20) >> tier->shift, step_min = (UINT64_C(64) << 10) >> tier->shift;
+    if (step > step_max) step = step_max;
+    if (step < step_min) step = step_min;
+    if (step < wanted) step = wanted;
+    if (step == 0) step = 1;
+    uint64_t to = from + step < tier->granules ? from + step : tier->granules;
+    int r = shmq_commit_memory(q, tier->owners + from * 8, (to - from) * 8);
+    if (!r) r = shmq_commit_memory(q, tier->data + (from << tier->shift), (to - from) << tier->shift);
+    if (r) return r;
+    shmq_cas(&q->header->tier[t].committed, word, ((word >> 32) + 1) << 32 | to);
+    return SHMQ_OK;
+}
+
+/* Where the next candidate behind a live owner is: behind its whole run when that is known to contain this granule. */
+static uint32_t behind(struct shmq_queue *q, uint32_t t, uint32_t granule, uint32_t slot) {
+    struct shmq_slot *s = shmq_slot_at(q, slot);
+    uint64_t place = atomic_load_explicit(&s->place, memory_order_relaxed);
+    uint32_t start = shmq_place_start(place), count = shmq_place_count(place);
+    bool past_writing = shmq_ctl_state(shmq_load(&s->ctl)) != SHMQ_WRITING;
+    bool contains = shmq_place_tier(place) == t + 1 && start <= granule && granule - start < count;
+    return past_writing && contains ? start + count : granule + 1;
+}
+
+/* Swaps `n` owner words from the stale values seen to mine. Returns n, or the index that failed, with mine given back. */
+static uint32_t claim_run(struct shmq_queue *q, uint32_t t, uint32_t start, uint32_t n, const uint64_t *seen, uint64_t mine) {
+    for (uint32_t i = 0; i < n; i++) {
+        if (shmq_cas(owner_word(q, t, start + i), seen[i], mine)) continue;
+        for (uint32_t j = 0; j < i; j++) shmq_cas(owner_word(q, t, start + j), mine, 0);
+        return i;
+    }
+    return n;
+}
+
+/* One walk. OK: *start is ours; FULL: no run; STALE: a swap failed, so "no run" is not known. */
+static int walk(struct shmq_queue *q, uint32_t t, uint32_t from, uint32_t n, uint64_t mine, uint32_t *start) {
+    uint64_t seen[SHMQ_RUN_MAX];
+    uint32_t to = shmq_tier_committed(q, t), run = 0, slot;
+    int none = SHMQ_FULL;
+    for (uint32_t i = from; i < to;) {
+        uint64_t word = shmq_load(owner_word(q, t, i));
+        if (shmq_arena_owner_live(q, word, &slot)) {
+            i = behind(q, t, i, slot);
+            run = 0;
+            continue;
+        }
+        seen[run++] = word;
+        i++;
+        if (run < n) continue;
+        uint32_t done = claim_run(q, t, i - n, n, seen, mine);
+        if (done == n) {
+            *start = i - n;
+            return SHMQ_OK;
+        }
+        none = SHMQ_STALE;
+        i = i - n + done + 1;
+        run = 0;
+    }
+    return none;
+}
+
+static int find_run(struct shmq_queue *q, uint32_t t, uint32_t n, uint64_t mine, uint32_t *start) {
+    shmq_word *hint = &q->header->tier[t].hint;
+    uint32_t from = (uint32_t)atomic_load_explicit(hint, memory_order_relaxed);
+    for (uint32_t tries = 0; tries < SHMQ_LOOP_MAX; tries++) {
+        int r = walk(q, t, from, n, mine, start);
+        if (r == SHMQ_OK) {
+            atomic_store_explicit(hint, *start + n, memory_order_relaxed);
+            return SHMQ_OK;
+        }
+        if (r == SHMQ_STALE || from) {
+            from = 0;
+            continue;
+        }
+        r = extend(q, t, n);
+        if (r != SHMQ_OK) return r;
+    }
+    return SHMQ_DAMAGED;
+}
+
+int shmq_arena_claim(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t bytes, uint64_t *place) {
+    uint32_t t = 0, start = 0;
+    while (t + 1 < SHMQ_TIERS && bytes > tier_bytes_max[t]) t++;
+    const struct shmq_tier *tier = &q->layout.tier[t];
+    uint64_t n = (bytes + (UINT64_C(1) << tier->shift) - 1) >> tier->shift, charge = n << tier->shift;
+    if (n > SHMQ_RUN_MAX || n > tier->granules) return SHMQ_TOO_LARGE;
+    uint64_t freed = shmq_freed_sum(q);
+    int64_t used = (int64_t)atomic_fetch_add_explicit(&q->header->arena_used, charge, memory_order_relaxed);
+    int r = SHMQ_FULL; /* one body of the largest size, with its envelope, always fits an empty arena */
+    if (used <= 0 || (uint64_t)used + charge <= q->geometry.arena_bytes + (1u << 20)) r = find_run(q, t, (uint32_t)n, owner_of(slot, ctl), &start);
+    if (r != SHMQ_OK) {
+        q->full_freed = freed;
+        atomic_fetch_sub_explicit(&q->header->arena_used, charge, memory_order_relaxed);
+        return r;
+    }
+    *place = (uint64_t)start << 32 | n << 16 | (uint64_t)(t + 1) << 8;
+    return SHMQ_OK;
+}
+
+void shmq_arena_release(struct shmq_queue *q, uint64_t place) {
+    uint32_t t = shmq_place_tier(place) - 1;
+    if (t >= SHMQ_TIERS) return;
+    uint64_t bytes = (uint64_t)shmq_place_count(place) << q->layout.tier[t].shift;
+    atomic_fetch_sub_explicit(&q->header->arena_used, bytes, memory_order_relaxed);
+    shmq_word *hint = &q->header->tier[t].hint;
+    if (shmq_place_start(place) < atomic_load_explicit(hint, memory_order_relaxed))
+        atomic_store_explicit(hint, shmq_place_start(place), memory_order_relaxed);
+}
+
+uint8_t *shmq_arena_at(const struct shmq_queue *q, uint64_t place, uint64_t bytes) {
+    uint32_t t = shmq_place_tier(place) - 1;
+    if (t >= SHMQ_TIERS) return NULL;
+    const struct shmq_tier *tier = &q->layout.tier[t];
+    uint64_t start = shmq_place_start(place), count = shmq_place_count(place);
+    uint32_t committed = (uint32_t)shmq_load(&q->header->tier[t].committed);
+    if (committed > tier->granules || start + count > committed || bytes > count << tier->shift) return NULL;
+    return q->base + tier->data + (start << tier->shift);
+}

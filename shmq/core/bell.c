@@ -1,0 +1,61 @@
+/* bell.c - waking sleepers. A hint like the rest: bounded waits and the supervisor's ringing after each death lie below it.
+ *
+ *   sleeper: registered +1 - full fence - look - poll - read a token (which uses up the registration)
+ *   ringer:  commit, reference - full fence - registered > 0? write the token first, then registered -1
+ *
+ * Either the sleeper's look sees the commit, or the ringer sees the registration. Who leaves takes back one registration, or, when
+ * there is none, reads the token that was written for it. */
+#include "shmq_core.h"
+
+#include <unistd.h>
+
+#define NUMBER(v) ((uint32_t)(v))
+
+static uint64_t changed(uint64_t v, int32_t by) { return ((v >> 32) + 1) << 32 | (uint32_t)((int32_t)NUMBER(v) + by); }
+
+static void write_token(int fd) {
+    uint64_t one = 1;
+    if (fd < 0) return;
+    ssize_t n = write(fd, &one, sizeof one); /* non-blocking: a full counter has tokens enough */
+    (void)n;
+}
+
+void shmq_bell_register(struct shmq_queue *q, enum shmq_side side) {
+    shmq_word *registered = &q->header->registered[side][0];
+    uint64_t v = shmq_load(registered);
+    while (!shmq_cas(registered, v, changed(v, 1))) v = shmq_load(registered);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the fence in shmq_bell_ring */
+}
+
+bool shmq_bell_token(struct shmq_queue *q, enum shmq_side side) {
+    uint64_t token;
+    return q->bell[side] >= 0 && read(q->bell[side], &token, sizeof token) == (ssize_t)sizeof token;
+}
+
+void shmq_bell_leave(struct shmq_queue *q, enum shmq_side side) {
+    shmq_word *registered = &q->header->registered[side][0];
+    for (uint64_t v = shmq_load(registered); NUMBER(v); v = shmq_load(registered))
+        if (shmq_cas(registered, v, changed(v, -1))) return;
+    if (shmq_bell_token(q, side) && shmq_bell_look(q, side)) shmq_bell_ring(q, side); /* pass it on */
+}
+
+void shmq_bell_ring(struct shmq_queue *q, enum shmq_side side) {
+    shmq_word *registered = &q->header->registered[side][0];
+    shmq_fence_after_swap(); /* pairs with the fence in shmq_bell_register */
+    uint64_t v = shmq_load(registered);
+    if (!NUMBER(v)) return;
+    write_token(q->bell[side]);
+    shmq_cas(registered, v, changed(v, -1)); /* failed: somebody else took one down */
+}
+
+void shmq_bell_ring_all(struct shmq_queue *q, enum shmq_side side) {
+    uint32_t n = NUMBER(shmq_load(&q->header->registered[side][0]));
+    for (uint32_t i = 0; i < n && i < 65536; i++) shmq_bell_ring(q, side);
+}
+
+void shmq_bell_supervisor(struct shmq_queue *q) { write_token(q->supervisor_bell); }
+
+bool shmq_bell_look(struct shmq_queue *q, enum shmq_side side) {
+    if (atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_DELETED) return true;
+    return side == SHMQ_CONSUMERS ? shmq_may_have(q) : shmq_freed_sum(q) != q->full_freed;
+}

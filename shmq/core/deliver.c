@@ -1,0 +1,209 @@
+/* deliver.c - what happens to a READY message: taken, acked, given back, delayed, buried. Each is one swap of its control word; what
+ * stands behind the swap in a function is hints, and a death there is put right by the taker that comes next, the healer or the
+ * supervisor's bell after each death. */
+#include "shmq_core.h"
+
+/* ---- times that belong to one delivery ---- */
+uint64_t shmq_stamp(uint64_t ns, uint64_t ctl) {
+    uint64_t delivery = (uint64_t)(shmq_ctl_generation(ctl) & 0xfu) << 8 | shmq_ctl_deliveries(ctl);
+    return ((ns + 0xfff) & ~UINT64_C(0xfff)) | delivery;
+}
+
+bool shmq_stamp_fits(uint64_t stamped, uint64_t ctl) { return (stamped & 0xfff) == (shmq_stamp(0, ctl) & 0xfff); }
+
+/* By swap from the value read while ctl is ours: a stopped owner's late stamp fails or is ignored for its delivery bits. */
+static int stamp_word(struct shmq_queue *q, uint32_t slot, uint64_t ctl, shmq_word *word, uint64_t ns) {
+    for (uint32_t n = 0; n < SHMQ_LOOP_MAX; n++) {
+        uint64_t old = shmq_load(word);
+        if (shmq_load(&shmq_slot_at(q, slot)->ctl) != ctl) return SHMQ_STALE;
+        if (shmq_cas(word, old, shmq_stamp(ns, ctl))) return SHMQ_OK;
+    }
+    return SHMQ_DAMAGED;
+}
+
+int shmq_touch(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t deadline_ns) {
+    return stamp_word(q, slot, ctl, &shmq_slot_at(q, slot)->ack_deadline, deadline_ns);
+}
+
+/* ---- take ---- */
+static uint64_t delivered_word(const struct shmq_queue *q, uint64_t ctl) {
+    uint32_t deliveries = shmq_ctl_deliveries(ctl) == 255 ? 128 : shmq_ctl_deliveries(ctl) + 1; /* successive words always differ */
+    return shmq_ctl(shmq_ctl_generation(ctl), q->owner, deliveries, shmq_ctl_failures(ctl), SHMQ_UNACKED);
+}
+
+/* The message is ours: where is it? Lengths and places are checked, whoever wrote them. */
+static int describe(struct shmq_queue *q, uint32_t slot, uint64_t ctl, struct shmq_delivery *d) {
+    struct shmq_slot *s = shmq_slot_at(q, slot);
+    uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed);
+    uint64_t place = atomic_load_explicit(&s->place, memory_order_relaxed);
+    uint64_t padded = ((uint64_t)shmq_shape_body(shape) + 7) & ~UINT64_C(7), bytes = padded + shmq_shape_envelope(shape);
+    const uint8_t *body = (const uint8_t *)(s + 1);
+    if (shmq_place_tier(place)) body = shmq_arena_at(q, place, bytes);
+    else if (bytes > q->geometry.inline_bytes) body = NULL;
+    if (!body) return SHMQ_DAMAGED;
+    *d = (struct shmq_delivery){.ctl = ctl, .shape = shape, .slot = slot, .body = body, .envelope = body + padded,
+                                .body_bytes = shmq_shape_body(shape), .envelope_bytes = shmq_shape_envelope(shape),
+                                .level = shmq_shape_level(shape), .flags = shmq_shape_flags(shape), .tier = (uint8_t)shmq_place_tier(place),
+                                .sequence = atomic_load_explicit(&s->sequence, memory_order_relaxed),
+                                .expires = atomic_load_explicit(&s->expires, memory_order_relaxed)};
+    return SHMQ_OK;
+}
+
+static int commit_take(struct shmq_queue *q, uint32_t level, const struct shmq_look *look, struct shmq_delivery *d) {
+    struct shmq_slot *s = shmq_slot_at(q, look->slot);
+    uint64_t expires = atomic_load_explicit(&s->expires, memory_order_relaxed);
+    if (expires && expires <= shmq_now()) {
+        int r = shmq_bury(q, look->slot, look->ctl, SHMQ_EXPIRED);
+        return r < 0 ? r : SHMQ_STALE; /* either way the reference is stale now */
+    }
+    uint64_t mine = delivered_word(q, look->ctl);
+    /* acquire: pairs with READY's release; the only swap that delivers */
+    if (!shmq_cas(&s->ctl, look->ctl, mine)) return SHMQ_STALE;
+    shmq_gate_lower(q, level);
+    return describe(q, look->slot, mine, d);
+}
+
+static int take_level(struct shmq_queue *q, uint32_t level, struct shmq_delivery *d) {
+    struct shmq_ring main = shmq_ring_main(q, level), returned = shmq_ring_returned(q, level);
+    for (uint32_t n = 0; n < SHMQ_LOOP_MAX; n++) {
+        struct shmq_look look, low;
+        int in_main = shmq_ring_look(q, &main, SHMQ_READY, &look); /* loaded before the returned ring is looked at */
+        if (in_main < 0) return in_main;
+        int in_returned = shmq_ring_lowest(q, &returned, &low);
+        if (in_returned < 0) return in_returned;
+        if (in_returned != SHMQ_OK && in_main != SHMQ_OK) return SHMQ_EMPTY;
+        const struct shmq_look *first = in_returned == SHMQ_OK ? &low : &look;
+        int r = commit_take(q, level, first, d);
+        if (r == SHMQ_STALE) continue;
+        if (first == &look || shmq_load(&first->part->head) == first->position) shmq_ring_clear(q, first);
+        else shmq_ring_mark(first);
+        return r;
+    }
+    return SHMQ_DAMAGED;
+}
+
+static void count_delivery(struct shmq_queue *q, struct shmq_delivery *d) {
+    SHMQ_COUNT(q, delivered, 1);
+    SHMQ_COUNT(q, bytes_out, d->body_bytes);
+    d->sample = shmq_sample(q);
+    if (!d->sample) return;
+    d->taken_ns = shmq_now();
+    if (d->taken_ns > d->sequence) shmq_record(q, 0, d->taken_ns - d->sequence, d->sample);
+}
+
+int shmq_take(struct shmq_queue *q, struct shmq_delivery *d) {
+    bool gated = q->geometry.levels > SHMQ_GATED_LEVELS;
+    for (uint32_t level = q->geometry.levels; level-- > 0;) {
+        if (gated && !atomic_load_explicit(&q->header->gate[level / SHMQ_GATE_LEVELS], memory_order_acquire)) {
+            level -= level % SHMQ_GATE_LEVELS;
+            continue;
+        }
+        if (!shmq_level_committed(q, level)) continue;
+        int r = take_level(q, level, d);
+        if (r == SHMQ_OK) count_delivery(q, d);
+        if (r != SHMQ_EMPTY) return r;
+    }
+    return SHMQ_EMPTY;
+}
+
+bool shmq_may_have(struct shmq_queue *q) {
+    bool gated = q->geometry.levels > SHMQ_GATED_LEVELS;
+    for (uint32_t level = q->geometry.levels; level-- > 0;) {
+        if (gated && !atomic_load_explicit(&q->header->gate[level / SHMQ_GATE_LEVELS], memory_order_acquire)) {
+            level -= level % SHMQ_GATE_LEVELS;
+            continue;
+        }
+        if (!shmq_level_committed(q, level)) continue;
+        struct shmq_ring main = shmq_ring_main(q, level), returned = shmq_ring_returned(q, level);
+        if (shmq_ring_may_have(q, &main) || shmq_ring_may_have(q, &returned)) return true; /* main first, as in take */
+    }
+    return false;
+}
+
+/* ---- settle ---- */
+bool shmq_is_current(struct shmq_queue *q, const struct shmq_delivery *d) {
+    atomic_thread_fence(memory_order_acquire); /* the copy's loads before this one */
+    return atomic_load_explicit(&shmq_slot_at(q, d->slot)->ctl, memory_order_relaxed) == d->ctl;
+}
+
+static void record_ack(struct shmq_queue *q, const struct shmq_delivery *d) {
+    if (d->taken_ns) shmq_record(q, 1, shmq_now() - d->taken_ns, d->sample);
+}
+
+int shmq_ack(struct shmq_queue *q, const struct shmq_delivery *d) {
+    int r = shmq_slot_free(q, d->slot, d->ctl); /* release: our loads of the body before the next writer's stores */
+    if (r == SHMQ_OK) record_ack(q, d);
+    return r;
+}
+
+int shmq_ack_keep(struct shmq_queue *q, struct shmq_delivery *d) {
+    uint64_t acked = shmq_ctl_moved(d->ctl, q->owner, SHMQ_ACKED);
+    if (!shmq_cas(&shmq_slot_at(q, d->slot)->ctl, d->ctl, acked)) return SHMQ_STALE;
+    d->ctl = acked;
+    SHMQ_COUNT(q, views, 1);
+    record_ack(q, d);
+    return SHMQ_OK;
+}
+
+int shmq_release(struct shmq_queue *q, const struct shmq_delivery *d) {
+    int r = shmq_slot_free(q, d->slot, d->ctl);
+    if (r == SHMQ_OK) SHMQ_COUNT(q, released, 1);
+    return r;
+}
+
+static int buried(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t dead) {
+    if (!shmq_cas(&shmq_slot_at(q, slot)->ctl, ctl, dead)) return SHMQ_STALE;
+    struct shmq_ring ring = shmq_ring_dead(q);
+    if (shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(dead)) != SHMQ_OK)
+        atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
+    shmq_bell_supervisor(q);
+    if (shmq_ctl_state(ctl) == SHMQ_UNACKED) SHMQ_COUNT(q, dead, 1);
+    else SHMQ_COUNT(q, expired, 1);
+    return SHMQ_OK;
+}
+
+int shmq_bury(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t reason) {
+    uint8_t level = shmq_shape_level(atomic_load_explicit(&shmq_slot_at(q, slot)->shape, memory_order_relaxed));
+    int r = buried(q, slot, ctl, shmq_ctl_moved(ctl, reason, SHMQ_DEAD));
+    if (r == SHMQ_OK && shmq_ctl_state(ctl) == SHMQ_READY) shmq_gate_lower(q, level);
+    return r;
+}
+
+int shmq_requeue(struct shmq_queue *q, uint32_t slot, uint64_t ctl, bool count_failure) {
+    struct shmq_slot *s = shmq_slot_at(q, slot);
+    uint32_t failures = shmq_ctl_failures(ctl);
+    if (count_failure && failures < 255) failures++;
+    uint64_t base = shmq_ctl(shmq_ctl_generation(ctl), 0, shmq_ctl_deliveries(ctl), failures, SHMQ_READY);
+    uint64_t limit = atomic_load_explicit(&q->header->delivery_limit, memory_order_relaxed);
+    if (count_failure && limit && failures >= limit) { /* stored as limit + 1 */
+        int r = buried(q, slot, ctl, shmq_ctl_moved(base, SHMQ_DELIVERY_LIMIT, SHMQ_DEAD));
+        return r == SHMQ_OK ? SHMQ_DEAD_NOW : r;
+    }
+    uint8_t level = shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed));
+    if (level >= q->geometry.levels) return SHMQ_DAMAGED;
+    shmq_gate_raise(q, level);
+    if (!shmq_cas(&s->ctl, ctl, base)) {
+        shmq_gate_lower(q, level);
+        return SHMQ_STALE;
+    }
+    struct shmq_ring ring = shmq_ring_returned(q, level);
+    int r = shmq_level_committed(q, level) ? shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(ctl)) : SHMQ_DAMAGED;
+    if (r != SHMQ_OK) atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
+    shmq_bell_ring(q, SHMQ_CONSUMERS);
+    SHMQ_COUNT(q, requeued, 1);
+    return SHMQ_OK;
+}
+
+int shmq_delay(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t due_ns) {
+    struct shmq_slot *s = shmq_slot_at(q, slot);
+    int r = stamp_word(q, slot, ctl, &s->due, due_ns);
+    if (r != SHMQ_OK) return r;
+    uint64_t delayed = shmq_ctl_moved(ctl, 0, SHMQ_DELAYED);
+    if (!shmq_cas(&s->ctl, ctl, delayed)) return SHMQ_STALE;
+    struct shmq_ring ring = shmq_ring_delayed(q);
+    if (shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(delayed)) != SHMQ_OK)
+        atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
+    shmq_bell_supervisor(q);
+    SHMQ_COUNT(q, held, 1);
+    return SHMQ_OK;
+}

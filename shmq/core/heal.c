@@ -1,0 +1,229 @@
+/* heal.c - the healer puts back hints that deaths took away: a FREE slot without its bit, a READY slot that no reference leads to.
+ * A pass marks what the rings refer to, then walks the slots. READY without a mark is only a suspect: its publisher may stand between
+ * commit and enqueue. It is referenced when the very same control word is unmarked in a later pass, at least 100 ms on. A healer
+ * that errs makes a duplicate reference, which is harmless. Steps are bounded; nothing is locked. */
+#include "shmq_core.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SECOND_LOOK_NS UINT64_C(100000000)
+#define ENTRIES_STEP 65536u
+#define SLOTS_STEP 16384u
+
+struct suspect {
+    uint64_t ctl, since;
+    uint32_t slot;
+};
+struct suspects { /* in order of slots */
+    struct suspect *list;
+    size_t n, room;
+};
+struct shmq_heal {
+    uint8_t *marks; /* one bit a slot below `high`, of this pass */
+    uint32_t high, slot, series;
+    uint64_t part, position; /* where the walk through the rings stands; position 0 = the part's head */
+    struct suspects before, now;
+    size_t before_at;
+    uint64_t tally[16]; /* at the start of the pass */
+    uint64_t states[SHMQ_STATES];
+    uint64_t arena;
+    bool rings_done, entered;
+};
+
+static void forget_pass(struct shmq_heal *h) {
+    free(h->marks);
+    h->marks = NULL;
+}
+
+void shmq_heal_forget(struct shmq_queue *q) {
+    if (!q->heal) return;
+    forget_pass(q->heal);
+    free(q->heal->before.list);
+    free(q->heal->now.list);
+    free(q->heal);
+    q->heal = NULL;
+}
+
+static int start_pass(struct shmq_queue *q) {
+    struct shmq_heal *h = q->heal;
+    h->high = shmq_slots_high(q);
+    h->marks = calloc(1, h->high / 8 + 1);
+    if (!h->marks) return -ENOMEM;
+    h->slot = h->series = 0;
+    h->part = h->position = 0;
+    h->before_at = 0;
+    h->rings_done = h->entered = false;
+    h->arena = 0;
+    memset(h->states, 0, sizeof h->states);
+    shmq_tally_sum(q, h->tally);
+    return 0;
+}
+
+/* ---- what the rings refer to ---- */
+static void mark_entry(struct shmq_queue *q, struct shmq_heal *h, uint64_t e, uint64_t lap) {
+    uint64_t ctl;
+    if (!shmq_entry_is_full(e) || shmq_entry_lap(e) != (lap & 0xfffffu) || shmq_entry_slot(e) >= h->high) return;
+    if (shmq_reference_live(q, e, SHMQ_READY, &ctl)) h->marks[shmq_entry_slot(e) / 8] |= (uint8_t)(1u << shmq_entry_slot(e) % 8);
+}
+
+/* One part from where the walk stands, head to tail, tail included. Returns how many entries; *whole says whether it is through. */
+static uint32_t mark_part(struct shmq_queue *q, struct shmq_heal *h, struct shmq_part *part, uint32_t bits, uint32_t most, bool *whole) {
+    uint64_t size = UINT64_C(1) << bits, head = shmq_load(&part->head), tail = shmq_load(&part->tail);
+    uint64_t from = h->entered && h->position > head ? h->position : head;
+    uint64_t end = tail - from < size ? tail + 1 : from + size;
+    uint32_t n = 0;
+    if (tail + 1 < from) end = from;
+    for (; from != end && n < most; from++, n++) mark_entry(q, h, shmq_load(&part->entry[shmq_entry_index(from, bits)]), from >> bits);
+    h->position = from;
+    h->entered = true;
+    *whole = from == end;
+    return n + 1;
+}
+
+static bool series_at(struct shmq_queue *q, uint32_t series, struct shmq_ring *r) {
+    uint32_t level = series / 2;
+    if (!shmq_level_committed(q, level)) return false;
+    *r = series % 2 ? shmq_ring_returned(q, level) : shmq_ring_main(q, level);
+    return true;
+}
+
+static void next_series(struct shmq_heal *h) {
+    h->series++;
+    h->part = h->position = 0;
+    h->entered = false;
+}
+
+static void mark_step(struct shmq_queue *q, struct shmq_heal *h, uint32_t most) {
+    for (uint32_t n = 0; n < most && h->series < 2 * q->geometry.levels;) {
+        struct shmq_ring r;
+        uint32_t bits;
+        bool whole;
+        n++;
+        if (!series_at(q, h->series, &r)) {
+            next_series(h);
+            continue;
+        }
+        uint64_t front = shmq_load(&r.ends->front), back = shmq_load(&r.ends->back);
+        if (h->part < front) {
+            h->part = front;
+            h->entered = false;
+        }
+        struct shmq_part *part = h->part <= back ? shmq_ring_part(q, &r, h->part, &bits) : NULL;
+        if (!part) {
+            next_series(h);
+            continue;
+        }
+        n += mark_part(q, h, part, bits, most - n + 1, &whole);
+        if (!whole) return;
+        h->part++;
+        h->entered = false;
+    }
+    h->rings_done = h->series >= 2 * q->geometry.levels;
+}
+
+/* ---- the slots ---- */
+static int suspect(struct shmq_heal *h, uint32_t slot, uint64_t ctl, uint64_t since) {
+    struct suspects *s = &h->now;
+    if (s->n == s->room) {
+        size_t room = s->room ? 2 * s->room : 16;
+        struct suspect *grown = realloc(s->list, room * sizeof *grown);
+        if (!grown) return -ENOMEM;
+        s->list = grown;
+        s->room = room;
+    }
+    s->list[s->n++] = (struct suspect){.ctl = ctl, .since = since, .slot = slot};
+    return 0;
+}
+
+static int heal_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t now, struct shmq_heal_report *out) {
+    struct shmq_heal *h = q->heal;
+    while (h->before_at < h->before.n && h->before.list[h->before_at].slot < slot) h->before_at++;
+    const struct suspect *earlier = h->before_at < h->before.n ? &h->before.list[h->before_at] : NULL;
+    if (!earlier || earlier->slot != slot || earlier->ctl != ctl) return suspect(h, slot, ctl, now);
+    if (now - earlier->since < SECOND_LOOK_NS) return suspect(h, slot, ctl, earlier->since);
+    uint8_t level = shmq_shape_level(atomic_load_explicit(&shmq_slot_at(q, slot)->shape, memory_order_relaxed));
+    if (level >= q->geometry.levels || !shmq_level_committed(q, level)) return 0;
+    struct shmq_ring r = shmq_ctl_deliveries(ctl) ? shmq_ring_returned(q, level) : shmq_ring_main(q, level);
+    if (shmq_ring_enqueue(q, &r, slot, shmq_ctl_generation(ctl)) != SHMQ_OK) return suspect(h, slot, ctl, earlier->since);
+    out->references++;
+    shmq_bell_ring(q, SHMQ_CONSUMERS);
+    return 0;
+}
+
+static int heal_slot(struct shmq_queue *q, uint32_t slot, uint64_t now, struct shmq_heal_report *out) {
+    struct shmq_heal *h = q->heal;
+    struct shmq_slot *s = shmq_slot_at(q, slot);
+    uint64_t c = shmq_load(&s->ctl);
+    uint32_t state = shmq_ctl_state(c);
+    if (state < SHMQ_STATES) h->states[state]++;
+    if (state == SHMQ_FREE) {
+        if (shmq_slot_has_bit(q, slot)) return 0;
+        shmq_slot_hint(q, slot);
+        out->bits++;
+        return 0;
+    }
+    uint64_t place = atomic_load_explicit(&s->place, memory_order_relaxed);
+    uint32_t tier = shmq_place_tier(place);
+    if (tier && tier <= SHMQ_TIERS) h->arena += (uint64_t)shmq_place_count(place) << q->layout.tier[tier - 1].shift;
+    bool marked = h->marks[slot / 8] >> (slot % 8) & 1;
+    return state == SHMQ_READY && !marked ? heal_ready(q, slot, c, now, out) : 0;
+}
+
+/* Nothing happened during the pass: its census is exact, and the gauges can be put right. */
+static void correct_gauges(struct shmq_queue *q, struct shmq_heal *h) {
+    uint64_t tally[16];
+    shmq_tally_sum(q, tally);
+    if (memcmp(tally, h->tally, sizeof tally) != 0 || shmq_slots_high(q) != h->high) return;
+    shmq_word *adjust = q->header->adjust;
+    uint64_t acked = tally[4] - tally[8] - tally[9] - tally[10] - tally[15] + tally[14];
+    uint64_t ready = tally[0] - tally[11] + tally[12] + tally[5] - tally[2] - tally[7] - tally[8];
+    uint64_t unacked = tally[2] - tally[5] - tally[6] - tally[13] - acked;
+    atomic_store_explicit(&adjust[0], h->states[SHMQ_READY] - ready, memory_order_relaxed);
+    atomic_store_explicit(&adjust[1], h->states[SHMQ_UNACKED] - unacked, memory_order_relaxed);
+    if (!h->states[SHMQ_WRITING]) atomic_store_explicit(&q->header->arena_used, h->arena, memory_order_relaxed);
+}
+
+static void end_pass(struct shmq_queue *q, struct shmq_heal_report *out) {
+    struct shmq_heal *h = q->heal;
+    correct_gauges(q, h);
+    struct suspects spare = h->before;
+    h->before = h->now;
+    h->now = spare;
+    h->now.n = 0;
+    forget_pass(h);
+    out->passes++;
+}
+
+static int one_step(struct shmq_queue *q, uint64_t now, bool full, struct shmq_heal_report *out) {
+    struct shmq_heal *h = q->heal;
+    if (!h->marks) {
+        int r = start_pass(q);
+        if (r) return r;
+    }
+    do {
+        mark_step(q, h, ENTRIES_STEP);
+        if (!full) break;
+    } while (!h->rings_done);
+    if (!h->rings_done) return 0;
+    for (uint32_t n = 0; h->slot < h->high && (full || n < SLOTS_STEP); n++) {
+        int r = heal_slot(q, h->slot++, now, out);
+        if (r < 0) return r;
+    }
+    if (h->slot >= h->high) end_pass(q, out);
+    return 0;
+}
+
+int shmq_heal_step(struct shmq_queue *q, uint64_t now_ns, bool full, struct shmq_heal_report *out) {
+    *out = (struct shmq_heal_report){0};
+    if (!q->heal && !(q->heal = calloc(1, sizeof *q->heal))) return -ENOMEM;
+    int r = one_step(q, now_ns, full, out);
+    if (full && !r && !out->passes) r = one_step(q, now_ns, full, out); /* the end of a pass that had begun: now a whole one */
+    out->suspects = q->heal->before.n + q->heal->now.n;
+    uint64_t flags = atomic_load_explicit(&q->header->flags, memory_order_relaxed);
+    if (flags & SHMQ_FLAG_RESCAN) {
+        atomic_fetch_and_explicit(&q->header->flags, ~(uint64_t)SHMQ_FLAG_RESCAN, memory_order_acq_rel);
+        out->rescan = 1;
+    }
+    return r;
+}

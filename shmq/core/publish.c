@@ -1,0 +1,107 @@
+/* publish.c - a message from nothing to READY (or DELAYED):
+ *
+ *     claim slot -> claim granules -> room for the reference -> body, metadata -> gate -> [ctl -> READY] -> ring -> fence -> bell
+ *
+ * The bracketed swap is the commit; all that may fail comes before it. A death before it: WRITING, reaped. Behind it: READY without a
+ * reference (healer), without a bell (supervisor rings after each death). */
+#include "shmq_core.h"
+
+#include <string.h>
+
+#define STORE(word, value) atomic_store_explicit(&(word), value, memory_order_relaxed)
+
+void shmq_gate_raise(struct shmq_queue *q, uint32_t level) {
+    if (q->geometry.levels > SHMQ_GATED_LEVELS) atomic_fetch_add_explicit(&q->header->gate[level / SHMQ_GATE_LEVELS], 1, memory_order_seq_cst);
+}
+
+void shmq_gate_lower(struct shmq_queue *q, uint32_t level) {
+    if (q->geometry.levels > SHMQ_GATED_LEVELS) atomic_fetch_sub_explicit(&q->header->gate[level / SHMQ_GATE_LEVELS], 1, memory_order_seq_cst);
+}
+
+int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct shmq_write *w) {
+    uint64_t body = (d->body_bytes + 7) & ~UINT64_C(7), bytes = body + d->envelope_bytes;
+    uint32_t level = d->level < q->geometry.levels ? d->level : q->geometry.levels - 1;
+    if (atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_DELETED) return SHMQ_DELETED;
+    if (d->body_bytes > SHMQ_BODY_BYTES_MAX || d->envelope_bytes > SHMQ_ENVELOPE_BYTES_MAX) return SHMQ_TOO_LARGE;
+    if (bytes > q->geometry.inline_bytes && d->body_bytes > q->geometry.arena_bytes) return SHMQ_TOO_LARGE;
+    int r = shmq_commit_level(q, level);
+    if (r == SHMQ_OK) r = shmq_slot_claim(q, &w->slot, &w->ctl);
+    if (r != SHMQ_OK) return r;
+    struct shmq_slot *s = shmq_slot_at(q, w->slot);
+    STORE(s->place, w->place = 0);
+    if (bytes <= q->geometry.inline_bytes) {
+        w->body = (uint8_t *)(s + 1);
+    } else if ((r = shmq_arena_claim(q, w->slot, w->ctl, bytes, &w->place)) == SHMQ_OK) {
+        STORE(s->place, w->place);
+        w->body = shmq_arena_at(q, w->place, bytes);
+        if (!w->body) r = SHMQ_DAMAGED;
+    }
+    if (r != SHMQ_OK) {
+        shmq_write_abort(q, w);
+        return r;
+    }
+    w->envelope = w->body + body;
+    if (d->envelope_bytes) memcpy(w->envelope, d->envelope, d->envelope_bytes);
+    w->shape = d->body_bytes << 32 | (uint64_t)d->envelope_bytes << 16 | (uint64_t)level << 8 | (d->flags & 0xffu);
+    w->expires = d->ttl_ns < 0 ? 0 : (uint64_t)d->ttl_ns + 1; /* from commit on; made a time there */
+    w->due = d->delay_ns;
+    return SHMQ_OK;
+}
+
+void shmq_write_abort(struct shmq_queue *q, struct shmq_write *w) {
+    if (shmq_slot_free(q, w->slot, w->ctl) == SHMQ_OK) SHMQ_COUNT(q, aborted, 1);
+}
+
+int shmq_make_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t level) {
+    uint64_t ready = shmq_ctl_moved(ctl, 0, SHMQ_READY);
+    shmq_gate_raise(q, level); /* before it can be seen */
+    /* release: body and metadata before READY; pairs with the acquire of ctl in shmq_reference_live */
+    if (!shmq_cas(&shmq_slot_at(q, slot)->ctl, ctl, ready)) {
+        shmq_gate_lower(q, level);
+        return SHMQ_STALE;
+    }
+    struct shmq_ring ring = shmq_ring_main(q, level);
+    int r = shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(ctl));
+    if (r != SHMQ_OK) atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed); /* left to the healer */
+    shmq_bell_ring(q, SHMQ_CONSUMERS);
+    return SHMQ_OK;
+}
+
+static int make_delayed(struct shmq_queue *q, const struct shmq_write *w, uint64_t due) {
+    uint64_t delayed = shmq_ctl_moved(w->ctl, 0, SHMQ_DELAYED);
+    STORE(shmq_slot_at(q, w->slot)->due, shmq_stamp(due, delayed));
+    if (!shmq_cas(&shmq_slot_at(q, w->slot)->ctl, w->ctl, delayed)) return SHMQ_STALE;
+    struct shmq_ring ring = shmq_ring_delayed(q);
+    if (shmq_ring_enqueue(q, &ring, w->slot, shmq_ctl_generation(delayed)) != SHMQ_OK)
+        atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
+    shmq_bell_supervisor(q);
+    SHMQ_COUNT(q, delayed, 1);
+    return SHMQ_OK;
+}
+
+int shmq_write_commit(struct shmq_queue *q, struct shmq_write *w) {
+    struct shmq_slot *s = shmq_slot_at(q, w->slot);
+    uint64_t now = shmq_now();
+    if (now <= q->last_sequence) now = q->last_sequence + 1; /* strictly increasing per producer */
+    q->last_sequence = now;
+    STORE(s->sequence, now);
+    STORE(s->expires, w->expires ? now + w->expires - 1 : 0);
+    STORE(s->ack_deadline, 0);
+    STORE(s->shape, w->shape);
+    STORE(s->origin, 0);
+    if (w->expires && !(atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_TTL))
+        atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_TTL, memory_order_relaxed);
+    int r = w->due ? make_delayed(q, w, now + w->due) : shmq_make_ready(q, w->slot, w->ctl, shmq_shape_level(w->shape));
+    if (r != SHMQ_OK) return r;
+    SHMQ_COUNT(q, published, 1);
+    SHMQ_COUNT(q, bytes_in, shmq_shape_body(w->shape));
+    return SHMQ_OK;
+}
+
+int shmq_publish(struct shmq_queue *q, const struct shmq_draft *d, const void *body) {
+    struct shmq_write w;
+    int r = shmq_write_begin(q, d, &w);
+    if (r != SHMQ_OK) return r;
+    if (d->body_bytes) memcpy(w.body, body, d->body_bytes);
+    return shmq_write_commit(q, &w);
+}

@@ -1,0 +1,207 @@
+/* ring.c - series of rings that hold references (slot, generation) to messages. A reference is a hint: only the control word of
+ * its slot delivers. Each half-done step is finished by whoever meets it:
+ *
+ *     enqueue:  entry EMPTY(lap) -> FULL(lap, ref)      died here: the next enqueuer or taker moves tail
+ *               tail t -> t+1
+ *     take:     (control word, by the caller)           died here: the reference is stale, the next taker clears it
+ *               tail h -> h+1 if it still is h
+ *               entry FULL(lap) -> EMPTY(lap+1)         died here: the next taker, who sees lap+1, moves head
+ *               head h -> h+1, only when the entry was seen to be of lap+1
+ *
+ * All swaps are acq_rel: clearing an entry must not be seen before tail's advance, nor sealing before back's. */
+#include "shmq_core.h"
+
+#define LAP_MASK 0xfffffu
+
+/* ---- where the series are ---- */
+static struct shmq_ring level_ring(struct shmq_queue *q, uint32_t level, bool returned) {
+    const struct shmq_layout *l = &q->layout;
+    uint8_t *block = q->base + l->levels + level * l->level_stride;
+    uint8_t *rest = q->base + l->series + level * (l->main_stride + l->returned_stride);
+    uint8_t *parts = block + 2 * sizeof(struct shmq_ends);
+    if (returned) {
+        block += sizeof(struct shmq_ends);
+        parts += l->part_bytes;
+        rest += l->main_stride;
+    }
+    return (struct shmq_ring){.ends = (struct shmq_ends *)(void *)block, .first = parts, .rest = rest,
+                              .last = returned ? l->returned_last : l->main_last, .level = (uint16_t)level,
+                              .kind = returned ? SHMQ_RETURNED : SHMQ_MAIN};
+}
+
+struct shmq_ring shmq_ring_main(struct shmq_queue *q, uint32_t level) { return level_ring(q, level, false); }
+struct shmq_ring shmq_ring_returned(struct shmq_queue *q, uint32_t level) { return level_ring(q, level, true); }
+
+static struct shmq_ring internal_ring(struct shmq_queue *q, struct shmq_ends *ends, uint64_t first, uint32_t nth) {
+    const struct shmq_layout *l = &q->layout;
+    uint64_t rest = l->series + q->geometry.levels * (l->main_stride + l->returned_stride) + nth * l->returned_stride;
+    return (struct shmq_ring){.ends = ends, .first = q->base + first, .rest = q->base + rest, .last = l->returned_last, .kind = SHMQ_INTERNAL};
+}
+
+struct shmq_ring shmq_ring_dead(struct shmq_queue *q) { return internal_ring(q, &q->header->dead, q->layout.dead, 0); }
+struct shmq_ring shmq_ring_delayed(struct shmq_queue *q) { return internal_ring(q, &q->header->delayed, q->layout.delayed, 1); }
+
+struct shmq_part *shmq_ring_part(const struct shmq_queue *q, const struct shmq_ring *r, uint64_t k, uint32_t *bits) {
+    if (k > r->last) return NULL; /* a hostile front or back */
+    uint64_t first_bits = (uint64_t)__builtin_ctz(q->geometry.ring_entries);
+    *bits = (uint32_t)(first_bits + k);
+    if (k == 0) return (struct shmq_part *)(void *)r->first;
+    uint64_t before = sizeof(struct shmq_part) * (k - 1) + ((UINT64_C(1) << (first_bits + k)) - (UINT64_C(2) << first_bits)) * 8;
+    return (struct shmq_part *)(void *)(r->rest + before);
+}
+
+/* ---- enqueue ---- */
+int shmq_ring_put(struct shmq_part *part, uint32_t bits, uint32_t slot, uint32_t generation) {
+    for (uint32_t n = 0; n < SHMQ_LOOP_MAX; n++) {
+        uint64_t t = shmq_load(&part->tail);
+        shmq_word *entry = &part->entry[shmq_entry_index(t, bits)];
+        uint64_t e = shmq_load(entry), lap = t >> bits & LAP_MASK;
+        if (e == shmq_entry_empty(lap)) {
+            if (!shmq_cas(entry, e, shmq_entry_full(lap, generation, slot))) continue;
+            shmq_cas(&part->tail, t, t + 1);
+            bool lapped = shmq_load(&part->tail) - t > UINT64_C(1) << bits; /* stopped for a whole wrap of laps */
+            return lapped ? SHMQ_PUT_LAPPED : SHMQ_PUT_DONE;
+        }
+        if (e == shmq_entry_sealed(lap)) return SHMQ_PUT_SEALED;
+        bool half_done = (shmq_entry_is_full(e) && shmq_entry_lap(e) == lap) || shmq_entry_lap(e) == ((lap + 1) & LAP_MASK);
+        if (half_done) {
+            shmq_cas(&part->tail, t, t + 1);
+            continue;
+        }
+        if (shmq_load(&part->tail) == t) return SHMQ_PUT_FULL;
+    }
+    return SHMQ_DAMAGED;
+}
+
+int shmq_ring_enqueue(struct shmq_queue *q, const struct shmq_ring *r, uint32_t slot, uint32_t generation) {
+    for (uint32_t n = 0; n < SHMQ_LOOP_MAX; n++) {
+        uint32_t bits;
+        uint64_t k = shmq_load(&r->ends->back);
+        struct shmq_part *part = shmq_ring_part(q, r, k, &bits);
+        if (!part) return SHMQ_DAMAGED;
+        int put = shmq_ring_put(part, bits, slot, generation);
+        if (put == SHMQ_PUT_DONE) return SHMQ_OK;
+        if (put < 0) return put;
+        if (put != SHMQ_PUT_FULL) continue;
+        int room = shmq_ring_make_room(q, r, k);
+        if (room != SHMQ_OK) return room;
+    }
+    return SHMQ_DAMAGED;
+}
+
+/* ---- take ---- */
+bool shmq_reference_live(struct shmq_queue *q, uint64_t entry, uint32_t state, uint64_t *ctl) {
+    uint32_t slot = shmq_entry_slot(entry);
+    if (slot >= q->slots_known && slot >= shmq_slots_committed(q)) return false; /* a mark, or hostile */
+    /* acquire: pairs with READY's release, body and metadata are there */
+    uint64_t c = shmq_load(&shmq_slot_at(q, slot)->ctl);
+    *ctl = c;
+    return shmq_ctl_state(c) == state && (shmq_ctl_generation(c) & 0xfffffu) == shmq_entry_generation(entry);
+}
+
+int shmq_ring_clear(struct shmq_queue *q, const struct shmq_look *look) {
+    (void)q;
+    struct shmq_part *part = look->part;
+    uint64_t h = look->position, lap = h >> look->bits & LAP_MASK, next = (lap + 1) & LAP_MASK, e = look->entry;
+    if (shmq_load(&part->tail) == h) shmq_cas(&part->tail, h, h + 1); /* tail never behind head */
+    shmq_word *entry = &part->entry[shmq_entry_index(h, look->bits)];
+    while (!shmq_cas(entry, e, shmq_entry_empty(next))) {
+        e = shmq_load(entry);
+        if (shmq_entry_is_full(e) && shmq_entry_lap(e) == lap) continue; /* marked in between, at most once */
+        if (shmq_entry_lap(e) != next) return SHMQ_OK;                   /* not seen to be cleared: head is not ours to move */
+        break;
+    }
+    shmq_cas(&part->head, h, h + 1);
+    return SHMQ_OK;
+}
+
+/* The front ring is empty and not the last one: seal it, so that a late enqueuer turns to `back`, and go on to the next. */
+static void seal(const struct shmq_ring *r, shmq_word *entry, uint64_t k, uint64_t lap) {
+    if (shmq_cas(entry, shmq_entry_empty(lap), shmq_entry_sealed(lap))) shmq_cas(&r->ends->front, k, k + 1);
+}
+
+int shmq_ring_look(struct shmq_queue *q, const struct shmq_ring *r, uint32_t state, struct shmq_look *out) {
+    for (uint32_t n = 0; n < SHMQ_LOOP_MAX; n++) {
+        uint32_t bits;
+        uint64_t k = shmq_load(&r->ends->front);
+        struct shmq_part *part = shmq_ring_part(q, r, k, &bits);
+        if (!part) return SHMQ_DAMAGED;
+        uint64_t h = shmq_load(&part->head), lap = h >> bits & LAP_MASK;
+        shmq_word *entry = &part->entry[shmq_entry_index(h, bits)];
+        uint64_t e = shmq_load(entry);
+        if (e == shmq_entry_empty(lap)) {
+            if (shmq_load(&part->head) != h) continue;
+            if (shmq_load(&r->ends->back) == k) return SHMQ_EMPTY;
+            seal(r, entry, k, lap);
+        } else if (e == shmq_entry_sealed(lap)) {
+            shmq_cas(&r->ends->front, k, k + 1);
+        } else if (shmq_entry_lap(e) == ((lap + 1) & LAP_MASK)) {
+            shmq_cas(&part->head, h, h + 1); /* a half-done take; EMPTY or FULL */
+        } else if (shmq_entry_lap(e) == lap && shmq_entry_is_full(e)) {
+            *out = (struct shmq_look){.part = part, .position = h, .entry = e, .bits = bits, .slot = shmq_entry_slot(e)};
+            if (shmq_reference_live(q, e, state, &out->ctl)) return SHMQ_OK;
+            shmq_ring_clear(q, out);
+        } /* any other lap: a stale head */
+    }
+    return SHMQ_DAMAGED;
+}
+
+bool shmq_ring_may_have(struct shmq_queue *q, const struct shmq_ring *r) {
+    uint32_t bits;
+    uint64_t k = shmq_load(&r->ends->front);
+    struct shmq_part *part = shmq_ring_part(q, r, k, &bits);
+    if (!part) return true; /* damaged: the take will say so */
+    uint64_t h = shmq_load(&part->head);
+    uint64_t e = shmq_load(&part->entry[shmq_entry_index(h, bits)]);
+    if (e != shmq_entry_empty(h >> bits & LAP_MASK) || shmq_load(&part->head) != h) return true;
+    return shmq_load(&r->ends->back) != k;
+}
+
+/* ---- the returned ring: lowest sequence first ---- */
+struct lowest {
+    struct shmq_look best;
+    uint64_t sequence;
+    uint32_t live;
+};
+
+static void consider(struct shmq_queue *q, struct lowest *low, const struct shmq_look *look) {
+    uint64_t sequence = atomic_load_explicit(&shmq_slot_at(q, look->slot)->sequence, memory_order_relaxed);
+    if (low->live++ && sequence >= low->sequence) return;
+    low->best = *look;
+    low->sequence = sequence;
+}
+
+static void consider_part(struct shmq_queue *q, struct lowest *low, struct shmq_part *part, uint32_t bits, uint64_t from) {
+    uint64_t tail = shmq_load(&part->tail), size = UINT64_C(1) << bits;
+    uint64_t end = tail - from <= size ? tail + 1 : from + size; /* tail included: a half-done enqueue */
+    for (uint64_t p = from; p != end && low->live < SHMQ_WINDOW; p++) {
+        struct shmq_look look = {.part = part, .position = p, .bits = bits};
+        look.entry = shmq_load(&part->entry[shmq_entry_index(p, bits)]);
+        if (!shmq_entry_is_full(look.entry) || shmq_entry_lap(look.entry) != (p >> bits & LAP_MASK)) continue;
+        look.slot = shmq_entry_slot(look.entry);
+        if (shmq_reference_live(q, look.entry, SHMQ_READY, &look.ctl)) consider(q, low, &look);
+    }
+}
+
+int shmq_ring_lowest(struct shmq_queue *q, const struct shmq_ring *r, struct shmq_look *out) {
+    struct lowest low = {.live = 0};
+    struct shmq_look head;
+    int found = shmq_ring_look(q, r, SHMQ_READY, &head);
+    if (found != SHMQ_OK) return found;
+    consider(q, &low, &head);
+    consider_part(q, &low, head.part, head.bits, head.position + 1);
+    uint64_t back = shmq_load(&r->ends->back);
+    for (uint64_t k = shmq_load(&r->ends->front) + 1; k <= back && low.live < SHMQ_WINDOW; k++) {
+        uint32_t bits;
+        struct shmq_part *part = shmq_ring_part(q, r, k, &bits);
+        if (!part) return SHMQ_DAMAGED;
+        consider_part(q, &low, part, bits, shmq_load(&part->head));
+    }
+    *out = low.best;
+    return SHMQ_OK;
+}
+
+void shmq_ring_mark(const struct shmq_look *look) {
+    uint64_t mark = shmq_entry_full(look->position >> look->bits & LAP_MASK, 0, SHMQ_NO_SLOT);
+    shmq_cas(&look->part->entry[shmq_entry_index(look->position, look->bits)], look->entry, mark);
+}

@@ -1,0 +1,400 @@
+/* shmq_core.h - the contract of the C core: one queue in one shared-memory segment.
+ *
+ * A reader needs no other file to use the core. What is shared is drawn here and in docs/SHM_LAYOUT.md and pinned in
+ * layout.c. Rules:
+ *   - every shared word is a C11 atomic; each one is loaded once into a local, checked, then used;
+ *   - offsets come from the private geometry, never from the segment;
+ *   - 0 = done, negative errno = fatal and passed on untouched, positive enum = a named outcome the caller handles;
+ *   - nothing waits for another process; every loop is bounded by others' progress or by SHMQ_LOOP_MAX.
+ *
+ * Control word (the truth about one slot):
+ *      63            36 35       20 19        12 11       4 3    0
+ *     [ generation 28  | owner 16  | deliveries 8| failures 8|state 4]
+ *   In DEAD the owner field holds the reason.
+ *
+ * Ring entry (a hint: where a message may be):
+ *      63      44 43            24 23      1   0
+ *     [ lap 20   | generation 20  | slot 23 | full 1]
+ *   EMPTY(lap) = lap only; SEALED(lap) = EMPTY with slot all ones; a full entry with slot all ones is a mark: stale for ever.
+ *
+ * Granule owner (a hint: which message has this piece of the arena):
+ *      63      40 39            12 11    0
+ *     [ slot+1 24 | generation 28 | unused ]     0 = never used
+ */
+#ifndef SHMQ_CORE_H
+#define SHMQ_CORE_H
+
+#include <errno.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SHMQ_LAYOUT 1u
+#define SHMQ_MAGIC UINT64_C(0x31676573716d6873) /* "shmqseg1" */
+#define SHMQ_LINE 128u /* pairs of cache lines are fetched together on x86-64 */
+#define SHMQ_PAGE 4096u
+#define SHMQ_LEVELS_MAX 256u
+#define SHMQ_SLOTS_MAX ((1u << 23) - 2u)
+#define SHMQ_NO_SLOT ((1u << 23) - 1u)
+#define SHMQ_BODY_BYTES_MAX (UINT64_C(1) << 30)
+#define SHMQ_ENVELOPE_BYTES_MAX 65535u
+#define SHMQ_TIERS 3u
+#define SHMQ_RUN_MAX 1024u /* granules of one body */
+#define SHMQ_GATED_LEVELS 16u /* up to here the rings are their own gates */
+#define SHMQ_GATE_LEVELS 4u /* levels behind one gate */
+#define SHMQ_SHARDS 16u
+#define SHMQ_BUCKETS 320u
+#define SHMQ_WINDOW 128u /* live references looked at in a returned ring */
+#define SHMQ_PARTS_MAX 24u /* rings of doubling size */
+#define SHMQ_LOOP_MAX (1u << 25)
+#define SHMQ_SPARE 8u /* slots a producer keeps in mind after clearing their bits */
+
+/* ---- outcomes ---------------------------------------------------------------------------------------------------- */
+enum shmq_outcome {
+    SHMQ_OK = 0,
+    SHMQ_FULL = 1,      /* capacity reached */
+    SHMQ_NO_MEMORY = 2, /* the file system of the segment is full */
+    SHMQ_TOO_LARGE = 3, /* can never fit */
+    SHMQ_DELETED = 4,
+    SHMQ_EMPTY = 5,     /* nothing to take */
+    SHMQ_STALE = 6,     /* the control word is not what the caller holds */
+    SHMQ_NOT_DUE = 7,
+    SHMQ_DEAD_NOW = 8,  /* a requeue that went over the delivery limit */
+};
+#define SHMQ_DAMAGED (-EUCLEAN) /* a word in the segment fails its check */
+
+enum shmq_state { SHMQ_FREE, SHMQ_WRITING, SHMQ_READY, SHMQ_DELAYED, SHMQ_UNACKED, SHMQ_ACKED, SHMQ_DEAD, SHMQ_STATES };
+enum shmq_reason { SHMQ_REJECTED = 1, SHMQ_EXPIRED, SHMQ_MAXLEN, SHMQ_DELIVERY_LIMIT };
+enum shmq_side { SHMQ_CONSUMERS, SHMQ_PRODUCERS, SHMQ_SIDES };
+enum shmq_flag { SHMQ_PERSISTENT = 1 };
+
+/* ---- control word -------------------------------------------------------------------------------------------------- */
+static inline uint64_t shmq_ctl(uint64_t generation, uint32_t owner, uint32_t deliveries, uint32_t failures, uint32_t state) {
+    return (generation & 0xfffffffu) << 36 | (uint64_t)(owner & 0xffffu) << 20 | (uint64_t)(deliveries & 0xffu) << 12 |
+           (uint64_t)(failures & 0xffu) << 4 | (state & 0xfu);
+}
+static inline uint32_t shmq_ctl_generation(uint64_t c) { return (uint32_t)(c >> 36); }
+static inline uint32_t shmq_ctl_owner(uint64_t c) { return (uint32_t)(c >> 20) & 0xffffu; }
+static inline uint32_t shmq_ctl_deliveries(uint64_t c) { return (uint32_t)(c >> 12) & 0xffu; }
+static inline uint32_t shmq_ctl_failures(uint64_t c) { return (uint32_t)(c >> 4) & 0xffu; }
+static inline uint32_t shmq_ctl_state(uint64_t c) { return (uint32_t)c & 0xfu; }
+/* The word of the next life of the slot. */
+static inline uint64_t shmq_ctl_freed(uint64_t c) { return shmq_ctl((uint64_t)shmq_ctl_generation(c) + 1, 0, 0, 0, SHMQ_FREE); }
+/* Same message, other owner and state. */
+static inline uint64_t shmq_ctl_moved(uint64_t c, uint32_t owner, uint32_t state) {
+    return (c & ~(UINT64_C(0xffff) << 20 | 0xfu)) | (uint64_t)(owner & 0xffffu) << 20 | state;
+}
+
+/* ---- shared structures ----------------------------------------------------------------------------------------------- */
+typedef _Atomic uint64_t shmq_word;
+typedef _Atomic uint32_t shmq_half;
+
+struct shmq_geometry {
+    uint32_t levels;       /* 1..256 */
+    uint32_t slots;        /* messages, 1..SHMQ_SLOTS_MAX */
+    uint32_t inline_bytes; /* body + envelope kept in the slot; multiple of 64 */
+    uint32_t ring_entries; /* of the first ring, a power of two, 4..65536 */
+    uint64_t arena_bytes;  /* multiple of 1 MiB; 0: no large bodies */
+};
+
+struct shmq_slot { /* one line and a half of hot words, then the inline area */
+    alignas(64) shmq_word ctl;
+    shmq_word sequence;     /* ns, publish time, strictly increasing per producer */
+    shmq_word expires;      /* ns, 0 = never */
+    shmq_word due;          /* stamped time, see shmq_stamp */
+    shmq_word ack_deadline; /* stamped time */
+    shmq_word shape;        /* body bytes 32 | envelope bytes 16 | level 8 | flags 8 */
+    shmq_word place;        /* first granule 32 | count 16 | tier 8 (0 = inline) */
+    shmq_word origin;       /* reserved: key of the message it was dead-lettered from */
+};
+
+struct shmq_part { /* one ring of a ring's doubling series */
+    alignas(SHMQ_LINE) shmq_word head;
+    alignas(SHMQ_LINE) shmq_word tail;
+    alignas(SHMQ_LINE) shmq_word entry[];
+};
+
+struct shmq_ends { /* of a series: takers use front, enqueuers back */
+    alignas(SHMQ_LINE) shmq_word front;
+    shmq_word back;
+};
+
+struct shmq_tally { /* one shard of statistics */
+    alignas(SHMQ_LINE) shmq_word published;
+    shmq_word bytes_in;
+    shmq_word delivered;
+    shmq_word bytes_out;
+    shmq_word freed; /* every change to FREE; blocked producers compare its sum */
+    shmq_word requeued;
+    shmq_word dead;    /* -> DEAD from UNACKED */
+    shmq_word expired; /* -> DEAD from READY */
+    shmq_word purged;
+    shmq_word settled; /* DEAD -> FREE */
+    shmq_word aborted; /* WRITING -> FREE */
+    shmq_word delayed; /* -> DELAYED from WRITING */
+    shmq_word fired;   /* DELAYED -> READY */
+    shmq_word held;    /* UNACKED -> DELAYED */
+    shmq_word views;   /* UNACKED -> ACKED */
+    shmq_word released; /* ACKED -> FREE */
+};
+
+struct shmq_tier_words {
+    alignas(SHMQ_LINE) shmq_word committed; /* change count 32 | granules 32 */
+    shmq_word hint;
+};
+
+struct shmq_header {
+    /* written once, before anybody else attaches */
+    shmq_word magic;
+    shmq_word layout;
+    shmq_word geometry[3]; /* levels | slots<<32, inline | ring<<32, arena */
+    shmq_word queue_id;
+    /* read by all, written seldom */
+    alignas(SHMQ_LINE) shmq_word flags; /* bit 0: deleted; bit 1: some message has a TTL; bit 2: rescan wanted */
+    shmq_word epoch;          /* of the bells */
+    shmq_word delivery_limit; /* 0 = none, else limit + 1 */
+    shmq_word levels_committed[SHMQ_LEVELS_MAX / 64];
+    alignas(SHMQ_LINE) shmq_word slots_committed; /* change count 32 | slots 32 */
+    shmq_word slots_high;                         /* no slot at or above was ever claimed */
+    alignas(SHMQ_LINE) shmq_word registered[SHMQ_SIDES][SHMQ_LINE / 8]; /* [side][0]: change count 32 | number 32 */
+    alignas(SHMQ_LINE) shmq_word arena_used; /* bytes of claimed granules: a hint, corrected at rest */
+    shmq_word adjust[2];                     /* healer's corrections of the gauges: ready, unacked */
+    struct shmq_tier_words tier[SHMQ_TIERS];
+    alignas(SHMQ_LINE) shmq_half gate[SHMQ_LEVELS_MAX / SHMQ_GATE_LEVELS];
+    struct shmq_ends dead, delayed;
+    struct shmq_tally tally[SHMQ_SHARDS];
+    alignas(SHMQ_LINE) shmq_word histogram[2][SHMQ_BUCKETS];
+};
+#define SHMQ_FLAG_DELETED 1u
+#define SHMQ_FLAG_TTL 2u
+#define SHMQ_FLAG_RESCAN 4u
+
+/* ---- private: offsets, derived from the geometry alone ----------------------------------------------------------------- */
+struct shmq_tier {
+    uint64_t owners, data; /* offsets */
+    uint32_t granules;
+    uint32_t shift; /* log2 of the granule's bytes */
+};
+struct shmq_layout {
+    uint64_t levels, level_stride, part_bytes; /* level blocks; bytes of a first ring */
+    uint64_t series, main_stride, returned_stride; /* larger rings of level l: series + l * (main + returned) */
+    uint64_t dead, delayed;                        /* first rings, then the larger ones, of the two internal series */
+    uint64_t summary, bitmap, slots, slot_stride;
+    uint32_t bitmap_words, summary_words;
+    uint32_t main_last, returned_last; /* index of the largest ring */
+    struct shmq_tier tier[SHMQ_TIERS];
+    uint64_t bytes;
+};
+
+struct shmq_ring { /* where one series is; returned by value, costs nothing to make */
+    struct shmq_ends *ends;
+    uint8_t *first, *rest;
+    uint32_t last; /* index of the largest ring */
+    uint16_t level;
+    uint8_t kind; /* enum shmq_kind */
+};
+enum shmq_kind { SHMQ_MAIN, SHMQ_RETURNED, SHMQ_INTERNAL };
+
+struct shmq_heal;
+struct shmq_timing;
+
+struct shmq_queue { /* one owner's handle; not thread-safe */
+    uint8_t *base;
+    struct shmq_header *header;
+    struct shmq_geometry geometry;
+    struct shmq_layout layout;
+    int fd, bell[SHMQ_SIDES], supervisor_bell;
+    uint64_t bell_epoch;
+    uint32_t owner;
+    bool read_only;
+    uint32_t slots_known;              /* committed, as seen */
+    uint64_t levels_known[SHMQ_LEVELS_MAX / 64];
+    uint32_t tier_known[SHMQ_TIERS];
+    uint64_t last_sequence;
+    uint32_t spare[SHMQ_SPARE], spares;
+    uint64_t full_freed, full_look_ns; /* sum of freed, and time, of the last look that found no room */
+    uint64_t ops;                      /* for sampling the histograms */
+    uint32_t expire_cursor, overdue_cursor;
+    struct shmq_heal *heal;
+    struct shmq_timing *timing;
+};
+
+/* What is published. */
+struct shmq_draft {
+    const void *envelope;
+    uint64_t body_bytes;
+    uint32_t envelope_bytes;
+    uint32_t level, flags;
+    int64_t ttl_ns;    /* < 0 none */
+    uint64_t delay_ns; /* 0 none */
+};
+/* A slot in WRITING, to be filled at `body` and committed or aborted. */
+struct shmq_write {
+    uint64_t ctl, shape, place, expires, due;
+    uint8_t *body, *envelope;
+    uint32_t slot;
+};
+/* A slot in UNACKED by us. */
+struct shmq_delivery {
+    uint64_t ctl, sequence, expires, shape, taken_ns; /* taken_ns: 0 when not sampled */
+    const uint8_t *body, *envelope;
+    uint32_t slot, body_bytes, envelope_bytes, sample;
+    uint8_t level, flags, tier;
+};
+struct shmq_counts {
+    uint64_t requeued, dead, freed;
+};
+
+static inline uint32_t shmq_shape_body(uint64_t s) { return (uint32_t)(s >> 32); }
+static inline uint32_t shmq_shape_envelope(uint64_t s) { return (uint32_t)(s >> 16) & 0xffffu; }
+static inline uint8_t shmq_shape_level(uint64_t s) { return (uint8_t)(s >> 8); }
+static inline uint8_t shmq_shape_flags(uint64_t s) { return (uint8_t)s; }
+static inline uint32_t shmq_place_start(uint64_t p) { return (uint32_t)(p >> 32); }
+static inline uint32_t shmq_place_count(uint64_t p) { return (uint32_t)(p >> 16) & 0xffffu; }
+static inline uint32_t shmq_place_tier(uint64_t p) { return (uint32_t)(p >> 8) & 0xffu; }
+
+/* ---- layout.c, segment.c --------------------------------------------------------------------------------------------- */
+int shmq_layout_of(const struct shmq_geometry *g, struct shmq_layout *out); /* -EINVAL: out of range */
+uint64_t shmq_now(void);
+/* Maps fd; `create` lays out a zeroed file of layout.bytes. 0, -errno, or -EPROTO when the segment is of another layout, geometry or queue. */
+int shmq_attach(struct shmq_queue *q, int fd, const struct shmq_geometry *g, uint32_t owner, uint64_t queue_id, bool create, bool read_only);
+void shmq_detach(struct shmq_queue *q);
+int shmq_commit_memory(struct shmq_queue *q, uint64_t offset, uint64_t bytes); /* 0 or SHMQ_NO_MEMORY or -errno */
+int shmq_commit_level(struct shmq_queue *q, uint32_t level);
+int shmq_commit_slots(struct shmq_queue *q); /* SHMQ_FULL when all are */
+uint32_t shmq_slots_committed(struct shmq_queue *q);
+uint32_t shmq_slots_high(struct shmq_queue *q); /* checked against committed */
+bool shmq_level_committed(struct shmq_queue *q, uint32_t level);
+
+static inline struct shmq_slot *shmq_slot_at(const struct shmq_queue *q, uint32_t slot) {
+    return (struct shmq_slot *)(void *)(q->base + q->layout.slots + (uint64_t)slot * q->layout.slot_stride);
+}
+static inline struct shmq_tally *shmq_tally_of(const struct shmq_queue *q) { return &q->header->tally[q->owner & (SHMQ_SHARDS - 1)]; }
+#define SHMQ_COUNT(q, field, n) atomic_fetch_add_explicit(&shmq_tally_of(q)->field, (uint64_t)(n), memory_order_relaxed)
+
+/* ---- ring.c, ring_full.c ----------------------------------------------------------------------------------------------- */
+struct shmq_look { /* the head of a series, as loaded; kept together */
+    struct shmq_part *part;
+    uint64_t position, entry, ctl;
+    uint32_t bits, slot; /* log2 of the ring's size; the message */
+};
+struct shmq_ring shmq_ring_main(struct shmq_queue *q, uint32_t level);
+struct shmq_ring shmq_ring_returned(struct shmq_queue *q, uint32_t level);
+struct shmq_ring shmq_ring_dead(struct shmq_queue *q);
+struct shmq_ring shmq_ring_delayed(struct shmq_queue *q);
+struct shmq_part *shmq_ring_part(const struct shmq_queue *q, const struct shmq_ring *r, uint64_t k, uint32_t *bits);
+int shmq_ring_enqueue(struct shmq_queue *q, const struct shmq_ring *r, uint32_t slot, uint32_t generation); /* SHMQ_OK, SHMQ_FULL = left to the healer */
+int shmq_ring_look(struct shmq_queue *q, const struct shmq_ring *r, uint32_t state, struct shmq_look *out); /* OK or EMPTY; clears what is stale at the head */
+int shmq_ring_clear(struct shmq_queue *q, const struct shmq_look *look);
+int shmq_ring_lowest(struct shmq_queue *q, const struct shmq_ring *r, struct shmq_look *out); /* of the first 128 live: lowest sequence */
+void shmq_ring_mark(const struct shmq_look *look); /* its reference is used up */
+bool shmq_ring_may_have(struct shmq_queue *q, const struct shmq_ring *r);
+int shmq_ring_make_room(struct shmq_queue *q, const struct shmq_ring *r, uint64_t k); /* OK: try again; FULL: give up */
+enum shmq_put { SHMQ_PUT_DONE, SHMQ_PUT_LAPPED, SHMQ_PUT_SEALED, SHMQ_PUT_FULL };
+int shmq_ring_put(struct shmq_part *part, uint32_t bits, uint32_t slot, uint32_t generation); /* enum shmq_put: one ring of the series */
+bool shmq_reference_live(struct shmq_queue *q, uint64_t entry, uint32_t state, uint64_t *ctl);
+
+static inline uint64_t shmq_entry_full(uint64_t lap, uint32_t generation, uint32_t slot) {
+    return (lap & 0xfffffu) << 44 | (uint64_t)(generation & 0xfffffu) << 24 | (uint64_t)slot << 1 | 1u;
+}
+static inline uint64_t shmq_entry_empty(uint64_t lap) { return (lap & 0xfffffu) << 44; }
+static inline uint64_t shmq_entry_sealed(uint64_t lap) { return (lap & 0xfffffu) << 44 | (uint64_t)SHMQ_NO_SLOT << 1; }
+static inline uint32_t shmq_entry_lap(uint64_t e) { return (uint32_t)(e >> 44); }
+static inline uint32_t shmq_entry_generation(uint64_t e) { return (uint32_t)(e >> 24) & 0xfffffu; }
+static inline uint32_t shmq_entry_slot(uint64_t e) { return (uint32_t)(e >> 1) & 0x7fffffu; }
+static inline bool shmq_entry_is_full(uint64_t e) { return e & 1u; }
+static inline bool shmq_cas(shmq_word *word, uint64_t from, uint64_t to) {
+    return atomic_compare_exchange_strong_explicit(word, &from, to, memory_order_acq_rel, memory_order_acquire);
+}
+static inline uint64_t shmq_load(const shmq_word *word) { return atomic_load_explicit(word, memory_order_acquire); }
+/* A full fence where the last shared access was a read-modify-write, which on x86-64 is one already. */
+static inline void shmq_fence_after_swap(void) {
+#if defined(__x86_64__)
+    atomic_signal_fence(memory_order_seq_cst);
+#else
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+/* Positions that follow each other lie in different cache lines of a 512-byte block, so that the two ends don't fight over one. */
+static inline uint64_t shmq_entry_index(uint64_t position, uint32_t bits) {
+    uint64_t i = position & ((UINT64_C(1) << bits) - 1);
+    return bits < 6 ? i : (i & ~UINT64_C(63)) | (i & 7) << 3 | (i >> 3 & 7);
+}
+
+/* ---- slot.c, arena.c ------------------------------------------------------------------------------------------------- */
+int shmq_slot_claim(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl); /* OK, FULL, NO_MEMORY; then WRITING(owner) */
+int shmq_slot_free(struct shmq_queue *q, uint32_t slot, uint64_t ctl);    /* ctl -> FREE, hints, producers' bell. OK or STALE */
+void shmq_slot_hint(struct shmq_queue *q, uint32_t slot);
+bool shmq_slot_has_bit(struct shmq_queue *q, uint32_t slot);
+uint32_t shmq_tier_committed(struct shmq_queue *q, uint32_t t);
+uint64_t shmq_freed_sum(struct shmq_queue *q);
+int shmq_arena_claim(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t bytes, uint64_t *place);
+uint8_t *shmq_arena_at(const struct shmq_queue *q, uint64_t place, uint64_t bytes); /* NULL: out of bounds */
+void shmq_arena_release(struct shmq_queue *q, uint64_t place); /* accounting and hint: granules are free by definition */
+bool shmq_arena_owner_live(struct shmq_queue *q, uint64_t owner, uint32_t *slot);
+
+/* ---- publish.c --------------------------------------------------------------------------------------------------------- */
+int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct shmq_write *w);
+int shmq_write_commit(struct shmq_queue *q, struct shmq_write *w);
+void shmq_write_abort(struct shmq_queue *q, struct shmq_write *w);
+int shmq_publish(struct shmq_queue *q, const struct shmq_draft *d, const void *body);
+int shmq_make_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t level); /* gate, CAS ctl -> READY, main ring, bell */
+void shmq_gate_raise(struct shmq_queue *q, uint32_t level);
+void shmq_gate_lower(struct shmq_queue *q, uint32_t level);
+
+/* ---- deliver.c --------------------------------------------------------------------------------------------------------- */
+int shmq_take(struct shmq_queue *q, struct shmq_delivery *d); /* OK, EMPTY */
+bool shmq_is_current(struct shmq_queue *q, const struct shmq_delivery *d); /* with the acquire fence of a copy */
+int shmq_ack(struct shmq_queue *q, const struct shmq_delivery *d);
+int shmq_ack_keep(struct shmq_queue *q, struct shmq_delivery *d);  /* UNACKED -> ACKED; d->ctl moves on */
+int shmq_release(struct shmq_queue *q, const struct shmq_delivery *d); /* ACKED -> FREE */
+int shmq_requeue(struct shmq_queue *q, uint32_t slot, uint64_t ctl, bool count_failure); /* OK, STALE, DEAD_NOW */
+int shmq_delay(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t due_ns);
+int shmq_bury(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t reason); /* READY or UNACKED -> DEAD */
+int shmq_touch(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t deadline_ns);
+bool shmq_may_have(struct shmq_queue *q);
+uint64_t shmq_stamp(uint64_t ns, uint64_t ctl); /* a time with 12 bits of its delivery: 4 us steps */
+bool shmq_stamp_fits(uint64_t stamped, uint64_t ctl);
+
+/* ---- bell.c -------------------------------------------------------------------------------------------------------------- */
+void shmq_bell_register(struct shmq_queue *q, enum shmq_side side);
+bool shmq_bell_token(struct shmq_queue *q, enum shmq_side side);
+void shmq_bell_leave(struct shmq_queue *q, enum shmq_side side);
+void shmq_bell_ring(struct shmq_queue *q, enum shmq_side side); /* one token if anybody is registered; starts with the full fence */
+void shmq_bell_ring_all(struct shmq_queue *q, enum shmq_side side);
+void shmq_bell_supervisor(struct shmq_queue *q);
+bool shmq_bell_look(struct shmq_queue *q, enum shmq_side side); /* what a sleeper checks after registering */
+
+/* ---- sweep.c, heal.c: the supervisor ------------------------------------------------------------------------------------- */
+int shmq_reap(struct shmq_queue *q, const uint8_t *live, uint32_t owner, bool count_failure, bool lost_session, struct shmq_counts *out);
+int64_t shmq_purge(struct shmq_queue *q, uint64_t before_ns);
+int64_t shmq_expire_due(struct shmq_queue *q, uint64_t now_ns, uint32_t slots_max);
+int64_t shmq_overdue(struct shmq_queue *q, uint64_t timeout_ns, uint64_t now_ns, uint32_t slots_max);
+int shmq_pop(struct shmq_queue *q, enum shmq_state state, uint32_t *slot, uint64_t *ctl); /* DEAD or DELAYED: from its ring */
+int shmq_settle_dead(struct shmq_queue *q, uint32_t slot, uint64_t ctl);
+int shmq_fire(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t now_ns); /* OK, NOT_DUE, STALE */
+struct shmq_heal_report {
+    uint64_t bits;       /* FREE slots that had no bit */
+    uint64_t references; /* READY slots that nothing referred to */
+    uint64_t passes;     /* whole passes completed */
+    uint64_t suspects;   /* READY slots to look at once more, 100 ms from now */
+    uint64_t rescan;     /* dead or delayed references were dropped: scan for them */
+};
+void shmq_heal_forget(struct shmq_queue *q);
+int shmq_heal_step(struct shmq_queue *q, uint64_t now_ns, bool full, struct shmq_heal_report *out);
+int shmq_check(struct shmq_queue *q, void (*say)(void *, const char *), void *context); /* number of faults at rest */
+
+/* ---- stats.c --------------------------------------------------------------------------------------------------------------- */
+void shmq_record(struct shmq_queue *q, int which, uint64_t ns, uint32_t weight);
+uint32_t shmq_sample(struct shmq_queue *q); /* weight of this operation in the histograms, 0 = skip */
+uint64_t shmq_bucket_bound(uint32_t bucket);
+void shmq_tally_sum(struct shmq_queue *q, uint64_t out[16]); /* in the order of struct shmq_tally */
+struct shmq_stats { /* totals since the queue was made, and gauges (exact at rest, after a pass of the healer) */
+    uint64_t published, bytes_in, delivered, bytes_out, acked, requeued, dead, expired, purged, settled, aborted, fired;
+    uint64_t ready, unacked, delayed, dead_pending, arena_used, arena_committed, slots_committed, slots_high;
+};
+void shmq_stats(struct shmq_queue *q, struct shmq_stats *out);
+
+#endif

@@ -1,0 +1,185 @@
+/* sweep.c - what the supervisor (or an owner that says goodbye) does over all slots: reap, purge, expire, ack timeouts, and taking up
+ * dead and delayed messages. Everything is idempotent: each step is a swap of one control word from the value that was looked at. */
+#include "shmq_core.h"
+
+#include <stdlib.h>
+
+
+struct given { /* an UNACKED slot to give back */
+    uint64_t sequence, ctl;
+    uint32_t slot;
+};
+
+static int by_sequence(const void *a, const void *b) {
+    uint64_t x = ((const struct given *)a)->sequence, y = ((const struct given *)b)->sequence;
+    return (x > y) - (x < y);
+}
+
+static bool is_reaped(uint64_t ctl, const uint8_t *live, uint32_t owner) {
+    uint32_t of = shmq_ctl_owner(ctl), state = shmq_ctl_state(ctl);
+    if (state != SHMQ_WRITING && state != SHMQ_UNACKED && state != SHMQ_ACKED) return false;
+    return live ? !(live[of / 8] >> (of % 8) & 1) : of == owner;
+}
+
+static int give_back(struct shmq_queue *q, struct given *list, size_t n, bool count_failure, struct shmq_counts *out) {
+    qsort(list, n, sizeof *list, by_sequence); /* together, in order: the returned ring keeps it */
+    for (size_t i = 0; i < n; i++) {
+        int r = shmq_requeue(q, list[i].slot, list[i].ctl, count_failure);
+        if (r < 0) return r;
+        out->requeued += r == SHMQ_OK;
+        out->dead += r == SHMQ_DEAD_NOW;
+    }
+    return SHMQ_OK;
+}
+
+static int remember(struct given **list, size_t *n, size_t *room, struct given g) {
+    if (*n == *room) {
+        size_t more = *room ? 2 * *room : 64;
+        struct given *grown = realloc(*list, more * sizeof *grown);
+        if (!grown) return -ENOMEM;
+        *list = grown;
+        *room = more;
+    }
+    (*list)[(*n)++] = g;
+    return 0;
+}
+
+static uint64_t free_owned(struct shmq_queue *q, uint32_t slot, uint64_t ctl) {
+    if (shmq_slot_free(q, slot, ctl) != SHMQ_OK) return 0;
+    if (shmq_ctl_state(ctl) == SHMQ_ACKED) SHMQ_COUNT(q, released, 1);
+    else SHMQ_COUNT(q, aborted, 1);
+    return 1;
+}
+
+int shmq_reap(struct shmq_queue *q, const uint8_t *live, uint32_t owner, bool count_failure, bool lost_session, struct shmq_counts *out) {
+    struct given *list = NULL;
+    size_t n = 0, room = 0;
+    int r = 0;
+    uint32_t high = shmq_slots_high(q);
+    *out = (struct shmq_counts){0};
+    for (uint32_t i = 0; i < high && !r; i++) {
+        struct shmq_slot *s = shmq_slot_at(q, i);
+        uint64_t c = shmq_load(&s->ctl);
+        if (!is_reaped(c, live, owner)) continue;
+        if (shmq_ctl_state(c) == SHMQ_UNACKED)
+            r = remember(&list, &n, &room, (struct given){atomic_load_explicit(&s->sequence, memory_order_relaxed), c, i});
+        else if (!lost_session)
+            out->freed += free_owned(q, i, c);
+    }
+    int given = give_back(q, list, n, count_failure, out); /* also after an error: what was found is given back */
+    free(list);
+    return r ? r : given;
+}
+
+/* READY with a sequence up to `before_ns` -> FREE, wherever it is referenced; then the stale heads are cleared away. */
+int64_t shmq_purge(struct shmq_queue *q, uint64_t before_ns) {
+    uint32_t high = shmq_slots_high(q);
+    int64_t purged = 0;
+    for (uint32_t i = 0; i < high; i++) {
+        struct shmq_slot *s = shmq_slot_at(q, i);
+        uint64_t c = shmq_load(&s->ctl);
+        if (shmq_ctl_state(c) != SHMQ_READY || atomic_load_explicit(&s->sequence, memory_order_relaxed) > before_ns) continue;
+        uint8_t level = shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed));
+        if (shmq_slot_free(q, i, c) != SHMQ_OK) continue;
+        if (level < q->geometry.levels) shmq_gate_lower(q, level);
+        purged++;
+    }
+    SHMQ_COUNT(q, purged, purged);
+    for (uint32_t level = 0; level < q->geometry.levels; level++) {
+        struct shmq_look look;
+        if (!shmq_level_committed(q, level)) continue;
+        struct shmq_ring main = shmq_ring_main(q, level), returned = shmq_ring_returned(q, level);
+        if (shmq_ring_look(q, &main, SHMQ_READY, &look) < 0 || shmq_ring_look(q, &returned, SHMQ_READY, &look) < 0) return SHMQ_DAMAGED;
+    }
+    return purged;
+}
+
+int64_t shmq_expire_due(struct shmq_queue *q, uint64_t now_ns, uint32_t slots_max) {
+    uint32_t high = shmq_slots_high(q);
+    int64_t expired = 0;
+    if (!(atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_TTL) || !high) return 0;
+    for (uint32_t n = 0; n < slots_max && n < high; n++) {
+        uint32_t i = q->expire_cursor = q->expire_cursor + 1 < high ? q->expire_cursor + 1 : 0;
+        struct shmq_slot *s = shmq_slot_at(q, i);
+        uint64_t c = shmq_load(&s->ctl), expires = atomic_load_explicit(&s->expires, memory_order_relaxed);
+        if (shmq_ctl_state(c) != SHMQ_READY || !expires || expires > now_ns) continue;
+        expired += shmq_bury(q, i, c, SHMQ_EXPIRED) == SHMQ_OK;
+    }
+    return expired;
+}
+
+/* ---- ack timeouts: from the supervisor's first sight of that very control word ---- */
+struct shmq_timing {
+    uint32_t slots;
+    struct {
+        uint64_t ctl, since;
+    } seen[];
+};
+
+static struct shmq_timing *timing_for(struct shmq_queue *q, uint32_t slots) {
+    if (q->timing && q->timing->slots >= slots) return q->timing;
+    uint32_t room = slots < 1024 ? 1024 : slots + slots / 2;
+    struct shmq_timing *grown = calloc(1, sizeof *grown + (size_t)room * sizeof grown->seen[0]);
+    if (!grown) return NULL;
+    grown->slots = room;
+    for (uint32_t i = 0; q->timing && i < q->timing->slots; i++) grown->seen[i] = q->timing->seen[i];
+    free(q->timing);
+    return q->timing = grown;
+}
+
+static uint64_t ack_deadline(struct shmq_slot *s, uint64_t ctl, uint64_t since, uint64_t timeout_ns) {
+    uint64_t touched = shmq_load(&s->ack_deadline);
+    bool moved = touched && shmq_stamp_fits(touched, ctl);
+    return moved ? touched & ~UINT64_C(0xfff) : since + timeout_ns;
+}
+
+int64_t shmq_overdue(struct shmq_queue *q, uint64_t timeout_ns, uint64_t now_ns, uint32_t slots_max) {
+    uint32_t high = shmq_slots_high(q);
+    struct shmq_timing *timing = high ? timing_for(q, high) : NULL;
+    int64_t given = 0;
+    if (!high) return 0;
+    if (!timing) return -ENOMEM;
+    for (uint32_t n = 0; n < slots_max && n < high; n++) {
+        uint32_t i = q->overdue_cursor = q->overdue_cursor + 1 < high ? q->overdue_cursor + 1 : 0;
+        struct shmq_slot *s = shmq_slot_at(q, i);
+        uint64_t c = shmq_load(&s->ctl);
+        if (shmq_ctl_state(c) != SHMQ_UNACKED) continue;
+        if (timing->seen[i].ctl != c) {
+            timing->seen[i].ctl = c;
+            timing->seen[i].since = now_ns;
+        } else if (now_ns >= ack_deadline(s, c, timing->seen[i].since, timeout_ns)) {
+            given += shmq_requeue(q, i, c, true) == SHMQ_OK;
+        }
+    }
+    return given;
+}
+
+/* ---- dead and delayed: the supervisor is the only taker; it notes, clears, then acts only if state and generation still match ---- */
+int shmq_pop(struct shmq_queue *q, enum shmq_state state, uint32_t *slot, uint64_t *ctl) {
+    struct shmq_ring ring = state == SHMQ_DEAD ? shmq_ring_dead(q) : shmq_ring_delayed(q);
+    struct shmq_look look;
+    int r = shmq_ring_look(q, &ring, state, &look);
+    if (r != SHMQ_OK) return r;
+    *slot = look.slot;
+    *ctl = look.ctl;
+    return shmq_ring_clear(q, &look);
+}
+
+int shmq_settle_dead(struct shmq_queue *q, uint32_t slot, uint64_t ctl) {
+    if (shmq_ctl_state(ctl) != SHMQ_DEAD) return SHMQ_STALE;
+    int r = shmq_slot_free(q, slot, ctl);
+    if (r == SHMQ_OK) SHMQ_COUNT(q, settled, 1);
+    return r;
+}
+
+int shmq_fire(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t now_ns) {
+    struct shmq_slot *s = shmq_slot_at(q, slot);
+    uint64_t due = shmq_load(&s->due);
+    if (shmq_ctl_state(ctl) != SHMQ_DELAYED || shmq_load(&s->ctl) != ctl) return SHMQ_STALE;
+    if (shmq_stamp_fits(due, ctl) && (due & ~UINT64_C(0xfff)) > now_ns) return SHMQ_NOT_DUE;
+    uint8_t level = shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed));
+    if (level >= q->geometry.levels || !shmq_level_committed(q, level)) return SHMQ_DAMAGED;
+    int r = shmq_make_ready(q, slot, ctl, level);
+    if (r == SHMQ_OK) SHMQ_COUNT(q, fired, 1);
+    return r;
+}
