@@ -1,5 +1,8 @@
 /* segment.c - attaching to a segment, and committing its memory piece by piece (extents) so that a full file system is an
  * answer in the caller and never a SIGBUS. Below a `committed` word everything may be touched, above it nothing. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include "shmq_core.h"
 
 #include <fcntl.h>
