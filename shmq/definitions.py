@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from shmq.errors import InvalidArgument, NotSupported, PreconditionFailed
-from shmq.limits import ARGUMENTS_MAX, LEVELS_MAX, SLOTS_MAX, TEXT_BYTES_MAX, TIME_MS_MAX
+from shmq.limits import ARGUMENTS_MAX, COUNT_MAX, LEVELS_MAX, NAME_BYTES_MAX, SLOTS_MAX, TEXT_BYTES_MAX, TIME_MS_MAX
 from shmq.names import check_name, check_routing_key
 
 Scalar = bool | int | float | str | None
@@ -99,9 +99,7 @@ EXCHANGE_ARGUMENTS: Final[Mapping[str, Rule]] = {
     "alternate-exchange": _text("alternate_exchange"),
     "x-delayed-type": _one_of("delayed_type", EXCHANGE_TYPES[:4]),
 }
-SECONDS: Final = {"message_ttl": "message_ttl_ms", "expires": "expires_ms", "ack_timeout": "ack_timeout_ms"}
-"""Keywords in seconds -> the field that holds their milliseconds."""
-
+_TRAVELS: Final = f"text up to {TEXT_BYTES_MAX} bytes, a 64-bit number, true, false or null"
 _QUEUE_COMPARED: Final = {"durable": "durable", "auto_delete": "auto_delete"} | {
     rule.field: argument for argument, rule in QUEUE_ARGUMENTS.items()
 }
@@ -116,10 +114,9 @@ _EXCHANGE_COMPARED: Final = {
 def define_queue(name: str = "", *, arguments: Mapping[str, Any] | None = None, **keywords: object) -> QueueDefinition:
     """A checked definition from keywords and `x-` arguments, which may not contradict each other. InvalidArgument.
 
-    Keywords are the fields, or for times `SECONDS`.
+    The keywords are the fields; one that is None was not given.
     """
-    timed = {SECONDS.get(keyword, keyword): _milliseconds(keyword, value) for keyword, value in keywords.items()}
-    fields = _merge(QueueDefinition, QUEUE_ARGUMENTS, arguments or {}, timed)
+    fields = _merge(QueueDefinition, QUEUE_ARGUMENTS, arguments or {}, keywords)
     return check_queue(QueueDefinition(name=name, **fields))
 
 
@@ -137,8 +134,9 @@ def define_exchange(
 
 def check_queue(definition: QueueDefinition) -> QueueDefinition:
     """Return the definition in its one form (quorum is durable, classic needs no saying), or raise InvalidArgument."""
-    if definition.name:
+    if definition.name != "":
         check_name(definition.name, "queue")
+    _check_flags(definition, ("durable", "exclusive", "auto_delete"))
     if definition.queue_type == "stream":
         raise NotSupported("x-queue-type = 'stream': streams are not supported. Use classic (or leave it out)")
     _check_fields(definition, QUEUE_ARGUMENTS)
@@ -160,6 +158,7 @@ def check_queue(definition: QueueDefinition) -> QueueDefinition:
 def check_exchange(definition: ExchangeDefinition) -> ExchangeDefinition:
     """Return the definition, or raise InvalidArgument."""
     check_name(definition.name, "exchange")
+    _check_flags(definition, ("durable", "auto_delete", "internal"))
     if definition.type not in EXCHANGE_TYPES:
         raise InvalidArgument(argument="type", value=definition.type, allowed=" or ".join(EXCHANGE_TYPES))
     _check_fields(definition, EXCHANGE_ARGUMENTS)
@@ -202,12 +201,10 @@ def _merge(
     return fields | {"other": other}
 
 
-def _milliseconds(keyword: str, value: object) -> object:
-    if keyword not in SECONDS or value is None:
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= TIME_MS_MAX // 1000:
-        raise InvalidArgument(argument=keyword, value=value, allowed="seconds, 0 or more")
-    return round(value * 1000)
+def _check_flags(definition: QueueDefinition | ExchangeDefinition, flags: tuple[str, ...]) -> None:
+    for flag in flags:
+        if not isinstance(value := getattr(definition, flag), bool):
+            raise InvalidArgument(argument=flag, value=value, allowed="true or false")
 
 
 def _check_fields(definition: QueueDefinition | ExchangeDefinition, rules: Mapping[str, Rule]) -> None:
@@ -220,10 +217,14 @@ def _check_fields(definition: QueueDefinition | ExchangeDefinition, rules: Mappi
             argument="arguments", value=f"{len(definition.other)} of them", allowed=f"at most {ARGUMENTS_MAX}"
         )
     for argument, value in definition.other.items():
-        if not isinstance(value, bool | int | float | str | None):
-            raise InvalidArgument(argument=argument, value=value, allowed="a number, string, true, false or null")
-        if isinstance(value, str) and len(value) > TEXT_BYTES_MAX:
-            raise InvalidArgument(argument=argument, value=value[:64], allowed=f"at most {TEXT_BYTES_MAX} bytes")
+        if not isinstance(argument, str) or len(argument) > NAME_BYTES_MAX or not _travels(value):
+            raise InvalidArgument(argument=str(argument), value=value, allowed=_TRAVELS)
+
+
+def _travels(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) <= TEXT_BYTES_MAX
+    return value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) <= COUNT_MAX)
 
 
 def _difference(
