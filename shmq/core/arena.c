@@ -53,11 +53,15 @@ static uint32_t behind(struct shmq_queue *q, uint32_t t, uint32_t granule, uint3
     return past_writing && contains ? start + count : granule + 1;
 }
 
+static void give_back(struct shmq_queue *q, uint32_t t, uint32_t start, uint32_t n, uint64_t mine) {
+    for (uint32_t i = 0; i < n; i++) shmq_cas(owner_word(q, t, start + i), mine, 0);
+}
+
 /* Swaps `n` owner words from the stale values seen to mine. Returns n, or the index that failed, with mine given back. */
 static uint32_t claim_run(struct shmq_queue *q, uint32_t t, uint32_t start, uint32_t n, const uint64_t *seen, uint64_t mine) {
     for (uint32_t i = 0; i < n; i++) {
         if (shmq_cas(owner_word(q, t, start + i), seen[i], mine)) continue;
-        for (uint32_t j = 0; j < i; j++) shmq_cas(owner_word(q, t, start + j), mine, 0);
+        give_back(q, t, start, i, mine);
         return i;
     }
     return n;
@@ -81,7 +85,9 @@ static int walk(struct shmq_queue *q, uint32_t t, uint32_t from, uint32_t n, uin
         uint32_t done = claim_run(q, t, i - n, n, seen, mine);
         if (done == n) {
             *start = i - n;
-            return SHMQ_OK;
+            if (i <= shmq_tier_committed(q, t)) return SHMQ_OK;
+            give_back(q, t, *start, n, mine); /* the end of the tier went while we looked (shrink.c) */
+            return SHMQ_STALE;
         }
         none = SHMQ_STALE;
         i = i - n + done + 1;

@@ -200,6 +200,12 @@ enum shmq_kind { SHMQ_MAIN, SHMQ_RETURNED, SHMQ_INTERNAL };
 struct shmq_heal;
 struct shmq_timing;
 
+struct shmq_shrunk { /* the free end of a tier while it is given back */
+    uint64_t ctl;
+    uint32_t slot, from, to;
+    bool held;
+};
+
 struct shmq_queue { /* one owner's handle; not thread-safe */
     uint8_t *base;
     struct shmq_header *header;
@@ -217,6 +223,7 @@ struct shmq_queue { /* one owner's handle; not thread-safe */
     uint64_t full_freed, full_look_ns; /* sum of freed, and time, of the last look that found no room */
     uint64_t ops;                      /* for sampling the histograms */
     uint32_t expire_cursor, overdue_cursor;
+    struct shmq_shrunk shrunk[SHMQ_TIERS];
     struct shmq_heal *heal;
     struct shmq_timing *timing;
 };
@@ -367,8 +374,9 @@ void shmq_bell_ring_all(struct shmq_queue *q, enum shmq_side side);
 void shmq_bell_supervisor(struct shmq_queue *q);
 bool shmq_bell_look(struct shmq_queue *q, enum shmq_side side); /* what a sleeper checks after registering */
 
-/* ---- sweep.c, heal.c: the supervisor ------------------------------------------------------------------------------------- */
+/* ---- sweep.c, shrink.c, heal.c: the supervisor ------------------------------------------------------------------------------------- */
 int shmq_reap(struct shmq_queue *q, const uint8_t *live, uint32_t owner, bool count_failure, bool lost_session, struct shmq_counts *out);
+uint64_t shmq_arena_shrink(struct shmq_queue *q); /* bytes given back; call it again and again, when there is little traffic */
 int64_t shmq_purge(struct shmq_queue *q, uint64_t before_ns);
 int64_t shmq_expire_due(struct shmq_queue *q, uint64_t now_ns, uint32_t slots_max);
 int64_t shmq_overdue(struct shmq_queue *q, uint64_t timeout_ns, uint64_t now_ns, uint32_t slots_max);

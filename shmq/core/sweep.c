@@ -22,7 +22,7 @@ static bool is_reaped(uint64_t ctl, const uint8_t *live, uint32_t owner) {
 }
 
 static int give_back(struct shmq_queue *q, struct given *list, size_t n, bool count_failure, struct shmq_counts *out) {
-    qsort(list, n, sizeof *list, by_sequence); /* together, in order: the returned ring keeps it */
+    if (n) qsort(list, n, sizeof *list, by_sequence); /* together, in order: the returned ring keeps it */
     for (size_t i = 0; i < n; i++) {
         int r = shmq_requeue(q, list[i].slot, list[i].ctl, count_failure);
         if (r < 0) return r;
