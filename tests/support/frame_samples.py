@@ -60,7 +60,16 @@ SAMPLES: Final[dict[str, Frame]] = {
     "QueueInspected": frames.QueueInspected(6, INFO),
     "QueuesListed": frames.QueuesListed(7, [INFO], more=True),
     "StatusReport": frames.StatusReport(
-        2, "0.1.0", 1, 1, "00ff", "memory", 9, [ProcessInfo("broker", 10, 1, 2)], [Alarm("shm", "full", 3)], {"queues": 1}
+        2,
+        "0.1.0",
+        1,
+        1,
+        "00ff",
+        "memory",
+        9,
+        [ProcessInfo("broker", 10, 1, 2)],
+        [Alarm("shm", "full", 3)],
+        {"queues": 1},
     ),
     "Attached": frames.Attached(12, QUEUE, 3, (10, 1000, 256, 256, 1 << 20), 1, 20, -1),
     "Bells": frames.Bells(13, 3, 2),

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+
 from shmq.wire.frames import BODY_FRAMES, BrokerFrame, ClientFrame
 from support.frame_samples import SAMPLES
 
@@ -21,7 +22,7 @@ def tag(frame: type[Any]) -> int:
 
 
 def golden() -> dict[str, str]:
-    """Rewritten only when asked for by SHMQ_WRITE_GOLDEN=1: a change here is a new protocol number, or a field at the end."""
+    """Rewritten only by SHMQ_WRITE_GOLDEN=1: a change is a new protocol number, or a field at the end."""
     if os.environ.get("SHMQ_WRITE_GOLDEN") == "1":
         GOLDEN.write_text("".join(f"{name} {encode(frame).hex()}\n" for name, frame in SAMPLES.items()))
     return dict(line.split(" ") for line in GOLDEN.read_text().splitlines())
