@@ -6,8 +6,8 @@ EXTRAS ?= test,dev,demo,kombu
 BUILD  := build
 PYTEST := $(PY) -m pytest
 
-# The C of the core without the Python binding: what the C tests link.
-CORE_C := $(shell grep -L 'Python\.h' shmq/core/*.c 2>/dev/null)
+# The C of the core without the Python binding (py_*.c): what the C tests link.
+CORE_C := $(filter-out shmq/core/py_%.c,$(wildcard shmq/core/*.c))
 CORE_H := $(wildcard shmq/core/*.h tests/c/*.h)
 ALL_C  := $(wildcard shmq/core/*.c)
 # Each tests/c/test_*.c is a program; other tests/c/*.c are linked into all of them.

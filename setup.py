@@ -28,4 +28,4 @@ core = Extension(
     ],
 )
 
-setup(ext_modules=[core] if core.sources else [])
+setup(ext_modules=[core])
