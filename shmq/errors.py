@@ -12,7 +12,7 @@
     |  +- OperationTimeout           no answer before the deadline
     |  +- FrameError          501 x  +- LocalFrameError (ours)  +- RemoteFrameError (the peer's)  +- FrameTooLarge 603 x
     +- HandleError                   the object in hand can't be used (any more)
-    |  +- ForkedHandle, DetachedQueue, ViewsInUse, BodyReleased
+    |  +- ForkedHandle, DetachedQueue, SegmentDamaged, ViewsInUse, BodyReleased
     +- PreconditionFailed     406
     |  +- InvalidArgument     604    +- InvalidName 605
     |  +- StaleDelivery       606
@@ -211,6 +211,11 @@ class ForkedHandle(HandleError):
 @dataclass(eq=False)
 class DetachedQueue(HandleError):
     """This queue was detached or its connection closed: connect or attach anew."""
+
+
+@dataclass(eq=False)
+class SegmentDamaged(HandleError):
+    """A word in the queue's segment failed its check. Delete the queue, or drop all segments: shmqd --discard."""
 
 
 @dataclass(eq=False)
