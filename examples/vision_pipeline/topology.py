@@ -7,7 +7,7 @@ body of a message; its shape and dtype are headers, so that the receiver can loo
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -50,13 +50,16 @@ def declared(conn: shmq.Connection) -> Iterator[None]:
 def remove(conn: shmq.Connection) -> None:
     """Delete the queues and the exchange, with what is left in them."""
     for queue in (*STAGES, RESULTS, DEAD_LETTERS):
-        conn.delete_queue(queue)
-    conn.delete_exchange(DEAD_EXCHANGE)
+        with suppress(shmq.NotFound):
+            conn.delete_queue(queue)
+    with suppress(shmq.NotFound):
+        conn.delete_exchange(DEAD_EXCHANGE)
 
 
 def array_of(message: shmq.Message) -> npt.NDArray[Any]:
     """Return the array in a message, in place and read-only; it stays valid after the ack, as long as it is used."""
-    return np.ndarray(message.headers["shape"], message.headers["dtype"], buffer=message.view())
+    headers = message.headers
+    return np.ndarray(headers["shape"], headers["dtype"], buffer=message.view())
 
 
 @contextmanager
