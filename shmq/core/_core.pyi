@@ -1,12 +1,18 @@
 """The C core as Python sees it: one mapped queue segment, its messages, bells and repairs.
 
 Owns: converting arguments and outcomes. Does not own: names, sockets, permissions, envelopes' content, waiting policy.
-Nothing here blocks except `wait`, which is bounded. All times are CLOCK_MONOTONIC nanoseconds. Every entry point raises
-`shmq.errors.ForkedHandle` in a forked child and `shmq.errors.DetachedQueue` after `close()`.
+Nothing here blocks except `wait`, which is bounded. All times are CLOCK_MONOTONIC nanoseconds.
+
+Every entry point that touches the segment raises `shmq.errors.ForkedHandle` in a forked child and
+`shmq.errors.DetachedQueue` after `close()`; what is private (a copied body, a geometry, `close`) works on. Arguments
+out of range are ValueError, refusals of the system OSError, a word in the segment that fails its check is
+`shmq.errors.SegmentDamaged`, a writer's call on a read-only handle PermissionError. `/`: C takes no keywords there.
 """
 
-from collections.abc import Buffer, Callable, Iterator, Sequence  # Buffer: typing_extensions before 3.12
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, final
+
+from typing_extensions import Buffer  # of collections.abc from 3.12 on
 
 LAYOUT: Final[int]  # number of the segment layout
 LEVELS_MAX: Final[int]  # 256
@@ -51,18 +57,22 @@ OTHER: Final[int]  # 2: other_fd is readable or hung up
 GeometryTuple: TypeAlias = tuple[int, int, int, int, int]
 """(levels, slots, inline_bytes, ring_entries, arena_bytes): all that offsets are derived from in this layout."""
 
-def segment_bytes(geometry: GeometryTuple) -> int:
+def segment_bytes(geometry: GeometryTuple, /) -> int:
     """Size of the (sparse) segment. ValueError names what is out of range."""
 
 def monotonic_ns() -> int: ...
 def wait(queues: Sequence[Queue], side: int, timeout_ns: int, other_fd: int = -1) -> int:
-    """Registers at each bell, looks, then polls bells and other_fd with the GIL released; signals are honoured (PEP 475).
+    """Registers at each bell, looks, then polls bells and other_fd with the GIL released; honours signals (PEP 475).
 
-    timeout_ns >= 0. Returns LOOK, TIMEOUT or OTHER. Takes back its registrations by the rules of the bells.
+    timeout_ns >= 0. Returns LOOK, TIMEOUT or OTHER. Takes back its registrations by the rules of the bells. Raises
+    DetachedQueue, at once, when another thread closes one of the queues meanwhile.
     """
 
 class Queue:
-    """A mapped segment as one owner works in it. Takes over the descriptors it is given; `close()` closes them."""
+    """A mapped segment as one owner works in it. Takes over the descriptors it is given; `close()` closes them.
+
+    When the constructor raises, the descriptors are still the caller's.
+    """
 
     def __init__(
         self,
@@ -91,14 +101,21 @@ class Queue:
     @property
     def bells_stale(self) -> bool:
         """The header's epoch is not that of our bells: ask the broker for new ones and call `set_bells`."""
-    def set_bells(self, bells: tuple[int, int, int], epoch: int) -> None: ...
-    def set_owner(self, owner: int) -> None:
-        """Only while nothing is held or under way."""
-    def bell_fd(self, side: int) -> int: ...
-    def close(self) -> None:
-        """Idempotent. Descriptors closed at once; the mapping goes with the last message, loan or view."""
+    def set_bells(self, bells: tuple[int, int, int], epoch: int, /) -> None:
+        """Closes the old ones; whoever sleeps at them in `wait` goes on with the new ones."""
+    def set_owner(self, owner: int, /) -> None:
+        """Only while nothing is held or under way.
 
-    # -- producers --------------------------------------------------------------------------------------------
+        ValueError while a loan or a large copy is; messages are the caller's care.
+        """
+    def bell_fd(self, side: int, /) -> int: ...
+    def close(self) -> None:
+        """Idempotent, also in a forked child.
+
+        Descriptors are closed at once; the mapping goes with the last message, loan or view.
+        """
+
+    # -- producers ----------------------------------------------------------------------------------------------------
     def publish(
         self, body: Buffer, level: int = 0, envelope: bytes = b"", ttl_ns: int = -1, delay_ns: int = 0, flags: int = 0
     ) -> int:
@@ -113,7 +130,7 @@ class Queue:
         delay_ns: int = 0,
         flags: int = 0,
     ) -> tuple[int, int]:
-        """Publishes bodies[start:] in order until one does not go. Returns (number published, outcome of the last try)."""
+        """Publishes bodies[start:] in order until one does not go. Returns (number published, last outcome)."""
     def loan(
         self,
         body_bytes: int,
@@ -125,51 +142,64 @@ class Queue:
     ) -> Loan | int:
         """A writable body in the segment, or an outcome."""
 
-    # -- consumers --------------------------------------------------------------------------------------------
+    # -- consumers ----------------------------------------------------------------------------------------------------
     def take(self, no_ack: bool = False) -> Message | None:
         """The next message by priority and order, now UNACKED by this owner; None when nothing is there."""
     def take_many(self, max_messages: int, no_ack: bool = False) -> list[Message]: ...
     def requeue_owned(self) -> int:
         """UNACKED of this owner -> READY in place, no failure counted (a clean close). Returns how many."""
 
-    # -- bells for event loops (select, epoll, asyncio) ---------------------------------------------------------
-    def bell_register(self, side: int) -> None:
+    # -- bells for event loops (select, epoll, asyncio) ---------------------------------------------------------------
+    def bell_register(self, side: int, /) -> None:
         """Register, then look once more before polling `bell_fd`."""
-    def bell_token(self, side: int) -> bool:
-        """Try to read a token. True: the registration is used up: look, then register anew. False: poll again."""
-    def bell_leave(self, side: int) -> None:
+    def bell_token(self, side: int, /) -> bool:
+        """Try to read a token.
+
+        True: the registration is used up: look, then register anew. False: poll again.
+        """
+    def bell_leave(self, side: int, /) -> None:
         """Stop waiting with a registration that stands (found something, time up, cancelled)."""
     def bell_ring(self, side: int, tokens: int = 1) -> None:
         """Unconditional tokens, at most as many as are registered (supervisor after a death)."""
-    def may_have(self, side: int) -> bool:
+    def may_have(self, side: int, /) -> bool:
         """Consumers: may a take find something? Producers: may a publish find room?"""
 
-    # -- the owner of the queue: daemon -------------------------------------------------------------------------
-    def mark_deleted(self) -> None: ...
-    def set_epoch(self, epoch: int) -> None: ...
+    # -- the owner of the queue: daemon -------------------------------------------------------------------------------
+    def mark_deleted(self) -> None:
+        """Publishes are refused (DELETED) from now on, and everybody who sleeps at a bell is woken."""
+    def set_epoch(self, epoch: int, /) -> None: ...
     def set_limits(self, *, delivery_limit: int = -1) -> None:
-        """In the header: -1 none. Read by reject/requeue of all clients."""
+        """In the header: -1 none, else 0 to 254. Read by reject/requeue of all clients."""
     def purge(self, before_ns: int | None = None) -> int:
         """Ready messages with a sequence up to now -> FREE. Returns how many."""
     def stats(self) -> dict[str, int]:
-        """Totals and gauges: published, delivered, acked, requeued, dead, expired, purged, dropped, bytes_in, bytes_out, ready, unacked,
-        delayed, dead_pending, slots_committed, slots_used_high, arena_committed_bytes, capacity, capacity_bytes."""
+        """Totals and gauges.
+
+        Totals: published, delivered, acked, requeued, dead (from unacked), expired (from ready), purged, settled (dead
+        ones that went), aborted, fired, bytes_in, bytes_out.
+        Gauges: ready, unacked, delayed, dead_pending, slots_committed, slots_used_high, arena_used_bytes,
+        arena_committed_bytes, capacity, capacity_bytes.
+        """
     def count_states(self) -> dict[int, int]:
         """Exact census by state below the high-water mark (slow: a walk). Keys: states."""
-    def histogram(self, which: str) -> list[int]:
+    def histogram(self, which: str, /) -> list[int]:
         """'queue' (ns from publish to delivery) or 'ack' (ns from delivery to ack): counts by bucket."""
     @staticmethod
     def histogram_bounds() -> list[int]:
         """Upper bound in ns of each bucket."""
 
-    # -- the supervisor -----------------------------------------------------------------------------------------
+    # -- the supervisor -----------------------------------------------------------------------------------------------
     def reap(self, owner: int, *, count_failure: bool, lost_session: bool = False) -> tuple[int, int, int]:
         """All slots of a dead owner (lost_session: only its UNACKED). Returns (requeued, dead, freed). Idempotent."""
     def reap_except(self, live: bytes, *, count_failure: bool) -> tuple[int, int, int]:
         """Same for every owner whose bit in `live` (8192 bytes, bit i of byte i // 8) is clear."""
     def heal(self, full: bool = False) -> dict[str, int]:
-        """One bounded step of the healer (full: a whole pass). Counts of what was put right; 'rescan' asks for `scan`."""
-    def expire_due(self, now_ns: int) -> int:
+        """One bounded step of the healer (full: a whole pass).
+
+        Counts of what was put right ('bits', 'references'); 'rescan' asks for `scan`. A reference is put back by a
+        second pass, 100 ms or more after the first that missed it.
+        """
+    def expire_due(self, now_ns: int, /) -> int:
         """READY past its time anywhere -> DEAD(expired). One bounded step. Returns how many."""
     def overdue(self, timeout_ns: int, now_ns: int) -> int:
         """UNACKED longer than timeout (or past its touch) -> READY in place, from the second look on."""
@@ -177,15 +207,16 @@ class Queue:
         """Next (slot, ctl) from the dead ring."""
     def delayed_pop(self) -> tuple[int, int, int] | None:
         """Next (slot, ctl, due_ns) from the delayed ring."""
-    def scan(self, state: int) -> list[tuple[int, int]]:
+    def scan(self, state: int, /) -> list[tuple[int, int]]:
         """(slot, ctl) of every slot in that state."""
-    def peek(self, slot: int, ctl: int) -> Snapshot | None:
+    def peek(self, slot: int, ctl: int, /) -> Snapshot | None:
         """A good copy of a message whose control word is still `ctl`, else None."""
-    def settle_dead(self, slot: int, ctl: int) -> bool:
+    def settle_dead(self, slot: int, ctl: int, /) -> bool:
         """DEAD -> FREE when its dead-letter targets have it, or it is dropped."""
-    def fire_delayed(self, slot: int, ctl: int, now_ns: int) -> int:
+    def fire_delayed(self, slot: int, ctl: int, now_ns: int, /) -> int:
         """1 fired (READY), 0 not yet due (due moved), -1 no longer there."""
-    def due_ns(self, slot: int, ctl: int) -> int: ...
+    def due_ns(self, slot: int, ctl: int, /) -> int:
+        """When a delayed message is due; 0: at once."""
     def check(self) -> list[str]:
         """Invariants of the layout at rest, as sentences about what is wrong. Empty = sound."""
 
@@ -193,27 +224,49 @@ class Queue:
 class Snapshot:
     """A private copy of one message."""
 
-    slot: int
-    ctl: int
-    state: int
-    reason: int  # of DEAD, else 0
-    level: int
-    flags: int
-    delivery_count: int
-    failure_count: int
-    sequence: int
-    expires_ns: int  # 0: never
-    envelope: bytes
-    body: bytes
+    @property
+    def slot(self) -> int: ...
+    @property
+    def ctl(self) -> int: ...
+    @property
+    def state(self) -> int: ...
+    @property
+    def reason(self) -> int:
+        """Of DEAD, else 0."""
+    @property
+    def level(self) -> int: ...
+    @property
+    def flags(self) -> int: ...
+    @property
+    def delivery_count(self) -> int: ...
+    @property
+    def failure_count(self) -> int: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def expires_ns(self) -> int:
+        """0: never."""
+    @property
+    def envelope(self) -> bytes: ...
+    @property
+    def body(self) -> bytes: ...
 
 class Message:
-    """One delivery. Subclass with empty __slots__ to add properties; instances are made by `Queue.take`."""
+    """One delivery. Subclass with empty __slots__ to add properties; instances are made by `Queue.take`.
+
+    Also a read-only buffer: `memoryview(message)` is `message.view()`. Takes no part in garbage collection: don't keep
+    messages in what their queue's `context` or their consumer's `on_empty` refers to.
+    """
 
     @property
     def queue(self) -> Queue: ...
     @property
     def body(self) -> bytes:
-        """Copied from the segment at delivery (inline) or at first use (large: the message keeps its memory till then)."""
+        """Copied from the segment at delivery (inline) or at first use (large: the message keeps its memory till then).
+
+        BodyReleased when it was never read and is settled, unless its ack kept it (never viewed, or views alive).
+        StaleDelivery when the message was given to somebody else before it was read.
+        """
     @property
     def body_bytes(self) -> int: ...
     @property
@@ -242,37 +295,57 @@ class Message:
         """The segment still says that this delivery is ours."""
     def view(self) -> memoryview:
         """Read-only, no copy for large bodies; its memory is kept until the last view is released, also after ack."""
+    def __buffer__(self, flags: int, /) -> memoryview: ...
     def ack(self) -> None:
-        """Has taken effect on return. StaleDelivery when the message was given to somebody else; AlreadySettled twice."""
+        """Has taken effect on return. Nothing to do for a no_ack delivery.
+
+        StaleDelivery when the message was given to somebody else; AlreadySettled twice.
+        """
     def nack(self, requeue: bool = True, delay: float | None = None) -> None:
-        """Back in its place (no failure counted), or after `delay` seconds; requeue=False: dead (rejected)."""
+        """Back in its place (no failure counted), or after `delay` seconds; requeue=False: dead (rejected).
+
+        ViewsInUse while views live.
+        """
     def reject(self, requeue: bool = False) -> None:
         """requeue=True counts a failure; over the limit it is dead (delivery_limit). ViewsInUse while views live."""
-    def touch(self, extend: float) -> None:
+    def touch(self, extend: float, /) -> None:
         """Ack timeout starts anew, `extend` seconds from now."""
 
 @final
 class Loan:
-    """A body being written in place. A context manager: enter gives a writable memoryview, exit commits or aborts."""
+    """A body being written in place. A context manager: enter gives a writable memoryview, exit commits or aborts.
+
+    Exit takes that memoryview back, and commits even while another buffer (a numpy array over the view) lives: don't
+    write through one afterwards. Abort (an exception) gives the memory back when the last buffer is gone. A loan that
+    is dropped is aborted.
+    """
 
     @property
     def body_bytes(self) -> int: ...
     def view(self) -> memoryview: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
     def commit(self) -> int:
-        """Publishes. Returns an outcome (OK, DELETED)."""
-    def abort(self) -> None: ...
+        """Publishes. Returns an outcome. AlreadySettled the second time."""
+    def abort(self) -> None:
+        """Idempotent. AlreadySettled after a commit."""
     def __enter__(self) -> memoryview: ...
-    def __exit__(self, *exc: object) -> None: ...
+    def __exit__(self, *exc: object) -> None:
+        """DetachedQueue when the commit was refused."""
 
 @final
 class Consumer(Iterator[Message]):
-    """An iterator whose fast path is in C: take from the queues in turn; calls `on_empty()` when there is nothing or prefetch is full.
+    """An iterator whose fast path is in C: takes from the queues in turn.
 
-    on_empty blocks as it likes and returns True to look again, False to stop the iteration.
+    Calls `on_empty()` when there is nothing or prefetch is full; on_empty blocks as it likes and returns True to look
+    again, False to stop the iteration.
     """
 
     def __init__(self, queues: Sequence[Queue], prefetch: int, no_ack: bool, on_empty: Callable[[], bool]) -> None: ...
-    queues: tuple[Queue, ...]  # replaceable (reconnect)
+    @property
+    def queues(self) -> tuple[Queue, ...]:
+        """Replaceable (reconnect)."""
+    @queues.setter
+    def queues(self, queues: Sequence[Queue]) -> None: ...
     prefetch: int  # 0: unlimited; may change at any time
     @property
     def unacked(self) -> int: ...
@@ -280,8 +353,11 @@ class Consumer(Iterator[Message]):
 
 @final
 class Publisher:
-    """A callable with the signature of Connection.publish. Its fast path, in C: the arguments are `routing_key`, `priority`, `persistent` and
-    `exchange=""`, the key is in `routes`, and the outcome is OK; all else goes to `fallback` with the very same arguments."""
+    """A callable with the signature of Connection.publish.
+
+    Its fast path, in C: the arguments are `routing_key`, `priority`, `persistent` and `exchange=""`, the key is in
+    `routes`, and the outcome is OK; all else goes to `fallback` with the very same arguments.
+    """
 
     def __init__(self, fallback: Callable[..., None]) -> None: ...
     routes: dict[str, Queue]

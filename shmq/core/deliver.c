@@ -31,8 +31,7 @@ static uint64_t delivered_word(const struct shmq_queue *q, uint64_t ctl) {
     return shmq_ctl(shmq_ctl_generation(ctl), q->owner, deliveries, shmq_ctl_failures(ctl), SHMQ_UNACKED);
 }
 
-/* The message is ours: where is it? Lengths and places are checked, whoever wrote them. */
-static int describe(struct shmq_queue *q, uint32_t slot, uint64_t ctl, struct shmq_delivery *d) {
+int shmq_describe(struct shmq_queue *q, uint32_t slot, uint64_t ctl, struct shmq_delivery *d) {
     struct shmq_slot *s = shmq_slot_at(q, slot);
     uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed);
     uint64_t place = atomic_load_explicit(&s->place, memory_order_relaxed);
@@ -60,7 +59,7 @@ static int commit_take(struct shmq_queue *q, uint32_t level, const struct shmq_l
     /* acquire: pairs with READY's release; the only swap that delivers */
     if (!shmq_cas(&s->ctl, look->ctl, mine)) return SHMQ_STALE;
     shmq_gate_lower(q, level);
-    return describe(q, look->slot, mine, d);
+    return shmq_describe(q, look->slot, mine, d);
 }
 
 static int take_level(struct shmq_queue *q, uint32_t level, struct shmq_delivery *d) {

@@ -353,6 +353,7 @@ void shmq_gate_lower(struct shmq_queue *q, uint32_t level);
 
 /* ---- deliver.c --------------------------------------------------------------------------------------------------------- */
 int shmq_take(struct shmq_queue *q, struct shmq_delivery *d); /* OK, EMPTY */
+int shmq_describe(struct shmq_queue *q, uint32_t slot, uint64_t ctl, struct shmq_delivery *d); /* where it is; all is checked, whoever wrote it */
 bool shmq_is_current(struct shmq_queue *q, const struct shmq_delivery *d); /* with the acquire fence of a copy */
 int shmq_ack(struct shmq_queue *q, const struct shmq_delivery *d);
 int shmq_ack_keep(struct shmq_queue *q, struct shmq_delivery *d);  /* UNACKED -> ACKED; d->ctl moves on */

@@ -1,0 +1,162 @@
+/* py_consumer.c - the iterator Consumer: takes from its queues in turn, asks `on_empty` when there is nothing to give.
+ */
+#include <Python.h>
+
+#include "binding.h"
+
+#include <structmember.h>
+
+static inline bool has_room(const ConsumerObject *c)
+{
+    return !c->prefetch || c->unacked < c->prefetch || c->no_ack;
+}
+
+/* NULL: nothing there, or failed. The queues may be replaced, and the GIL given away, during a take: nothing borrowed
+ * is kept. */
+static PyObject *take_in_turn(ConsumerObject *c, bool *failed)
+{
+    Py_ssize_t queues = c->queues ? PyTuple_GET_SIZE(c->queues) : 0;
+    for (Py_ssize_t i = 0; i < queues && i < PyTuple_GET_SIZE(c->queues); i++) {
+        if (c->turn >= PyTuple_GET_SIZE(c->queues))
+            c->turn = 0;
+        QueueObject *q = (QueueObject *)PyTuple_GET_ITEM(c->queues, c->turn++);
+        PyObject *m = (PyObject *)shmq_py_take(q, c, c->no_ack, failed);
+        if (LIKELY(m || *failed))
+            return m;
+    }
+    *failed = false;
+    return NULL;
+}
+
+/* NULL without an exception ends the iteration. */
+static PyObject *consumer_next(ConsumerObject *c)
+{
+    for (;;) {
+        bool failed;
+        if (LIKELY(has_room(c))) {
+            PyObject *m = take_in_turn(c, &failed);
+            if (LIKELY(m || failed))
+                return m;
+        }
+        PyObject *on_empty = c->on_empty;
+        if (!on_empty)
+            return NULL;
+        Py_INCREF(on_empty);
+        PyObject *answer = PyObject_CallNoArgs(on_empty);
+        Py_DECREF(on_empty);
+        int again = answer ? PyObject_IsTrue(answer) : -1;
+        Py_XDECREF(answer);
+        if (again <= 0)
+            return NULL;
+    }
+}
+
+/* ---- attributes ---- */
+static int set_queues(ConsumerObject *c, PyObject *value, void *unused)
+{
+    (void)unused;
+    PyObject *queues = value ? PySequence_Tuple(value) : NULL;
+    if (!queues) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "queues can't be deleted");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(queues); i++)
+        if (!PyObject_TypeCheck(PyTuple_GET_ITEM(queues, i), &shmq_py_Queue)) {
+            PyErr_SetString(PyExc_TypeError, "queues must be a sequence of Queue");
+            Py_DECREF(queues);
+            return -1;
+        }
+    Py_XSETREF(c->queues, queues);
+    return 0;
+}
+
+static PyObject *get_queues(ConsumerObject *c, void *unused)
+{
+    (void)unused;
+    return Py_NewRef(c->queues);
+}
+
+static int set_prefetch(ConsumerObject *c, PyObject *value, void *unused)
+{
+    (void)unused;
+    int64_t prefetch;
+    if (!value) {
+        PyErr_SetString(PyExc_TypeError, "prefetch can't be deleted");
+        return -1;
+    }
+    if (shmq_py_integer(value, "prefetch", 0, INT32_MAX, &prefetch) < 0)
+        return -1;
+    c->prefetch = (Py_ssize_t)prefetch;
+    return 0;
+}
+
+static PyObject *get_prefetch(ConsumerObject *c, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSsize_t(c->prefetch);
+}
+
+/* ---- the type ---- */
+static PyObject *consumer_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"queues", "prefetch", "no_ack", "on_empty", NULL};
+    PyObject *queues, *prefetch, *on_empty;
+    int no_ack;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOpO:Consumer", names, &queues, &prefetch, &no_ack, &on_empty))
+        return NULL;
+    ConsumerObject *c = (ConsumerObject *)type->tp_alloc(type, 0);
+    if (!c)
+        return NULL;
+    c->no_ack = no_ack;
+    c->on_empty = Py_NewRef(on_empty);
+    if (set_queues(c, queues, NULL) < 0 || set_prefetch(c, prefetch, NULL) < 0)
+        Py_CLEAR(c);
+    return (PyObject *)c;
+}
+
+static int consumer_traverse(ConsumerObject *c, visitproc visit, void *arg)
+{
+    Py_VISIT(c->queues);
+    Py_VISIT(c->on_empty);
+    return 0;
+}
+
+static int consumer_clear(ConsumerObject *c)
+{
+    Py_CLEAR(c->queues);
+    Py_CLEAR(c->on_empty);
+    return 0;
+}
+
+static void consumer_dealloc(ConsumerObject *c)
+{
+    PyObject_GC_UnTrack(c);
+    consumer_clear(c);
+    Py_TYPE(c)->tp_free((PyObject *)c);
+}
+
+static PyMemberDef members[] = {
+    {"unacked", T_PYSSIZET, offsetof(ConsumerObject, unacked), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+static PyGetSetDef properties[] = {
+    {"queues", (getter)get_queues, (setter)set_queues, NULL, NULL},
+    {"prefetch", (getter)get_prefetch, (setter)set_prefetch, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyTypeObject shmq_py_Consumer = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "shmq.core._core.Consumer",
+    .tp_basicsize = sizeof(ConsumerObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_doc = "An iterator that takes from its queues in turn.",
+    .tp_new = consumer_new,
+    .tp_dealloc = (destructor)consumer_dealloc,
+    .tp_traverse = (traverseproc)consumer_traverse,
+    .tp_clear = (inquiry)consumer_clear,
+    .tp_iter = PyObject_SelfIter,
+    .tp_iternext = (iternextfunc)consumer_next,
+    .tp_members = members,
+    .tp_getset = properties,
+};
