@@ -1,5 +1,7 @@
 """shmq.wire.codes: an error comes out as it went in, and what is not known hides nothing."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -68,3 +70,13 @@ def test_long_texts_are_cut_between_characters_and_half_pairs_are_replaced() -> 
     assert len(cut.encode()) <= TEXT_BYTES_MAX
     assert set(cut) == {"é"}
     assert codes.shorten("a\udc80") == "a?"
+
+
+def test_the_protocol_page_lists_every_code_with_its_class_and_whether_it_ends_the_session() -> None:
+    page = (Path(__file__).parents[3] / "docs/PROTOCOL.md").read_text()
+    rows = [
+        f"| {code} | {cls.__name__}{', ends the session' if cls.ends_session else ''} |"
+        for code, cls in codes.BY_CODE.items()
+    ]
+
+    assert [row for row in rows if row not in page] == []
