@@ -10,9 +10,9 @@ out of range are ValueError, refusals of the system OSError, a word in the segme
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, Self, TypeAlias, final
 
-from typing_extensions import Buffer  # of collections.abc from 3.12 on
+from typing_extensions import Buffer, disjoint_base  # Buffer: of collections.abc from 3.12 on
 
 LAYOUT: Final[int]  # number of the segment layout
 LEVELS_MAX: Final[int]  # 256
@@ -68,6 +68,7 @@ def wait(queues: Sequence[Queue], side: int, timeout_ns: int, other_fd: int = -1
     DetachedQueue, at once, when another thread closes one of the queues meanwhile.
     """
 
+@disjoint_base
 class Queue:
     """A mapped segment as one owner works in it. Takes over the descriptors it is given; `close()` closes them.
 
@@ -251,6 +252,7 @@ class Snapshot:
     @property
     def body(self) -> bytes: ...
 
+@disjoint_base
 class Message:
     """One delivery. Subclass with empty __slots__ to add properties; instances are made by `Queue.take`.
 
@@ -359,6 +361,6 @@ class Publisher:
     `routes`, and the outcome is OK; all else goes to `fallback` with the very same arguments.
     """
 
-    def __init__(self, fallback: Callable[..., None]) -> None: ...
+    def __new__(cls, fallback: Callable[..., None]) -> Self: ...
     routes: dict[str, Queue]
     def __call__(self, body: Buffer, **kwargs: Any) -> None: ...

@@ -4,7 +4,7 @@
  * exported, or a copy is under way, it is *pinned*. Acked meanwhile, or never looked at, it is *kept* (ACKED in the
  * segment) and given back with the last pin or the message.
  *
- * Messages don't take part in garbage collection: what they refer to (queue, consumer) must not refer to them. */
+ * Messages are not tracked by the garbage collector: what they refer to (queue, consumer) should not refer to them. */
 #include <Python.h>
 
 #include "binding.h"
@@ -148,8 +148,16 @@ static PyObject *message_repr(MessageObject *m)
 }
 
 /* ---- the end ---- */
+static int message_traverse(MessageObject *m, visitproc visit, void *arg)
+{
+    Py_VISIT(m->queue);
+    Py_VISIT(m->consumer);
+    return 0;
+}
+
 static void message_dealloc(MessageObject *m)
 {
+    PyObject_GC_UnTrack(m); /* a subclass' end may have tracked it */
     if (UNLIKELY(m->kept))
         release_kept(m);
     Py_XDECREF(m->body);
@@ -196,9 +204,10 @@ static PyGetSetDef properties[] = {
 PyTypeObject shmq_py_Message = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "shmq.core._core.Message",
     .tp_basicsize = sizeof(MessageObject),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .tp_doc = "One delivery.",
     .tp_dealloc = (destructor)message_dealloc,
+    .tp_traverse = (traverseproc)message_traverse,
     .tp_repr = (reprfunc)message_repr,
     .tp_as_buffer = &buffer,
     .tp_methods = methods,

@@ -25,16 +25,16 @@ static int read_bells(PyObject *tuple, int *bells)
                : -1;
 }
 
-/* Messages are made without their type's help: it must add nothing to their memory. */
-static int check_message_type(PyObject *type)
+/* Messages are made without their type's help: it must add nothing to their memory, nor to their end. */
+static int check_message_type(PyObject *value)
 {
-    if (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, &shmq_py_Message) ||
-        ((PyTypeObject *)type)->tp_basicsize != (Py_ssize_t)sizeof(MessageObject) ||
-        PyType_IS_GC((PyTypeObject *)type)) {
-        PyErr_SetString(PyExc_TypeError, "message_type must be Message or a subclass of it with __slots__ = ()");
-        return -1;
-    }
-    return 0;
+    const PyTypeObject *type = (PyTypeObject *)value;
+    if (PyType_Check(value) && PyType_IsSubtype((PyTypeObject *)value, &shmq_py_Message) &&
+        type->tp_basicsize == (Py_ssize_t)sizeof(MessageObject) && !type->tp_dictoffset && !type->tp_weaklistoffset &&
+        !type->tp_finalize)
+        return 0;
+    PyErr_SetString(PyExc_TypeError, "message_type must be Message, or a subclass with __slots__ = () and no __del__");
+    return -1;
 }
 
 static int read_beginning(PyObject *args, PyObject *keywords, struct beginning *b)

@@ -7,7 +7,8 @@
 #include <string.h>
 
 /* ---- memory of messages ---- */
-#define SPARE_MESSAGES 32
+/* Every Python subclass is a type of the garbage collector, so messages have its header; none is ever tracked. */
+#define SPARE_MESSAGES 256
 static MessageObject *spare[SPARE_MESSAGES];
 static int spares;
 
@@ -15,7 +16,7 @@ static inline MessageObject *message_memory(void)
 {
     if (LIKELY(spares))
         return spare[--spares];
-    return PyObject_Malloc(sizeof(MessageObject));
+    return PyObject_GC_New(MessageObject, &shmq_py_Message);
 }
 
 void shmq_py_message_free(MessageObject *m)
@@ -23,7 +24,7 @@ void shmq_py_message_free(MessageObject *m)
     if (LIKELY(spares < SPARE_MESSAGES))
         spare[spares++] = m;
     else
-        PyObject_Free(m);
+        PyObject_GC_Del(m);
 }
 
 /* ---- copies ---- */
