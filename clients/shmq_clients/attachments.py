@@ -1,0 +1,223 @@
+"""The queues that this connection works in directly: their segments, bells, and generation words.
+
+Owns: attaching, new bells for a new broker, the mapping of the words. Does not own: publishing and taking.
+Invariants: nothing here holds a lock while it waits for the broker; after a session that could not be resumed all
+attachments are made anew, because the client's index is another one; deliveries of the old ones stay as they are and
+are settled or stale as their control words say.
+"""
+
+import mmap
+import os
+import threading
+import weakref
+from typing import Final, NamedTuple
+
+from shmq.core import _core as core
+from shmq.errors import DirectRefused, LayoutMismatch, NotFound, SessionError
+from shmq.wire.frames import Attach, Attached, Bells, RenewBells, Welcome
+from shmq_clients.durations import SECOND_NS
+from shmq_clients.link import SLICE, Link
+from shmq_clients.message import DirectMessage
+from shmq_clients.session import Session
+from shmq_clients.stream import close_all
+
+STALE_SLICE_NS: Final = 50_000_000  # while our bells may not be those that others ring
+RENEW_TIMEOUT: Final = 1.0
+TAKE_TURNS: Final = 0.002  # for another thread that is reading already
+WORD_BYTES: Final = 8
+
+
+class Attachment(NamedTuple):
+    """One queue, mapped. ttl_ns: the queue's own, -1 none."""
+
+    name: str
+    queue: core.Queue
+    queue_id: int
+    ttl_ns: int
+
+
+class Attachments:
+    """By name. `routes` is what the fast path of publish looks into: queues whose messages need no thought."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.routes: dict[str, core.Queue] = {}
+        self.granted = False
+        self.reason = ""
+        self._by_name: dict[str, Attachment] = {}
+        self._refused: dict[str, DirectRefused] = {}
+        self._owner = 0
+        self._bell = -1  # the supervisor's
+        self._words: memoryview[int] | None = None
+        self._changing = threading.Lock()
+
+    def on_welcome(self, session: Session, welcome: Welcome) -> None:
+        """Take over what came with the welcome; start afresh unless our index is still ours. Must not wait."""
+        self.granted = welcome.direct and welcome.layout == core.LAYOUT
+        self.reason = welcome.reason or f"segment layout {welcome.layout}, we read {core.LAYOUT}"
+        self._refused.clear()
+        if not welcome.resumed or welcome.client_index != self._owner:
+            self.routes.clear()
+            self._by_name.clear()
+        self._owner = welcome.client_index
+        if self.granted and len(session.descriptors) > 1:
+            bell, words = session.descriptors[:2]
+            session.descriptors = session.descriptors[2:]
+            self._take_bell(bell)
+            self._map_words(words, welcome.words)
+
+    def _take_bell(self, bell: int) -> None:
+        with self._changing:
+            before, self._bell = self._bell, bell
+        close_all((before,) if before >= 0 else ())
+
+    def _map_words(self, fd: int, words: int) -> None:
+        """Map them read-only. An aligned load of eight bytes is whole on the machines we run on."""
+        try:
+            if words:
+                mapped = mmap.mmap(fd, words * WORD_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
+                self._words = memoryview(mapped).cast("Q")
+        finally:
+            os.close(fd)
+
+    def word(self, index: int) -> int:
+        """Return a generation word; -1, which none ever is, for one that we do not see."""
+        words = self._words
+        return words[index] if words is not None and index < len(words) else -1
+
+    # -- attaching ----------------------------------------------------------------------------------------------------
+
+    def attach(self, name: str) -> Attachment:
+        """Return the queue, mapped now if need be. Raises NotFound, DirectRefused and what a request raises."""
+        found = self._by_name.get(name)
+        if found is not None and not found.queue.deleted:
+            return found
+        if name in self._refused:
+            raise self._refused[name]
+        if found is not None:
+            self.forget(found)
+        return self._attach(name)
+
+    def _attach(self, name: str) -> Attachment:
+        self.link.check()
+        try:
+            attachment = self._map(name)
+        except DirectRefused as refusal:
+            self._refused[name] = refusal
+            raise
+        kept = self._by_name.setdefault(name, attachment)
+        if kept is not attachment:
+            attachment.queue.close()
+        elif kept.ttl_ns < 0:
+            self.routes[name] = kept.queue
+        return kept
+
+    def _map(self, name: str) -> Attachment:
+        if not self.granted:
+            raise DirectRefused(queue=name, reason=self.reason)
+        reply = self.link.request(lambda seq: Attach(seq, name))
+        facts = reply.frame
+        assert isinstance(facts, Attached)
+        descriptors = reply.descriptors
+        try:
+            segment, consumers, producers = descriptors
+            bells = (consumers, producers, self._copy_of_bell())
+            descriptors = (segment, *bells)
+            queue = core.Queue(
+                segment,
+                facts.geometry,
+                self._owner,
+                queue_id=facts.queue_id,
+                bells=bells,
+                epoch=facts.epoch,
+                message_type=DirectMessage,
+                context=name,
+            )
+        except (LayoutMismatch, OSError) as error:
+            close_all(tuple(fd for fd in descriptors if fd >= 0))
+            raise DirectRefused(queue=name, reason=str(error)) from error
+        return Attachment(name, queue, facts.queue_id, facts.message_ttl_ns)
+
+    def _copy_of_bell(self) -> int:
+        with self._changing:
+            return os.dup(self._bell) if self._bell >= 0 else -1
+
+    def forget(self, attachment: Attachment) -> None:
+        """Let go of a queue that is gone; messages in hand keep what they need."""
+        name = attachment.name
+        if self._by_name.get(name) is attachment:
+            self._by_name.pop(name, None)
+        if self.routes.get(name) is attachment.queue:
+            self.routes.pop(name, None)
+
+    def refreshed(self, attachment: Attachment) -> Attachment:
+        """Return how the queue is attached now; as it was, while there is no session to attach it in."""
+        if self.is_current(attachment) or self.link.session is None:
+            return attachment
+        try:
+            return self.attach(attachment.name)
+        except SessionError:
+            self.link.check()
+            return attachment
+
+    def refusal(self, name: str, exchange: str) -> DirectRefused:
+        """Return why a message cannot go directly."""
+        if exchange:
+            return DirectRefused(queue=name, reason=f"what exchange {exchange!r} does depends on more than the key")
+        return self._refused.get(name) or DirectRefused(
+            queue=name, reason=self.reason or "its headers name more queues"
+        )
+
+    def is_current(self, attachment: Attachment) -> bool:
+        """Whether this is how the queue is attached now."""
+        return self._by_name.get(attachment.name) is attachment
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def wait(self, attachment: Attachment, side: int, timeout_ns: int) -> None:
+        """Wait until it is worth looking at the queue again, at most `timeout_ns` and never long."""
+        due_ns = int(min(self.link.tick(), SLICE) * SECOND_NS)
+        pause_ns = min(timeout_ns, max(due_ns, 1_000_000))
+        if attachment.queue.bells_stale and not self._renew(attachment):
+            pause_ns = min(pause_ns, STALE_SLICE_NS)
+        if core.wait((attachment.queue,), side, pause_ns, self.link.fileno()) == core.OTHER:
+            self.link.advance(TAKE_TURNS)
+
+    def _renew(self, attachment: Attachment) -> bool:
+        if self.link.session is None:
+            return False
+        try:
+            reply = self.link.request(lambda seq: RenewBells(seq, attachment.name), timeout=RENEW_TIMEOUT)
+        except (SessionError, NotFound):
+            return False
+        bells = reply.frame
+        assert isinstance(bells, Bells)
+        if bells.queue_id != attachment.queue_id:
+            close_all(reply.descriptors)
+            self.forget(attachment)
+            return False
+        consumers, producers = reply.descriptors
+        attachment.queue.set_bells((consumers, producers, self._copy_of_bell()), bells.epoch)
+        return True
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> bool:
+        """Requeue what is held and detach. Returns whether nothing of ours is left in any segment."""
+        self.routes.clear()
+        left = []
+        while self._by_name:
+            queue = self._by_name.popitem()[1].queue
+            queue.requeue_owned()
+            queue.close()
+            left.append(weakref.ref(queue))
+            del queue
+        self._take_bell(-1)
+        self._words = None
+        return all(queue() is None for queue in left)  # a message, loan or view in somebody's hands keeps its queue
+
+    def forked(self) -> None:
+        """In a forked child: close what would keep bells and segments open; the core refuses all else by itself."""
+        for attachment in list(self._by_name.values()):
+            attachment.queue.close()
+        close_all((self._bell,) if self._bell >= 0 else ())

@@ -1,0 +1,276 @@
+"""The public face of the blocking client: connect, publish, consume, get, settle, close.
+
+Owns: which path serves a call, consumer tags, the life of a connection. Does not own: the paths, topology
+(topology.py).
+Invariants: safe to use from many threads, with no thread of its own; in a forked child every use raises ForkedHandle
+and nothing is closed for the parent; a connection nobody closed says goodbye when it is collected, and warns.
+"""
+
+import contextlib
+import itertools
+import operator
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, Unpack
+
+from shmq.core import _core as core
+from shmq.errors import DirectRefused, InvalidArgument, NotAllowed, NotFound, ShmqError
+from shmq.limits import BATCH_MESSAGES_MAX, PREFETCH_MAX
+from shmq.message import Message
+from shmq.names import check_name
+from shmq.wire.frames import Consume, Ok, Ping, Welcome
+from shmq_clients import forks
+from shmq_clients.attachments import Attachments
+from shmq_clients.consumer import Consumer, DirectConsumer, SocketConsumer
+from shmq_clients.direct_path import DirectPath
+from shmq_clients.durations import nanoseconds, wait_nanoseconds
+from shmq_clients.link import HELLO_TIMEOUT, Link
+from shmq_clients.message import Settling, SocketMessage
+from shmq_clients.outgoing import PublishKeywords
+from shmq_clients.publishing import Publishing
+from shmq_clients.session import Mode, Session
+from shmq_clients.socket_path import SocketPath
+from shmq_clients.topology import Topology
+from shmq_clients.url import socket_paths, url_of
+
+MODES: Final = ("auto", "direct", "socket")
+CLOSE_TIMEOUT: Final = 2.0
+
+_ack_each: Final = operator.methodcaller("ack")
+
+
+def connect(url: str | None = None, *, mode: Mode = "auto", timeout: float = HELLO_TIMEOUT) -> "Connection":
+    """Connect to shmqd and return a Connection; use it as a context manager, or close it.
+
+    `url`: `shmq:///absolute/path.sock`; None: $SHMQ_URL, else the user's socket, else the system's. `mode`: "direct"
+    works in shared memory or refuses, "socket" lets the broker do it, "auto" takes the best for each queue. `timeout`:
+    seconds for the daemon to answer. Raises DaemonNotRunning, NotShmqd, OperationTimeout, AccessRefused,
+    ProtocolMismatch, DirectRefused, InvalidArgument.
+    """
+    if mode not in MODES:
+        raise InvalidArgument(argument="mode", value=mode, allowed='"auto", "direct" or "socket"')
+    nanoseconds(timeout, "timeout")
+    return Connection(socket_paths(url), mode, timeout)
+
+
+class Connection(Topology):
+    """A session with the broker, and the queues it works in. Made by `connect`."""
+
+    def __init__(self, paths: Sequence[Path], mode: Mode, timeout: float) -> None:
+        self._link = Link(paths, mode, self._on_welcome)
+        self._attachments = Attachments(self._link)
+        self._socket = SocketPath(self._link)
+        self._direct = DirectPath(self._attachments)
+        self._publishing = Publishing(self._attachments, self._socket, insist=mode == "direct")
+        self._mode = mode
+        self._numbers = itertools.count(1)
+        self._consumers: weakref.WeakValueDictionary[str, DirectConsumer | SocketConsumer] = (
+            weakref.WeakValueDictionary()
+        )
+        self._link.open(timeout)
+        if mode == "direct" and not self._attachments.granted:
+            reason = self._attachments.reason
+            self.close()
+            raise DirectRefused(f"direct mode refused: {reason}", reason=reason)
+        if mode != "socket":
+            self._publish_fast()
+
+    def _publish_fast(self) -> None:
+        """Put the core's publish before the method below, which says the same in Python and serves all other cases."""
+        publisher = core.Publisher(self._publishing.publish)
+        publisher.routes = self._attachments.routes
+        self.__dict__["publish"] = publisher
+        forks.register(self._attachments)
+
+    def _on_welcome(self, session: Session, welcome: Welcome) -> None:
+        self._attachments.on_welcome(session, welcome)
+        self._socket.on_welcome(session, welcome)
+
+    # -- publishing ---------------------------------------------------------------------------------------------------
+
+    def publish(self, body: Any, **keywords: Unpack[PublishKeywords]) -> None:  # noqa: ANN401 - any buffer
+        """Publish one message; body is any buffer.
+
+        `exchange`, `routing_key` (for the default exchange: the queue's name), `headers`, `priority` (0 to 255, larger
+        is sooner), `persistent`, `expiration` (milliseconds), `delay` (seconds), `mandatory` (Unroutable when no queue
+        gets it), `confirm` ("sent", "memory", "disk"; None: "memory" in direct mode, "sent" in socket mode), `timeout`
+        (seconds to wait for room in a full queue, 30 if not given; 0: fail at once), and AMQP's properties.
+        Raises QueueFull, BodyTooLarge, ShmFull, Unroutable, PublishRejected, NotDurable, NotFound (exchange),
+        InvalidArgument.
+        """
+        self._publishing.publish(body, **keywords)
+
+    def publish_many(self, bodies: Sequence[Any], **keywords: Unpack[PublishKeywords]) -> None:
+        """Publish several bodies in order, with the same keywords as `publish`. An error leaves the first ones
+        published.
+        """
+        self._publishing.publish_many(bodies, **keywords)
+
+    def loan(self, body_bytes: int, **keywords: Unpack[PublishKeywords]) -> AbstractContextManager[memoryview]:
+        """Lend a writable body in the segment: filled in a `with`, it is published at its end, or dropped if that
+        raises.
+        """
+        return self._publishing.loan(body_bytes, **keywords)
+
+    def wait_for_confirms(self, timeout: float = 30.0) -> None:
+        """Return when the broker has done all that was sent before; raises the first refusal of it."""
+        self._link.ask(Ping, Ok, timeout=nanoseconds(timeout, "timeout") / 1e9)
+        self._link.raise_failures()
+
+    # -- getting ------------------------------------------------------------------------------------------------------
+
+    def get(self, queue: str, *, timeout: float | None = 0, no_ack: bool = False) -> Message | None:
+        """Return the next message, or None when `timeout` seconds are over (None: wait for ever). Raises NotFound."""
+        check_name(queue, "queue")
+        wait_ns = wait_nanoseconds(timeout, "timeout")
+        if self._is_direct(queue):
+            return self._direct.get(queue, wait_ns, no_ack=no_ack)  # type: ignore[return-value] # the core makes DirectMessage
+        return next(iter(self._socket.get(queue, 1, wait_ns, no_ack=no_ack)), None)
+
+    def get_batch(
+        self, queue: str, *, max_messages: int = 100, max_wait: float | None = 0, no_ack: bool = False
+    ) -> Sequence[Message]:
+        """Wait up to `max_wait` seconds for a message, then return those that are there, `max_messages` at most."""
+        check_name(queue, "queue")
+        if type(max_messages) is not int or not 0 < max_messages <= BATCH_MESSAGES_MAX:
+            raise InvalidArgument(argument="max_messages", value=max_messages, allowed=f"1 to {BATCH_MESSAGES_MAX}")
+        wait_ns = wait_nanoseconds(max_wait, "max_wait")
+        if self._is_direct(queue):
+            return self._direct.get_batch(queue, max_messages, wait_ns, no_ack=no_ack)  # type: ignore[return-value] # as get
+        return self._socket.get(queue, max_messages, wait_ns, no_ack=no_ack)
+
+    # -- consuming ----------------------------------------------------------------------------------------------------
+
+    def consume(
+        self,
+        queue: str,
+        *,
+        prefetch: int = 0,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str = "",
+        priority: int = 0,
+        ack_timeout: float | None = None,
+    ) -> Consumer:
+        """Iterate over the messages of a queue, waiting for more, until `cancel`.
+
+        `prefetch`: how many may be unacked at a time, 0: any number. Exclusive, prioritised or timed consumers are
+        served through the broker. Raises NotFound, also when the queue is deleted later; AccessRefused, ResourceLocked.
+        """
+        check_name(queue, "queue")
+        if type(prefetch) is not int or not 0 <= prefetch <= PREFETCH_MAX:
+            raise InvalidArgument(argument="prefetch", value=prefetch, allowed=f"0 (any number) to {PREFETCH_MAX}")
+        tag = check_name(consumer_tag, "consumer_tag") if consumer_tag else f"ctag-{next(self._numbers)}"
+        timeout_ns = 0 if ack_timeout is None else nanoseconds(ack_timeout, "ack_timeout")
+        if tag in self._consumers:
+            raise NotAllowed(f"consumer tag {tag!r} is in use")
+        by_broker = exclusive or priority != 0 or timeout_ns != 0
+        if by_broker and self._mode == "direct":
+            raise DirectRefused(queue=queue, reason="exclusive, prioritised and timed consumers need the broker")
+        consumer: DirectConsumer | SocketConsumer
+        if not by_broker and self._is_direct(queue):
+            attachment = self._attachments.attach(queue)
+            consumer = DirectConsumer(tag, self._attachments, attachment, prefetch, no_ack=no_ack, keep=self)
+        else:
+            consume = Consume(0, queue, tag, prefetch, no_ack, exclusive, priority, timeout_ns)
+            consumer = SocketConsumer(self._socket, self._socket.consume(consume), keep=self)
+        self._consumers[tag] = consumer
+        return consumer
+
+    def ack_many(self, messages: Iterable[Message]) -> None:
+        """Ack each of them; all are tried, then the first error is raised."""
+        pending = list(messages)
+        by_frames = [message for message in pending if type(message) is SocketMessage]
+        if by_frames:
+            self._ack_by_frames(by_frames)
+            pending = [message for message in pending if type(message) is not SocketMessage]
+        remaining = iter(pending)
+        first: ShmqError | None = None
+        while True:
+            try:
+                deque(map(_ack_each, remaining), maxlen=0)
+                break
+            except ShmqError as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+    def _ack_by_frames(self, messages: list[SocketMessage]) -> None:
+        tags: dict[Settling, list[int]] = {}
+        first: ShmqError | None = None
+        for message in messages:
+            try:
+                message.begin_settling("acked")
+            except ShmqError as error:
+                first = first or error
+            else:
+                tags.setdefault(message.session, []).append(message.delivery_tag)
+        for session, delivery_tags in tags.items():
+            session.ack_all(delivery_tags)
+        if first is not None:
+            raise first
+
+    def cancel(self, consumer_tag: str) -> None:
+        """End a consumer's iteration, also in another thread. What was handed out stays unacked. Raises NotFound."""
+        self._link.check()
+        consumer = self._consumers.pop(consumer_tag, None)
+        if consumer is None:
+            raise NotFound(kind="consumer", name=consumer_tag)
+        consumer.cancel()
+
+    def _is_direct(self, queue: str) -> bool:
+        """Whether this queue is worked in directly; attaches it. Raises NotFound; in mode "direct" DirectRefused."""
+        self._link.check()
+        if not self._attachments.granted:
+            return False
+        try:
+            self._attachments.attach(queue)
+        except DirectRefused:
+            if self._mode == "direct":
+                raise
+            return False
+        return True
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give unacked messages back, say goodbye, close everything. Idempotent. Raises ForkedHandle in a forked
+        child.
+        """
+        self._end(CLOSE_TIMEOUT)
+
+    def _end(self, timeout: float) -> None:
+        link = self._link
+        if link.forked_off:
+            link.check()
+        if link.closed:
+            return
+        for consumer in list(self._consumers.values()):
+            consumer.stop()
+        clean = self._attachments.close()
+        link.close(clean=clean, timeout=timeout)
+
+    def __del__(self) -> None:
+        link = getattr(self, "_link", None)
+        if link is None or link.closed:
+            return
+        warnings.warn(
+            f"connection to {url_of(link.paths[0])} was never closed", ResourceWarning, stacklevel=2, source=self
+        )
+        with contextlib.suppress(ShmqError):
+            self._end(0)
+
+    def __enter__(self) -> Self:
+        self._link.check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._link.forked_off:
+            self.close()

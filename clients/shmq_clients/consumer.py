@@ -1,0 +1,142 @@
+"""Consumers: an iterator over a queue's messages, in either mode.
+
+Owns: waiting for messages and for acks, cancelling. Does not own: the fast path of the direct one (core.Consumer), what
+is pushed (subscription.py).
+Invariants: iteration ends at `cancel` and raises what made it impossible; nothing is taken ahead in direct mode; a
+consumer keeps its connection alive while somebody iterates.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+from shmq.core import _core as core
+from shmq.errors import NotFound
+from shmq.message import Message
+from shmq_clients.attachments import Attachment, Attachments
+from shmq_clients.durations import SECOND_NS
+from shmq_clients.link import SLICE
+from shmq_clients.socket_path import SocketPath
+from shmq_clients.subscription import Subscription
+
+SLICE_NS: Final = int(SLICE * SECOND_NS)
+ALL_TOKENS: Final = 1 << 30
+YIELDS: Final = 50  # turns given to other threads before sleeping
+PAUSE_FIRST: Final = 0.00005  # seconds
+PAUSE_MAX: Final = 0.002
+
+
+class Consumer(Protocol):
+    """What `Connection.consume` returns: iterate over it, once."""
+
+    @property
+    def consumer_tag(self) -> str: ...
+    @property
+    def queue_name(self) -> str: ...
+    def __iter__(self) -> Iterator[Message]: ...
+    def __next__(self) -> Message: ...
+    def cancel(self) -> None:
+        """End the iteration, also one that waits in another thread. What was handed out stays unacked."""
+
+
+class DirectConsumer:
+    """Takes from the segment; Python is asked only when nothing is there or the prefetch is full."""
+
+    def __init__(
+        self, tag: str, attachments: Attachments, attachment: Attachment, prefetch: int, *, no_ack: bool, keep: object
+    ) -> None:
+        self.consumer_tag = tag
+        self.queue_name = attachment.name
+        self._attachments = attachments
+        self._attachment: Attachment | None = attachment
+        self._keep = keep
+        self._cancelled = False
+        self._core = core.Consumer((attachment.queue,), prefetch, no_ack, self._on_empty)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._core
+
+    def __next__(self) -> Any:  # noqa: ANN401 - a DirectMessage, which the core makes
+        return next(self._core)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        attachment = self.stop()
+        if attachment is not None and not attachment.queue.closed:
+            attachment.queue.bell_ring(core.CONSUMERS, ALL_TOKENS)
+
+    def stop(self) -> Attachment | None:
+        """Take nothing more; who waits finds out by itself."""
+        attachment, self._attachment = self._attachment, None
+        self._core.queues = ()
+        return attachment
+
+    def _on_empty(self) -> bool:
+        """Wait; True: look again. Short slices, so that a lost wake-up costs little."""
+        if self._cancelled:
+            return False
+        self._attachments.link.check()
+        if 0 < self._core.prefetch <= self._core.unacked:
+            self._wait_for_acks()
+        else:
+            self._wait_for_messages()
+        return not self._cancelled
+
+    def _wait_for_messages(self) -> None:
+        attachment = self._attachment
+        if attachment is None:
+            return
+        if attachment.queue.deleted:
+            raise NotFound(f"queue {self.queue_name!r} was deleted", name=self.queue_name)
+        self._attachments.wait(attachment, core.CONSUMERS, SLICE_NS)
+        now = self._attachments.refreshed(attachment)
+        if now is not attachment and self._attachment is attachment:
+            self._attachment = now
+            self._core.queues = (now.queue,)
+
+    def _wait_for_acks(self) -> None:
+        """Another thread has to ack. No bell tells of it, so look: often at first, then every two milliseconds."""
+        consumer, turns, pause = self._core, 0, PAUSE_FIRST
+        while 0 < consumer.prefetch <= consumer.unacked and not self._cancelled:
+            if turns < YIELDS:
+                turns += 1
+                time.sleep(0)
+                continue
+            time.sleep(pause)
+            pause = min(2 * pause, PAUSE_MAX)
+            self._attachments.link.advance(0)
+
+
+class SocketConsumer:
+    """Hands out what the broker pushes."""
+
+    def __init__(self, path: SocketPath, subscription: Subscription, *, keep: object) -> None:
+        self.consumer_tag = subscription.consume.consumer_tag
+        self.queue_name = subscription.consume.queue
+        self._path = path
+        self._subscription = subscription
+        self._keep = keep
+        self._cancelled = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:  # noqa: ANN401 - a SocketMessage
+        while not self._cancelled:
+            message = self._subscription.take()
+            if message is not None:
+                return message
+            self._path.link.raise_failures()
+            self._path.link.advance(SLICE, self._has_news)
+        raise StopIteration
+
+    def _has_news(self) -> bool:
+        return self._cancelled or self._subscription.has_news()
+
+    def stop(self) -> None:
+        """Nothing to let go of: the link's end ends it."""
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._path.cancel(self._subscription)

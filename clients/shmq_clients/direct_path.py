@@ -1,0 +1,127 @@
+"""The data path in the segment: publish into a queue, lend a body, get; and waiting for room or messages.
+
+Owns: what each outcome of the core means to a caller, waiting for room and for messages. Does not own: which queues
+(publishing.py), iteration (consumer.py).
+Invariants: a call ends at its deadline whatever the daemon does; nothing is published twice, because an outcome other
+than OK means that nothing was.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from shmq.core import _core as core
+from shmq.errors import BodyTooLarge, NotFound, PublishError, QueueFull, ShmFull
+from shmq_clients.attachments import Attachment, Attachments
+from shmq_clients.durations import SECOND_NS
+from shmq_clients.outgoing import Outgoing
+
+T = TypeVar("T")
+
+
+class QueueGone(Exception):  # noqa: N818 - says what is the case
+    """The queue was deleted; its name may have been used again. Never leaves this package."""
+
+
+class DirectPath:
+    """Works in attached queues."""
+
+    def __init__(self, attachments: Attachments) -> None:
+        self._attachments = attachments
+
+    # -- publishing ---------------------------------------------------------------------------------------------------
+
+    def publish(self, target: Attachment, body: Any, out: Outgoing, deadline_ns: int) -> None:  # noqa: ANN401 - any buffer
+        """Publish one message. Raises QueueFull, ShmFull, BodyTooLarge; QueueGone."""
+        queue, keywords = target.queue, _keywords(target, out)
+        while (outcome := queue.publish(body, **keywords)) != core.OK:
+            self._wait_for_room(target, outcome, memoryview(body).nbytes, out, deadline_ns)
+
+    def publish_many(self, target: Attachment, bodies: Sequence[Any], out: Outgoing, deadline_ns: int) -> None:
+        """Publish in order; an error leaves the first ones published. Raises as `publish`."""
+        queue, keywords, done = target.queue, _keywords(target, out), 0
+        while True:
+            count, outcome = queue.publish_many(bodies, start=done, **keywords)
+            done += count
+            if done == len(bodies):
+                return
+            try:
+                self._wait_for_room(target, outcome, memoryview(bodies[done]).nbytes, out, deadline_ns)
+            except PublishError as error:
+                error.text = f"{error} ({done} of {len(bodies)} were published)"
+                raise
+
+    def loan(self, target: Attachment, body_bytes: int, out: Outgoing, deadline_ns: int) -> core.Loan:
+        """Lend room for a body. Raises as `publish`."""
+        queue, keywords = target.queue, _keywords(target, out)
+        while isinstance(loan := queue.loan(body_bytes, **keywords), int):
+            self._wait_for_room(target, loan, body_bytes, out, deadline_ns)
+        return loan
+
+    def _wait_for_room(self, target: Attachment, outcome: int, size: int, out: Outgoing, deadline_ns: int) -> None:
+        if outcome != core.FULL:
+            raise _refusal(target, outcome, size)
+        remaining = deadline_ns - time.monotonic_ns()
+        if remaining <= 0:
+            raise _full(target, out)
+        self._attachments.wait(target, core.PRODUCERS, remaining)
+
+    # -- getting ------------------------------------------------------------------------------------------------------
+
+    def get(self, name: str, wait_ns: int, *, no_ack: bool) -> core.Message | None:
+        """Return the next message, None when time is up. Raises NotFound."""
+        return self._until(name, wait_ns, lambda queue: queue.take(no_ack))
+
+    def get_batch(self, name: str, max_messages: int, wait_ns: int, *, no_ack: bool) -> list[core.Message]:
+        """Wait for the first message, then return those that are there. An empty list when time is up."""
+        return self._until(name, wait_ns, lambda queue: queue.take_many(max_messages, no_ack)) or []
+
+    def _until(self, name: str, wait_ns: int, take: Callable[[core.Queue], T]) -> T:
+        attachment = self._attachments.attach(name)
+        taken = take(attachment.queue)
+        if taken or wait_ns == 0:
+            return taken
+        deadline = time.monotonic_ns() + wait_ns
+        while not taken and (remaining := deadline - time.monotonic_ns()) > 0:
+            if attachment.queue.deleted:
+                raise NotFound(f"queue {name!r} was deleted", name=name)
+            self._attachments.wait(attachment, core.CONSUMERS, remaining)
+            attachment = self._attachments.refreshed(attachment)
+            taken = take(attachment.queue)
+        return taken
+
+
+def _keywords(target: Attachment, out: Outgoing) -> dict[str, Any]:
+    ttl_ns = min(out.ttl_ns, target.ttl_ns) if min(out.ttl_ns, target.ttl_ns) >= 0 else max(out.ttl_ns, target.ttl_ns)
+    return {
+        "level": out.priority,
+        "envelope": out.envelope,
+        "ttl_ns": ttl_ns,
+        "delay_ns": out.delay_ns,
+        "flags": core.PERSISTENT if out.persistent else 0,
+    }
+
+
+def _refusal(target: Attachment, outcome: int, size: int) -> Exception:
+    if outcome == core.DELETED:
+        return QueueGone()
+    if outcome == core.NO_MEMORY:
+        return ShmFull()
+    _, _, inline_bytes, _, arena_bytes = target.queue.geometry
+    return BodyTooLarge(size=size, limit=max(inline_bytes, arena_bytes), queue=target.name)
+
+
+def _full(target: Attachment, out: Outgoing) -> QueueFull:
+    """Messages, unless there is room for more of those and it is bytes that are missing."""
+    stats = target.queue.stats()
+    depth = sum(stats[state] for state in ("ready", "unacked", "delayed", "dead_pending"))
+    timeout = out.timeout_ns / SECOND_NS
+    if depth >= stats["capacity"] or not stats["capacity_bytes"]:
+        return QueueFull(queue=target.name, depth=depth, limit=stats["capacity"], timeout=timeout)
+    return QueueFull(
+        queue=target.name,
+        depth=stats["arena_committed_bytes"],
+        limit=stats["capacity_bytes"],
+        timeout=timeout,
+        unit="bytes",
+    )

@@ -1,0 +1,351 @@
+"""The way to the broker that outlives its deaths: the session of now, how it is opened, lost, resumed, opened again.
+
+Owns: the session, back-off, who reads, requests with deadlines. Does not own: what requests mean, the data path.
+Invariants: no thread of its own: whoever waits reads for all, the others sleep until it has read something; connecting
+again never blocks a caller that waits for something else; a request that was under way when the session ended is sent
+again only if doing it twice is the same as once.
+"""
+
+import errno
+import random
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+from shmq.errors import (
+    AccessRefused,
+    ConnectionClosed,
+    ConnectionLost,
+    DaemonNotRunning,
+    ForkedHandle,
+    NotShmqd,
+    OperationTimeout,
+    ProtocolMismatch,
+    ShmqError,
+)
+from shmq.wire.fields import Frame
+from shmq.wire.frames import BrokerFrame, ClientFrame, Nack, Resume, Welcome
+from shmq_clients import forks
+from shmq_clients.session import Answer, Mode, Session
+from shmq_clients.stream import Stream, poll
+
+FrameT = TypeVar("FrameT", bound=Frame)
+
+HELLO_TIMEOUT: Final = 0.9  # of one try, when connecting again
+REQUEST_TIMEOUT: Final = 15.0  # for an answer, a restart of the daemon included
+BACKOFF_FIRST: Final = 0.02
+BACKOFF_MAX: Final = 1.0
+SLICE: Final = 0.25  # no wait is longer without a look at what else may have changed
+FAILURES_MAX: Final = 1000  # kept for the next calls; an old one says more than a new one of its kind
+NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
+NOT_A_STREAM: Final = (errno.EPROTOTYPE, errno.ENOTSOCK)
+
+
+class Reply(NamedTuple):
+    """A frame, the descriptors that came with it, which are now the caller's, and the session it came in."""
+
+    frame: BrokerFrame
+    descriptors: tuple[int, ...]
+    session: Session
+
+
+class Link:
+    """Connects to the first of `paths` that answers. `on_welcome` is told of each new session and must not wait."""
+
+    def __init__(self, paths: Sequence[Path], mode: Mode, on_welcome: Callable[[Session, Welcome], None]) -> None:
+        self.paths = tuple(paths)
+        self.mode: Mode = mode
+        self.failures: deque[ShmqError] = deque(maxlen=FAILURES_MAX)
+        self._on_welcome = on_welcome
+        self._turn = threading.Condition()
+        self._reading = False
+        self._session: Session | None = None
+        self._resume: Resume | None = None
+        self._greeting_ends = 0.0
+        self._backoff = BACKOFF_FIRST
+        self._retry_at = 0.0
+        self._last_error: ShmqError | None = None
+        self._closed: ShmqError | None = None
+        forks.register(self)
+
+    # -- opening ------------------------------------------------------------------------------------------------------
+
+    def open(self, timeout: float) -> None:
+        """Connect for the first time. Raises what stands in the way; nothing is tried again that will not change."""
+        deadline = time.monotonic() + timeout
+        while self.session is None:
+            if self._last_error is not None and not isinstance(self._last_error, ConnectionLost):
+                raise self._give_up(self._last_error)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise self._give_up(self._silence(timeout))
+            self.advance(remaining, lambda: self.session is not None)
+        self.paths = (self.session.stream.path,)
+
+    def _give_up(self, error: ShmqError) -> ShmqError:
+        self.close(clean=False, timeout=0)
+        return error
+
+    def _silence(self, timeout: float) -> ShmqError:
+        if isinstance(self._last_error, ConnectionLost):
+            return NotShmqd(path=str(self.paths[0]), reason=f"no hello: {self._last_error.reason}")
+        return OperationTimeout(operation=f"hello on {self.paths[0]}", timeout=timeout)
+
+    @property
+    def session(self) -> Session | None:
+        """The session, once welcome; None while there is none."""
+        session = self._session
+        return session if session is not None and session.welcome is not None else None
+
+    def check(self) -> None:
+        """Raise ForkedHandle in a forked child, ConnectionClosed after close()."""
+        if self._closed is not None:
+            raise type(self._closed)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed is not None
+
+    @property
+    def forked_off(self) -> bool:
+        return isinstance(self._closed, ForkedHandle)
+
+    # -- the session of now -------------------------------------------------------------------------------------------
+
+    def tick(self) -> float:
+        """Do what is due without waiting: connect again, give up on a silent peer. Returns seconds until the next."""
+        with self._turn:
+            self.check()
+            now = time.monotonic()
+            session = self._session
+            if session is not None and session.welcome is None and now >= self._greeting_ends:
+                self._lose(session, OperationTimeout(operation="hello", timeout=HELLO_TIMEOUT))
+            if self._session is None and now >= self._retry_at:
+                self._connect(now)
+            if self._session is None:
+                return max(0.0, self._retry_at - time.monotonic())
+            return SLICE if self._session.welcome is not None else max(0.0, self._greeting_ends - now)
+
+    def _connect(self, now: float) -> None:
+        try:
+            stream = self._reach()
+            self._session = Session(stream, self.mode, self._resume, self.failures)
+        except ShmqError as error:
+            self._postpone(error)
+            return
+        self._greeting_ends = now + HELLO_TIMEOUT
+
+    def _reach(self) -> Stream:
+        refused: ShmqError | None = None
+        for path in self.paths:
+            try:
+                return Stream(path)
+            except OSError as error:
+                refused = refused or _refusal(path, error)
+        raise refused or DaemonNotRunning(paths=[str(path) for path in self.paths])
+
+    def _postpone(self, error: ShmqError) -> None:
+        self._last_error = error
+        self._retry_at = time.monotonic() + self._backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads a storm
+        self._backoff = min(self._backoff * 2, BACKOFF_MAX)
+
+    def _lose(self, session: Session, error: ShmqError) -> None:
+        with self._turn:
+            session.end(_recoverable(error, session))
+            session.close_descriptors()
+            if self._session is not session:
+                return
+            self._session = None
+            if session.welcome is not None:
+                self._backoff = BACKOFF_FIRST
+                self._retry_at = 0.0
+            else:
+                self._postpone(error)
+
+    def _greeted(self, session: Session, welcome: Welcome) -> None:
+        self._resume = Resume(welcome.connection_id, welcome.secret)
+        self._last_error = None
+        try:
+            self._on_welcome(session, welcome)
+        finally:
+            session.close_descriptors()
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """What to poll besides other things; -1 while there is no socket. Readable: call `advance`."""
+        session = self._session
+        return -1 if session is None else session.stream.fileno()
+
+    def advance(self, timeout: float, done: Callable[[], bool] = bool) -> None:
+        """Wait at most `timeout` (and not long) for something to come and take it, unless `done` already."""
+        pause = min(self.tick(), timeout, SLICE)
+        with self._turn:
+            if done():
+                return
+            if self._reading:
+                self._turn.wait(pause)
+                return
+            self._reading = True
+            session = self._session
+        try:
+            if session is None:
+                time.sleep(pause)
+            else:
+                self._take(session, pause)
+        finally:
+            with self._turn:
+                self._reading = False
+                self._turn.notify_all()
+        if session is not None and session.orphans:
+            self._give_back(session)
+
+    def _take(self, session: Session, pause: float) -> None:
+        fd = session.stream.fileno()
+        if fd < 0 or not poll(fd, select.POLLIN, pause):
+            return
+        greeting = session.welcome is None
+        try:
+            session.read()
+        except ShmqError as error:
+            self._lose(session, error)
+        if greeting and session.welcome is not None:
+            self._greeted(session, session.welcome)
+
+    def _give_back(self, session: Session) -> None:
+        with self._turn:
+            tags, session.orphans = session.orphans, []
+        if tags and session.ended is None:
+            session.say(Nack(0, tags), self._read_on)
+
+    def _read_on(self) -> None:
+        """For a writer that must read: take what is there, or leave it to the thread that reads already."""
+        self.advance(0.001)
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        make: Callable[[int], ClientFrame],
+        expect: type[FrameT],
+        *,
+        repeat: bool = True,
+        timeout: float = REQUEST_TIMEOUT,
+    ) -> FrameT:
+        """Send a request and return its answer, without descriptors. Raises as `request`."""
+        frame = self.request(make, repeat=repeat, timeout=timeout).frame
+        assert isinstance(frame, expect), f"{type(frame).__name__} answers a request for {expect.__name__}"
+        return frame
+
+    def request(
+        self, make: Callable[[int], ClientFrame], *, repeat: bool = True, timeout: float = REQUEST_TIMEOUT
+    ) -> Reply:
+        """Send a request and wait for its answer. `repeat`: it may be sent again in a new session.
+
+        Raises what the broker answered; ConnectionLost when the session ended meanwhile and it must not be repeated;
+        DaemonNotRunning, OperationTimeout when time is up.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            session = self.established(deadline, timeout)
+            try:
+                number, answer = session.begin(make, self._read_on)
+            except ConnectionLost as error:
+                self._lose(session, error)
+                continue
+            try:
+                self._await(answer, deadline, timeout)
+            finally:
+                session.forget(number)
+            if isinstance(answer.error, ConnectionLost) and repeat:
+                continue
+            if answer.error is not None:
+                raise answer.error
+            assert answer.frame is not None
+            return Reply(answer.frame, answer.descriptors, session)
+
+    def _await(self, answer: Answer, deadline: float, timeout: float) -> None:
+        while not answer.done:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise OperationTimeout(timeout=timeout)
+            self.advance(remaining, answer.is_done)
+
+    def established(self, deadline: float, timeout: float) -> Session:
+        """Return a session that is open, waiting for one if need be; first raise what earlier calls left behind."""
+        self.check()
+        self.raise_failures()
+        while (session := self.session) is None or session.ended is not None:
+            if isinstance(self._last_error, ProtocolMismatch | AccessRefused):
+                raise self._last_error
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise self._last_error or OperationTimeout(operation="hello", timeout=timeout)
+            self.advance(remaining, lambda: self.session is not None)
+        return session
+
+    def raise_failures(self) -> None:
+        """Raise the oldest refusal of what wanted no answer, once."""
+        if self.failures:
+            raise self.failures.popleft()
+
+    def say(self, frame: ClientFrame, timeout: float = REQUEST_TIMEOUT) -> None:
+        """Send what is answered only by a refusal, which a later call raises. Raises ConnectionLost if it can't be
+        written.
+        """
+        self.say_in(self.established(time.monotonic() + timeout, timeout), frame)
+
+    def say_in(self, session: Session, frame: ClientFrame) -> None:
+        """As `say`, in this session or not at all."""
+        try:
+            session.say(frame, self._read_on)
+        except ConnectionLost as error:
+            self._lose(session, error)
+            raise
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def close(self, *, clean: bool, timeout: float) -> None:
+        """Say goodbye and wait for its answer, at most `timeout` seconds. Idempotent."""
+        session, deadline = self.session, time.monotonic() + timeout
+        if self._closed is not None:
+            return
+        try:
+            if session is not None and session.ended is None:
+                session.goodbye(clean=clean)
+            while session is not None and session.ended is None and time.monotonic() < deadline:
+                self.advance(deadline - time.monotonic())
+        except (ConnectionLost, OperationTimeout):
+            pass  # gone is what it was to be
+        finally:
+            self._closed = ConnectionClosed()
+            last = self._session
+            if last is not None:
+                self._lose(last, ConnectionClosed())
+
+    def forked(self) -> None:
+        self._closed = ForkedHandle()
+        if self._session is not None:
+            self._session.stream.forked()
+
+
+def _refusal(path: Path, error: OSError) -> ShmqError | None:
+    if error.errno in NOBODY:
+        return None
+    if error.errno in NOT_A_STREAM:
+        return NotShmqd(path=str(path), reason="it is not a stream socket")
+    if error.errno == errno.EAGAIN:
+        return ConnectionLost(path=str(path), reason="too many wait to connect")
+    return AccessRefused(what=str(path), reason=error.strerror or str(error))
+
+
+def _recoverable(error: ShmqError, session: Session) -> ShmqError:
+    """Return what a request under way is told: that its fate is unknown, if another session may come."""
+    if isinstance(error, ConnectionClosed):
+        return error
+    reason = error.reason if isinstance(error, ConnectionLost) else str(error)
+    return ConnectionLost(path=str(session.stream.path), reason=f"{reason}; what was under way may or may not be done")

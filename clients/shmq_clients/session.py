@@ -1,0 +1,204 @@
+"""One session with the broker, from hello to its end: requests and their answers, deliveries to those who consume.
+
+Owns: sequence numbers, who waits for which answer, refusals of what wanted no answer. Does not own: the socket
+(stream.py), who reads when and what comes after the end (link.py).
+Invariants: one thread at a time calls `read`; nothing in here waits; an answer that nobody wants any more is dropped,
+and messages in it go back to their queue.
+"""
+
+import itertools
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, Protocol
+
+from shmq._version import __version__
+from shmq.core._core import LAYOUT
+from shmq.errors import ConnectionLost, NotShmqd, ShmqError
+from shmq.limits import SEQ_MAX
+from shmq.wire.codes import GOODBYE, from_wire
+from shmq.wire.frames import (
+    Blocked,
+    BrokerFrame,
+    Cancelled,
+    ClientFrame,
+    Closing,
+    Deliver,
+    Error,
+    Goodbye,
+    Got,
+    Hello,
+    Resume,
+    Unblocked,
+    Welcome,
+)
+from shmq.wire.states import State
+from shmq_clients.stream import Stream, close_all
+
+Mode = Literal["auto", "direct", "socket"]
+
+
+class Sink(Protocol):
+    """Who gets a consumer's deliveries."""
+
+    def deliver(self, frame: Deliver) -> None: ...
+    def cancelled(self, reason: str) -> None: ...
+
+
+class Answer:
+    """What a request waits for."""
+
+    __slots__ = ("descriptors", "done", "error", "frame")
+
+    def __init__(self) -> None:
+        self.frame: BrokerFrame | None = None
+        self.descriptors: tuple[int, ...] = ()
+        self.error: ShmqError | None = None
+        self.done = False
+
+    def is_done(self) -> bool:
+        return self.done
+
+
+class Session:
+    """Says hello on a connected stream. `welcome` is None until the broker has answered.
+
+    Refusals of what wanted no answer go to `failures`.
+    """
+
+    def __init__(self, stream: Stream, mode: Mode, resume: Resume | None, failures: deque[ShmqError]) -> None:
+        self.stream = stream
+        self.welcome: Welcome | None = None
+        self.ended: ShmqError | None = None
+        self.left = False  # the broker has answered our goodbye
+        self.sinks: dict[str, Sink] = {}
+        self._failures = failures
+        self.blocked = ""
+        self.orphans: list[int] = []  # delivery tags that came for nobody
+        self.descriptors: tuple[int, ...] = ()  # of the welcome
+        self._answers: dict[int, Answer] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        hello = Hello(
+            layout=LAYOUT, client="shmq-python", version=__version__, pid=os.getpid(), mode=mode, resume=resume
+        )
+        self.stream.send(hello, _nothing)
+
+    # -- out ----------------------------------------------------------------------------------------------------------
+
+    def begin(self, make: Callable[[int], ClientFrame], read: Callable[[], object]) -> tuple[int, Answer]:
+        """Send a request; its answer is there once `done`. Say `forget(number)` when it was used or given up."""
+        answer = Answer()
+        number = next(self._numbers) % SEQ_MAX + 1
+        with self._lock:
+            if self.ended is not None:
+                raise self.ended
+            self._answers[number] = answer
+        try:
+            self.stream.send(make(number), read)
+        except BaseException:
+            self.forget(number)
+            raise
+        return number, answer
+
+    def forget(self, number: int) -> None:
+        self._answers.pop(number, None)
+
+    def say(self, frame: ClientFrame, read: Callable[[], object]) -> None:
+        """Send what wants no answer; its refusal is raised by a later call."""
+        self.stream.send(frame, read)
+
+    def goodbye(self, *, clean: bool) -> None:
+        if self.stream.wire.state is State.OPEN:
+            self.stream.send(Goodbye(clean=clean), _nothing)
+
+    # -- in -----------------------------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Take all that has come. Raises what ends the session."""
+        while frames := self.stream.receive():
+            for frame in frames:
+                action = _ACTIONS.get(type(frame))
+                if action is not None:
+                    action(self, frame)
+                else:
+                    self._answer(frame)
+
+    def end(self, error: ShmqError) -> None:
+        """Close the socket and tell all who wait."""
+        with self._lock:
+            self.ended = error
+            waiting = list(self._answers.values())
+            self._answers.clear()
+        self.stream.close()
+        for answer in waiting:
+            answer.error, answer.done = error, True
+
+    def close_descriptors(self) -> None:
+        """Close what came with the welcome and nobody took."""
+        descriptors, self.descriptors = self.descriptors, ()
+        close_all(descriptors)
+
+    def _answer(self, frame: Any) -> None:  # noqa: ANN401 - any answer, all have seq
+        answer = self._answers.pop(frame.seq, None)
+        if answer is None:
+            if isinstance(frame, Got):
+                self.orphans.extend(delivery.delivery_tag for delivery in frame.deliveries)
+            return
+        answer.descriptors = self.stream.wire.take_descriptors()
+        answer.frame, answer.done = frame, True
+
+    def _on_welcome(self, frame: Welcome) -> None:
+        self.descriptors = self.stream.wire.take_descriptors()
+        self.welcome = frame
+
+    def _on_error(self, frame: Error) -> None:
+        error = from_wire(frame.code, frame.text, frame.data)
+        answer = self._answers.pop(frame.seq, None)
+        if answer is None:
+            self._failures.append(error)
+        else:
+            answer.error, answer.done = error, True
+
+    def _on_closing(self, frame: Closing) -> None:
+        if frame.code == GOODBYE:
+            self.left = True
+            raise ConnectionLost(path=str(self.stream.path), reason="goodbye")
+        error = from_wire(frame.code, frame.text, frame.data)
+        if self.welcome is None and type(error) is ShmqError:
+            raise NotShmqd(path=str(self.stream.path), reason=str(error))
+        raise error
+
+    def _on_deliver(self, frame: Deliver) -> None:
+        sink = self.sinks.get(frame.consumer_tag)
+        if sink is None:
+            self.orphans.extend(delivery.delivery_tag for delivery in frame.deliveries)
+        else:
+            sink.deliver(frame)
+
+    def _on_cancelled(self, frame: Cancelled) -> None:
+        sink = self.sinks.pop(frame.consumer_tag, None)
+        if sink is not None:
+            sink.cancelled(frame.reason)
+
+    def _on_blocked(self, frame: Blocked) -> None:
+        self.blocked = frame.reason or "an alarm"
+
+    def _on_unblocked(self, _frame: Unblocked) -> None:
+        self.blocked = ""
+
+
+_ACTIONS: Final[Mapping[type, Callable[[Session, Any], None]]] = {
+    Welcome: Session._on_welcome,  # noqa: SLF001 - the class's own table
+    Closing: Session._on_closing,  # noqa: SLF001
+    Error: Session._on_error,  # noqa: SLF001
+    Deliver: Session._on_deliver,  # noqa: SLF001
+    Cancelled: Session._on_cancelled,  # noqa: SLF001
+    Blocked: Session._on_blocked,  # noqa: SLF001
+    Unblocked: Session._on_unblocked,  # noqa: SLF001
+}
+
+
+def _nothing() -> None:
+    """Nothing can have come before the hello and nothing is wanted after the goodbye."""

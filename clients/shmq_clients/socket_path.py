@@ -1,0 +1,202 @@
+"""The data path through the broker: publishing, getting, consuming and settling by frames.
+
+Owns: the frames of the data path, deliveries that were pushed and not yet handed out. Does not own: the link, the
+choice between this path and the direct one.
+Invariants: deliveries belong to the session they came in; when it ends, what was not handed out is dropped and what was
+is stale, and the next session gives all of it back to the queues (Recover) before it consumes again.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from shmq.core._core import PERSISTENT
+from shmq.errors import QueueFull
+from shmq.limits import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, SEQ_MAX
+from shmq.wire.frames import (
+    CONFIRM_MEMORY,
+    CONFIRM_SENT,
+    Cancel,
+    Consume,
+    Counted,
+    Delivery,
+    Get,
+    Got,
+    Ok,
+    Publish,
+    PublishMany,
+    Recover,
+    Welcome,
+)
+from shmq_clients.durations import SECOND_NS
+from shmq_clients.link import REQUEST_TIMEOUT, Link
+from shmq_clients.message import SocketMessage
+from shmq_clients.outgoing import Outgoing
+from shmq_clients.session import Session
+from shmq_clients.subscription import Deliveries, Subscription
+
+GET_SLICE_NS: Final = 5 * SECOND_NS  # one frame waits no longer, so that a broker that dies silently is noticed
+
+
+class SocketPath:
+    """The broker does it for us."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._subscriptions: dict[str, Subscription] = {}
+        self._deliveries: Deliveries | None = None
+        self._current: Session | None = None
+        self._used = False  # there may be deliveries of ours at the broker
+        self.read_on: Callable[[], object] = lambda: link.advance(0.001)
+
+    def on_welcome(self, session: Session, welcome: Welcome) -> None:
+        """Give back what an earlier session left, consume again. Must not wait for answers."""
+        deliveries = self.deliveries(session)
+        if welcome.resumed and self._used:
+            session.say(Recover(SEQ_MAX), self.read_on)
+        for subscription in list(self._subscriptions.values()):
+            subscription.begin(session, deliveries)
+
+    def deliveries(self, session: Session) -> Deliveries:
+        if self._deliveries is None or self._current is not session:
+            self._current, self._deliveries = session, Deliveries(self.link, session)
+        return self._deliveries
+
+    # -- publishing ---------------------------------------------------------------------------------------------------
+
+    def publish(self, body: Any, out: Outgoing) -> None:  # noqa: ANN401 - any buffer
+        """Raises at once where it waits for an answer (confirm "memory"), else a later call does."""
+        level = _confirm(out)
+
+        def frame(seq: int) -> Publish:
+            return Publish(
+                seq,
+                out.exchange,
+                out.routing_key,
+                out.envelope,
+                flat(body),  # type: ignore[arg-type] # any buffer becomes a binary
+                out.priority,
+                PERSISTENT if out.persistent else 0,
+                level,
+                out.mandatory,
+                out.ttl_ns,
+                out.delay_ns,
+                out.timeout_ns,
+            )
+
+        if level == CONFIRM_SENT:
+            self.link.say(frame(0))
+        else:
+            self.link.ask(frame, Ok, repeat=False, timeout=_patience(out.timeout_ns))
+
+    def publish_many(self, bodies: Sequence[Any], out: Outgoing) -> int:
+        """Publish in order; returns how many, all of them. Raises QueueFull with what was done so far in its text."""
+        level = _confirm(out)
+        done = 0
+        while done < len(bodies):
+            batch = [flat(body) for body in bodies[done : done + BATCH_MESSAGES_MAX]]
+            batch = batch[: _fitting(batch)]
+            count = self._publish_batch(batch, out, level)
+            done += count
+            if count < len(batch):
+                raise QueueFull(f"queue {out.routing_key!r} is full: {done} of {len(bodies)} were published")
+        return done
+
+    def _publish_batch(self, batch: list[memoryview], out: Outgoing, level: int) -> int:
+        def frame(seq: int) -> PublishMany:
+            return PublishMany(
+                seq,
+                out.exchange,
+                out.routing_key,
+                out.envelope,
+                batch,  # type: ignore[arg-type] # any buffer becomes a binary
+                out.priority,
+                PERSISTENT if out.persistent else 0,
+                level,
+                out.mandatory,
+                out.ttl_ns,
+                out.delay_ns,
+                out.timeout_ns,
+            )
+
+        if level == CONFIRM_SENT:
+            self.link.say(frame(0))
+            return len(batch)
+        return self.link.ask(frame, Counted, repeat=False, timeout=_patience(out.timeout_ns)).count
+
+    # -- getting ------------------------------------------------------------------------------------------------------
+
+    def get(self, queue: str, max_messages: int, wait_ns: int, *, no_ack: bool) -> list[SocketMessage]:
+        """Wait for the first message, then return those that are there. An empty list when time is up."""
+        self._used = True
+        deadline = time.monotonic_ns() + wait_ns
+        while True:
+            slice_ns = max(0, min(deadline - time.monotonic_ns(), GET_SLICE_NS))
+            got, session = self._get(queue, min(max_messages, BATCH_MESSAGES_MAX), slice_ns, no_ack)
+            if got or time.monotonic_ns() >= deadline:
+                deliveries = self.deliveries(session)
+                return [SocketMessage(one, queue, deliveries, no_ack=no_ack) for one in got]
+
+    def _get(self, queue: str, max_messages: int, wait_ns: int, no_ack: bool) -> tuple[list[Delivery], Session]:  # noqa: FBT001
+        timeout = REQUEST_TIMEOUT + wait_ns / SECOND_NS
+        reply = self.link.request(
+            lambda seq: Get(seq, queue, max_messages, wait_ns, no_ack), repeat=not no_ack, timeout=timeout
+        )
+        assert isinstance(reply.frame, Got)
+        return reply.frame.deliveries, reply.session
+
+    # -- consuming ----------------------------------------------------------------------------------------------------
+
+    def consume(self, consume: Consume) -> Subscription:
+        """Begin to consume; the broker has agreed when this returns."""
+        self._used = True
+        deadline = time.monotonic() + REQUEST_TIMEOUT
+        subscription = Subscription(consume, self.read_on)
+        session = self.link.established(deadline, REQUEST_TIMEOUT)
+        subscription.begin(session, self.deliveries(session))
+        self._subscriptions[consume.consumer_tag] = subscription
+        try:
+            while not subscription.is_answered():
+                self.link.established(deadline, REQUEST_TIMEOUT)
+                self.link.advance(max(0.0, deadline - time.monotonic()), subscription.is_answered)
+            subscription.check()
+        except BaseException:
+            self._forget(subscription)
+            raise
+        return subscription
+
+    def cancel(self, subscription: Subscription) -> None:
+        """End it here and at the broker. What was handed out stays unacked."""
+        self._forget(subscription)
+        if self.link.session is not None:
+            tag = subscription.consume.consumer_tag
+            self.link.ask(lambda seq: Cancel(seq, tag), Ok)
+
+    def _forget(self, subscription: Subscription) -> None:
+        self._subscriptions.pop(subscription.consume.consumer_tag, None)
+        subscription.end()
+
+
+def flat(body: Any) -> memoryview:  # noqa: ANN401 - any buffer
+    """Return the bytes of any contiguous buffer. Raises TypeError for what is none."""
+    view = memoryview(body)
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
+def _confirm(out: Outgoing) -> int:
+    """Whoever must hear of an unroutable message waits for the answer."""
+    return CONFIRM_MEMORY if out.confirm == "memory" or out.mandatory else CONFIRM_SENT
+
+
+def _fitting(batch: list[memoryview]) -> int:
+    """How many of these bodies one frame may carry: at least one."""
+    total = 0
+    for index, body in enumerate(batch):
+        total += body.nbytes
+        if total > BATCH_BYTES_MAX and index:
+            return index
+    return len(batch)
+
+
+def _patience(timeout_ns: int) -> float:
+    return REQUEST_TIMEOUT + timeout_ns / SECOND_NS

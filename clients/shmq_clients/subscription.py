@@ -1,0 +1,130 @@
+"""What a session hands out in socket mode: deliveries and their settling, and a consumer that outlives sessions.
+
+Owns: deliveries that were pushed and not yet handed out. Does not own: the link, which sessions there are
+(socket_path.py).
+Invariants: a delivery is settled in the session it came in or not at all; `deliver` and `cancelled` are called by
+whoever reads and never wait.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from shmq.errors import ConnectionLost, NotFound, ShmqError, StaleDelivery
+from shmq.limits import BATCH_MESSAGES_MAX
+from shmq.wire.frames import Ack, Consume, Deliver, Nack, Reject, Touch
+from shmq_clients.durations import nanoseconds
+from shmq_clients.link import Link
+from shmq_clients.message import SocketMessage
+from shmq_clients.session import Answer, Session
+
+
+class Deliveries:
+    """Settles the deliveries of one session."""
+
+    def __init__(self, link: Link, session: Session) -> None:
+        self._link = link
+        self._session = session
+
+    def hands_out(self) -> bool:
+        return self._session.ended is None
+
+    def ack(self, delivery_tag: int) -> None:
+        self._say(Ack(0, [delivery_tag]))
+
+    def ack_all(self, delivery_tags: list[int]) -> None:
+        for start in range(0, len(delivery_tags), BATCH_MESSAGES_MAX):
+            self._say(Ack(0, delivery_tags[start : start + BATCH_MESSAGES_MAX]))
+
+    def nack(self, delivery_tag: int, requeue: bool, delay: float | None) -> None:  # noqa: FBT001 - AMQP's form
+        delay_ns = 0 if delay is None else nanoseconds(delay, "delay")
+        self._say(Nack(0, [delivery_tag], requeue=requeue, delay_ns=delay_ns))
+
+    def reject(self, delivery_tag: int, requeue: bool) -> None:  # noqa: FBT001 - AMQP's form
+        self._say(Reject(0, [delivery_tag], requeue=requeue))
+
+    def touch(self, delivery_tag: int, extend: float) -> None:
+        self._say(Touch(0, [delivery_tag], nanoseconds(extend, "extend")))
+
+    def _say(self, frame: Ack | Nack | Reject | Touch) -> None:
+        self._link.raise_failures()
+        try:
+            self._link.say_in(self._session, frame)
+        except ConnectionLost as error:
+            raise StaleDelivery from error
+
+
+class Subscription:
+    """One consumer at the broker, over all sessions. `check` raises what ended it."""
+
+    def __init__(self, consume: Consume, read_on: Callable[[], object]) -> None:
+        self.consume = consume
+        self._read_on = read_on
+        self._ready: deque[SocketMessage] = deque()
+        self._error: ShmqError | None = None
+        self._answer: Answer | None = None
+        self._session: Session | None = None
+        self._deliveries: Deliveries | None = None
+
+    # Called by whoever reads.
+    def deliver(self, frame: Deliver) -> None:
+        assert self._deliveries is not None
+        queue, no_ack = self.consume.queue, self.consume.no_ack
+        for delivery in frame.deliveries:
+            self._ready.append(SocketMessage(delivery, queue, self._deliveries, no_ack=no_ack))
+
+    def cancelled(self, reason: str) -> None:
+        self._error = NotFound(reason and f"queue {self.consume.queue!r}: {reason}", name=self.consume.queue)
+
+    def begin(self, session: Session, deliveries: Deliveries) -> None:
+        """Consume in this session, without waiting for the answer."""
+        self._ready.clear()
+        self._session, self._deliveries = session, deliveries
+        session.sinks[self.consume.consumer_tag] = self
+        _, self._answer = session.begin(self._frame, self._read_on)
+
+    def _frame(self, seq: int) -> Consume:
+        consume = self.consume
+        return Consume(
+            seq,
+            consume.queue,
+            consume.consumer_tag,
+            consume.prefetch,
+            consume.no_ack,
+            consume.exclusive,
+            consume.priority,
+            consume.ack_timeout_ns,
+        )
+
+    # Called by the consumer.
+    def take(self) -> SocketMessage | None:
+        """Return the next delivery, if one is here."""
+        if self._ready:
+            return self._ready.popleft()
+        self.check()
+        return None
+
+    def check(self) -> None:
+        """Raise what ended this consumer, if anything has."""
+        answer = self._answer
+        if answer is not None and answer.done:
+            self._answer = None
+            if not isinstance(answer.error, ConnectionLost):  # the next session consumes again
+                self._error = self._error or answer.error
+        if self._error is not None:
+            raise self._error
+
+    def has_news(self) -> bool:
+        return bool(self._ready) or self._error is not None or (self._answer is not None and self._answer.done)
+
+    def is_answered(self) -> bool:
+        return self._answer is None or self._answer.done
+
+    def end(self) -> None:
+        """Take the sink away; what was pushed and not handed out goes back."""
+        session = self._session
+        if session is None or session.ended is not None:
+            return
+        session.sinks.pop(self.consume.consumer_tag, None)
+        if not self.consume.no_ack:
+            session.orphans.extend(message.delivery_tag for message in self._ready)
+        self._ready.clear()

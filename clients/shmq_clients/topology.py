@@ -1,0 +1,189 @@
+"""Queues, exchanges and bindings: the requests that the broker decides, in both modes alike.
+
+Owns: the calls of a connection that declare, bind, inspect and delete. Does not own: messages (connection.py). Names,
+arguments and their errors are RabbitMQ's (AMQP 0-9-1 queue.*, exchange.*); times of keywords are seconds, those of `x-`
+arguments milliseconds.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from shmq.definitions import Scalar, define_exchange, define_queue
+from shmq.limits import PAGE_ENTRIES_MAX
+from shmq.names import check_name, check_routing_key
+from shmq.wire.fields import QueueInfo
+from shmq.wire.frames import (
+    BindQueue,
+    Counted,
+    DeclareExchange,
+    DeclareQueue,
+    DeleteExchange,
+    DeleteQueue,
+    InspectQueue,
+    ListQueues,
+    Ok,
+    PurgeQueue,
+    QueueDeclared,
+    QueueInspected,
+    QueuesListed,
+    Status,
+    StatusReport,
+    UnbindQueue,
+)
+from shmq_clients.link import Link
+
+
+class DeclaredQueue(NamedTuple):
+    """AMQP's declare-ok: the name (the broker's, if none was given), ready messages, consumers."""
+
+    name: str
+    messages: int
+    consumers: int
+
+
+class Topology:
+    """The part of a connection that only asks the broker."""
+
+    _link: Link
+
+    # -- queues -------------------------------------------------------------------------------------------------------
+
+    def declare_queue(
+        self,
+        name: str = "",
+        *,
+        durable: bool = True,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        passive: bool = False,
+        max_priority: int | None = None,
+        capacity_messages: int | None = None,
+        capacity_bytes: int | None = None,
+        max_length: int | None = None,
+        max_length_bytes: int | None = None,
+        overflow: str | None = None,
+        message_ttl: float | None = None,
+        expires: float | None = None,
+        dead_letter_exchange: str | None = None,
+        dead_letter_routing_key: str | None = None,
+        delivery_limit: int | None = None,
+        ack_timeout: float | None = None,
+        single_active_consumer: bool | None = None,
+        queue_type: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> DeclaredQueue:
+        """Make a queue, or check that it is what you ask for. An empty name asks the broker for one.
+
+        `message_ttl`, `expires` and `ack_timeout` are seconds. `arguments` are RabbitMQ's `x-` arguments. `passive`:
+        only check that it exists. Raises PreconditionFailed, which names what differs, InvalidArgument, InvalidName,
+        NotFound (passive), ResourceLocked, ShmFull.
+        """
+        definition = define_queue(
+            name,
+            durable=durable,
+            exclusive=exclusive,
+            auto_delete=auto_delete,
+            max_priority=max_priority,
+            capacity_messages=capacity_messages,
+            capacity_bytes=capacity_bytes,
+            max_length=max_length,
+            max_length_bytes=max_length_bytes,
+            overflow=overflow,
+            message_ttl=message_ttl,
+            expires=expires,
+            dead_letter_exchange=dead_letter_exchange,
+            dead_letter_routing_key=dead_letter_routing_key,
+            delivery_limit=delivery_limit,
+            ack_timeout=ack_timeout,
+            single_active_consumer=single_active_consumer,
+            queue_type=queue_type,
+            arguments=arguments,
+        )
+        declared = self._link.ask(lambda seq: DeclareQueue(seq, definition, passive), QueueDeclared, repeat=bool(name))
+        return DeclaredQueue(declared.queue, declared.messages, declared.consumers)
+
+    def delete_queue(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue and return how many messages went with it. Raises NotFound, PreconditionFailed."""
+        check_name(queue, "queue")
+        return self._link.ask(lambda seq: DeleteQueue(seq, queue, if_unused, if_empty), Counted, repeat=False).count
+
+    def purge_queue(self, queue: str) -> int:
+        """Drop all ready messages and return how many. Raises NotFound."""
+        check_name(queue, "queue")
+        return self._link.ask(lambda seq: PurgeQueue(seq, queue), Counted, repeat=False).count
+
+    def queue_info(self, queue: str) -> QueueInfo:
+        """Return what is to be known about one queue. Raises NotFound."""
+        check_name(queue, "queue")
+        return self._link.ask(lambda seq: InspectQueue(seq, queue), QueueInspected).queue
+
+    def queues(self) -> list[QueueInfo]:
+        """Return all queues, by name."""
+        return list(self._pages())
+
+    def _pages(self) -> Iterator[QueueInfo]:
+        after, more = "", True
+        while more:
+            page = self._link.ask(lambda seq, after=after: ListQueues(seq, after, PAGE_ENTRIES_MAX), QueuesListed)  # type: ignore[misc] # the default binds this turn's value
+            yield from page.queues
+            more = page.more and bool(page.queues)
+            after = page.queues[-1].definition.name if page.queues else after
+
+    # -- exchanges and bindings ---------------------------------------------------------------------------------------
+
+    def declare_exchange(
+        self,
+        name: str,
+        type: str = "direct",  # noqa: A002 - AMQP's word
+        *,
+        durable: bool = True,
+        auto_delete: bool = False,
+        internal: bool = False,
+        passive: bool = False,
+        alternate_exchange: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make an exchange, or check that it is what you ask for. Raises as `declare_queue`; AccessRefused for `amq.`
+        names.
+        """
+        definition = define_exchange(
+            name,
+            type,
+            durable=durable,
+            auto_delete=auto_delete,
+            internal=internal,
+            alternate_exchange=alternate_exchange,
+            arguments=arguments,
+        )
+        self._link.ask(lambda seq: DeclareExchange(seq, definition, passive), Ok)
+
+    def delete_exchange(self, exchange: str, *, if_unused: bool = False) -> None:
+        """Delete an exchange with its bindings. Raises NotFound, PreconditionFailed."""
+        check_name(exchange, "exchange")
+        self._link.ask(lambda seq: DeleteExchange(seq, exchange, if_unused), Ok, repeat=False)
+
+    def bind_queue(
+        self, queue: str, exchange: str, routing_key: str = "", *, arguments: Mapping[str, Scalar] | None = None
+    ) -> None:
+        """Let the exchange route this key to the queue; doing it twice is the same as once. Raises NotFound."""
+        _check_binding(queue, exchange, routing_key)
+        self._link.ask(lambda seq: BindQueue(seq, queue, exchange, routing_key, dict(arguments or {})), Ok)
+
+    def unbind_queue(
+        self, queue: str, exchange: str, routing_key: str = "", *, arguments: Mapping[str, Scalar] | None = None
+    ) -> None:
+        """Take a binding back; fine when there is none. Raises NotFound."""
+        _check_binding(queue, exchange, routing_key)
+        self._link.ask(lambda seq: UnbindQueue(seq, queue, exchange, routing_key, dict(arguments or {})), Ok)
+
+    # -- the instance -------------------------------------------------------------------------------------------------
+
+    def status(self) -> StatusReport:
+        """Return what the broker says about itself: processes, alarms, totals."""
+        return self._link.ask(Status, StatusReport)
+
+
+def _check_binding(queue: str, exchange: str, routing_key: str) -> None:
+    check_name(queue, "queue")
+    check_name(exchange, "exchange")
+    check_routing_key(routing_key)

@@ -1,0 +1,79 @@
+"""Where a daemon may be reached: the URL of a connection, and the places to look at when none is given.
+
+Owns: the form of the URL and the default places. Does not own: connecting (control.py).
+Invariants: a URL names exactly one socket; what it says beyond that (host, user, virtual host, query) is refused and
+never ignored, because somebody meant something by it.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from shmq.errors import InvalidArgument
+
+SCHEME: Final = "shmq"
+SYSTEM_SOCKET: Final = Path("/run/shmq/shmq.sock")
+SOCKET_PATH_BYTES_MAX: Final = 107  # sun_path of unix(7), without its final NUL
+
+
+def socket_paths(url: str | None, environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+    """Return the sockets to try, in order: the URL's, else $SHMQ_URL's, else the user's and the system's.
+
+    `shmq://` alone is the same as no URL. Raises InvalidArgument.
+    """
+    chosen = url or environ.get("SHMQ_URL") or ""
+    path = _parse(chosen) if chosen else None
+    if path is not None:
+        return (path,)
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    user = (Path(runtime, "shmq", "shmq.sock"),) if runtime else ()
+    return (*user, SYSTEM_SOCKET)
+
+
+def url_of(path: Path) -> str:
+    """Return the URL that names this socket."""
+    return f"{SCHEME}://{path.absolute().as_posix().replace('%', '%25').replace('?', '%3F').replace('#', '%23')}"
+
+
+def _parse(url: str) -> Path | None:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise _refused(url, str(error)) from error
+    if parts.scheme != SCHEME:
+        raise _refused(url, f"the scheme is {SCHEME}, not {parts.scheme or 'empty'}")
+    if parts.netloc:
+        raise _refused(url, f"no host or user here, shmq serves one host (three slashes: {SCHEME}:///path)")
+    _check_query(url, parts)
+    path = unquote(parts.path)
+    if not path:
+        return None
+    _check_path(url, path)
+    return Path(path)
+
+
+def _check_query(url: str, parts: SplitResult) -> None:
+    if parts.fragment:
+        raise _refused(url, "a fragment has no meaning")
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key != "virtual_host":
+            raise _refused(url, f"{key!r} is not known")
+        if value != "/":
+            raise _refused(url, f"there is no virtual host {value!r}, only /; a second application runs a second shmqd")
+
+
+def _check_path(url: str, path: str) -> None:
+    if "\0" in path:
+        raise _refused(url, "the path contains NUL")
+    if not path.startswith("/"):
+        raise _refused(url, "the path must be absolute")
+    if path.endswith("/"):
+        raise _refused(url, "the path is a directory, the socket's is wanted")
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        raise _refused(url, f"the path is longer than {SOCKET_PATH_BYTES_MAX} bytes, the longest a socket may have")
+
+
+def _refused(url: str, why: str) -> InvalidArgument:
+    return InvalidArgument(f"URL {url!r}: {why}", argument="url", value=url)

@@ -1,0 +1,60 @@
+"""shmq_clients.url: what a URL names, and what it may not say."""
+
+from pathlib import Path
+
+import pytest
+
+from shmq.errors import InvalidArgument
+from shmq_clients.url import SYSTEM_SOCKET, socket_paths, url_of
+
+
+def test_a_url_names_one_socket() -> None:
+    assert socket_paths("shmq:///run/a/b.sock", {"SHMQ_URL": "shmq:///other"}) == (Path("/run/a/b.sock"),)
+
+
+def test_without_a_url_the_environment_names_it() -> None:
+    assert socket_paths(None, {"SHMQ_URL": "shmq:///there.sock", "XDG_RUNTIME_DIR": "/x"}) == (Path("/there.sock"),)
+
+
+@pytest.mark.parametrize("url", [None, "", "shmq://"])
+def test_without_any_url_the_users_socket_comes_before_the_systems(url: str | None) -> None:
+    assert socket_paths(url, {"XDG_RUNTIME_DIR": "/run/user/7"}) == (Path("/run/user/7/shmq/shmq.sock"), SYSTEM_SOCKET)
+
+
+def test_without_a_runtime_directory_only_the_system_is_asked() -> None:
+    assert socket_paths(None, {}) == (SYSTEM_SOCKET,)
+
+
+def test_the_root_virtual_host_is_the_only_one() -> None:
+    assert socket_paths("shmq:///a.sock?virtual_host=%2F", {}) == (Path("/a.sock"),)
+
+
+@pytest.mark.parametrize(
+    "path", ["/plain.sock", "/with space.sock", "/per%cent.sock", "/question?.sock", "/hash#.sock"]
+)
+def test_the_url_of_a_path_names_that_path(path: str) -> None:
+    assert socket_paths(url_of(Path(path)), {}) == (Path(path),)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://localhost",
+        "/run/shmq.sock",
+        "shmq://host/run/shmq.sock",
+        "shmq://user@/run/shmq.sock",
+        "shmq:relative.sock",
+        "shmq:///a.sock?virtual_host=other",
+        "shmq:///a.sock?heartbeat=3",
+        "shmq:///a.sock#part",
+        "shmq:///a%00b.sock",
+        "shmq:///directory/",
+        "shmq:///" + "a" * 120,
+        "shmq://[/a.sock",
+    ],
+)
+def test_what_is_not_known_is_refused(url: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        socket_paths(url, {})
+
+    assert url in str(caught.value)
