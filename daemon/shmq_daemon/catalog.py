@@ -1,0 +1,226 @@
+"""The topology made real: each event remembered, its segment made or removed, the supervisor told, in this order.
+
+Owns: all open queues, the state, the registry and the words; what is adopted at a start. Does not own: rules
+(topology.py), sessions, what is waited for on a queue.
+Invariants: state first, then segment (a death between leaves a name without memory, which is made at the next start);
+deleted is marked in the segment first, then forgotten, then unlinked (a death between is finished at the next start).
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from shmq.core import _core
+from shmq.definitions import QueueDefinition
+from shmq.errors import LayoutMismatch, ShmFull, ShmqError
+from shmq.names import GENERATED_PREFIX
+from shmq_daemon import policy, segments
+from shmq_daemon.events import (
+    Bound,
+    Event,
+    ExchangeDeclared,
+    ExchangeDeleted,
+    Queue,
+    QueueDeclared,
+    QueueDeleted,
+    Unbound,
+)
+from shmq_daemon.log import Logger
+from shmq_daemon.loop import Loop
+from shmq_daemon.opened import Bells, OpenQueue
+from shmq_daemon.registry import QUEUES_MAX, Registry
+from shmq_daemon.state import State
+from shmq_daemon.topology import Topology, Usage
+from shmq_daemon.words import WORDS_MAX, Words
+
+SHM_SHARE: Final = 4  # a queue that asks for no capacity in bytes gets this part of /dev/shm, as a limit
+UNUSED: Final = Usage(0, 0)
+KeptBells = dict[int, Bells]
+
+
+class Catalog:
+    """What exists, and the memory it exists in."""
+
+    def __init__(self, state: State, sizes: policy.Sizes, loop: Loop, log: Logger) -> None:
+        self.state = state
+        self.topology = Topology()
+        self.open: dict[int, OpenQueue] = {}
+        self._sizes = sizes
+        self._loop = loop
+        self._log = log
+        instance = state.instance
+        self._registry_name = state.meta("registry", segments.new_name(instance))
+        self._words_name = state.meta("words", segments.new_name(instance))
+        self.registry = Registry.open(self._registry_name)
+        self.words = Words.open(self._words_name)
+        self.words_fd = segments.open_existing(self._words_name, read_only=True)
+        self.epoch = self.registry.next_epoch()
+        self.owner = self.registry.next_broker_index()
+        self.supervisor_bell = -1
+        self.leaving: OpenQueue | None = None  # the queue whose deletion is being told
+        self.on_event: Callable[[Event], None] = lambda _event: None
+
+    # -- adoption ---------------------------------------------------------------------------------------------
+
+    def adopt(self, kept: KeptBells, supervisor_bell: int | None) -> None:
+        """Open all that the state names, with the bells that somebody kept; remove what has our prefix and no name."""
+        self.supervisor_bell = (
+            os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if supervisor_bell is None else supervisor_bell
+        )
+        for event in self.state.events():
+            self.topology.apply(event)
+        for queue in list(self.topology.queues.values()):
+            self._adopt_queue(queue, kept.pop(queue.queue_id, None))
+        for bells in kept.values():
+            bells.close()
+        names = [self._registry_name, self._words_name, *(queue.segment for queue in self.topology.queues.values())]
+        removed = segments.unlink_all_but(self.state.instance, names)
+        self._log.info("adopted", queues=len(self.open), exchanges=len(self.topology.exchanges), removed=len(removed))
+
+    def _adopt_queue(self, queue: Queue, kept: Bells | None) -> None:
+        opened = self.open[queue.queue_id] = OpenQueue(queue, kept or Bells.make(self.epoch))
+        try:
+            self._open_segment(opened)
+            if kept is None:
+                opened.core.set_epoch(self.epoch)
+            deleted = opened.core.deleted
+        except (OSError, ShmqError) as error:
+            self._set_apart(opened, error)
+            return
+        if deleted:
+            self._log.info("deletion finished", queue=queue.name)
+            self.commit(self.topology.delete_queue(queue, usage=UNUSED))
+
+    def _open_segment(self, opened: OpenQueue) -> None:
+        try:
+            fd, create = segments.open_existing(opened.queue.segment), False
+        except FileNotFoundError:
+            self._log.warning("segment is gone, made anew", queue=opened.name)
+            fd, create = self._make_segment(opened.queue), True
+        if not create and os.fstat(fd).st_size == 0:  # made, and its maker died before it had a size
+            os.ftruncate(fd, _core.segment_bytes(opened.queue.geometry))
+        create = create or not any(os.pread(fd, 8, 0))  # nor was it laid out
+        opened.attach(fd, self.owner, self.supervisor_bell, create=create)
+        if create:
+            self._prepare(opened)
+
+    def _set_apart(self, opened: OpenQueue, error: Exception) -> None:
+        opened.damage = str(error)
+        left = "left untouched" if isinstance(error, LayoutMismatch | segments.ForeignSegment) else "set apart"
+        self._log.error(
+            "queue can't be used", queue=opened.name, segment=opened.queue.segment, why=str(error), fate=left
+        )
+
+    # -- making ----------------------------------------------------------------------------------------------
+
+    def new_queue(self, definition: QueueDefinition, connection_id: int) -> Queue:
+        """A queue to declare, with a name if it has none. Raises ShmFull, ValueError for impossible sizes."""
+        number = self.topology.free_number()
+        if number >= QUEUES_MAX:
+            raise ShmFull(f"this instance has {QUEUES_MAX} queues, which is all it can have")
+        named = definition
+        if not definition.name:
+            named = policy.renamed(definition, GENERATED_PREFIX + secrets.token_urlsafe(16))
+        geometry = policy.geometry_of(definition, self._effective_sizes())
+        _core.segment_bytes(geometry)
+        return Queue(
+            queue_id=secrets.randbits(63) | 1,
+            definition=named,
+            exclusive_to=connection_id if definition.exclusive else 0,
+            geometry=geometry,
+            segment=segments.new_name(self.state.instance),
+            number=number,
+        )
+
+    def _effective_sizes(self) -> policy.Sizes:
+        if self._sizes.capacity_bytes:
+            return self._sizes
+        figures = os.statvfs(segments.SHM)
+        return self._sizes._replace(capacity_bytes=figures.f_blocks * figures.f_frsize // SHM_SHARE)
+
+    def _make_segment(self, queue: Queue) -> int:
+        return segments.create(queue.segment, _core.segment_bytes(queue.geometry))
+
+    def _prepare(self, opened: OpenQueue) -> None:
+        opened.core.set_epoch(opened.bells.epoch)
+        opened.core.set_limits(delivery_limit=policy.delivery_limit_of(opened.queue.definition))
+
+    # -- changing --------------------------------------------------------------------------------------------
+
+    def commit(self, events: Iterable[Event]) -> None:
+        """Make events so. The first that fails ends it, and leaves what stands before it."""
+        for event in events:
+            match event:
+                case QueueDeclared(queue=queue):
+                    self._declare(event, queue)
+                case QueueDeleted(queue_id=queue_id):
+                    self._delete(event, queue_id)
+                case ExchangeDeclared(exchange=exchange) if exchange.word >= WORDS_MAX:
+                    raise ShmFull(f"this instance has {WORDS_MAX} exchanges, which is all it can have")
+                case _:
+                    self._change(event)
+
+    def _declare(self, event: QueueDeclared, queue: Queue) -> None:
+        self.registry.open_bitmap(queue.number)
+        self.state.record(event)
+        opened = OpenQueue(queue, Bells.make(self.epoch))
+        try:
+            opened.attach(self._make_segment(queue), self.owner, self.supervisor_bell, create=True)
+            self._prepare(opened)
+        except (OSError, ShmqError) as error:
+            self.state.record(QueueDeleted(queue.queue_id))
+            opened.close(self._loop)
+            segments.unlink(queue.segment)
+            raise ShmFull(f"no shared memory for queue {queue.name!r}: {error}") from error
+        self.open[queue.queue_id] = opened
+        self.topology.apply(event)
+        self.on_event(event)
+        self._log.info("queue declared", queue=queue.name, segment=queue.segment, durable=queue.definition.durable)
+
+    def _delete(self, event: QueueDeleted, queue_id: int) -> None:
+        opened = self.open.pop(queue_id)
+        if opened.usable:
+            opened.core.mark_deleted()
+        self.state.record(event)
+        self.topology.apply(event)
+        segments.unlink(opened.queue.segment)
+        self.leaving = opened
+        self.on_event(event)
+        self.leaving = None
+        opened.close(self._loop)
+        self._log.info("queue deleted", queue=opened.name)
+
+    def _change(self, event: Event) -> None:
+        self.state.record(event)
+        if isinstance(event, ExchangeDeleted):
+            self._bump_words({event.name})
+        self.topology.apply(event)
+        if isinstance(event, Bound | Unbound):
+            self._bump_words(self.topology.upstream(event.binding.source))
+        self.on_event(event)
+
+    def delete_queue(self, queue: Queue, *, consumers: int = 0, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue with its bindings. Returns how many ready messages went with it."""
+        opened = self.open[queue.queue_id]
+        ready = opened.core.stats()["ready"] if opened.usable else 0
+        usage = Usage(consumers, ready)
+        self.commit(self.topology.delete_queue(queue, usage, if_unused=if_unused, if_empty=if_empty))
+        return ready
+
+    def opened(self, name: str, connection_id: int) -> OpenQueue:
+        """The queue of that name, for this connection. Raises NotFound, ResourceLocked."""
+        return self.open[self.topology.queue(name, connection_id).queue_id]
+
+    def _bump_words(self, exchanges: set[str]) -> None:
+        for name in exchanges & self.topology.exchanges.keys():
+            self.words.bump(self.topology.exchanges[name].word)
+
+    def close(self) -> None:
+        """Segments stay; that is the point."""
+        for opened in self.open.values():
+            opened.close(self._loop)
+        self.words.close()
+        os.close(self.words_fd)
+        self.registry.close()
+        self.state.close()

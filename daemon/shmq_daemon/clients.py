@@ -1,0 +1,278 @@
+"""The clients of the broker: who said hello, whose session is lost, who is gone.
+
+Owns: admission, connection ids and secrets, resuming, the life of a client index, exclusive queues' end. Does not
+own: sockets (session.py), what a client has out (consuming.py), repairs in segments (the supervisor).
+Invariants: a client is dead when its pidfd says so, or its socket where there is no pidfd; the end of a socket alone
+only loses the session; an index is free again only when the supervisor has reaped it.
+"""
+
+import functools
+import hmac
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, Literal
+
+from shmq._version import __version__
+from shmq.core import _core
+from shmq.errors import AccessRefused, DirectRefused, LayoutMismatch, NotAllowed, ShmqError
+from shmq.limits import PROTOCOL, RESUME_SECONDS
+from shmq.wire.frames import Hello, Welcome
+from shmq_daemon import link
+from shmq_daemon.catalog import Catalog
+from shmq_daemon.log import Logger
+from shmq_daemon.loop import Loop, Timer, Timers
+from shmq_daemon.peer import Peer, reopen
+from shmq_daemon.registry import Row
+from shmq_daemon.session import Session
+from shmq_daemon.words import WORDS_MAX
+
+if TYPE_CHECKING:
+    from shmq_daemon.consuming import Consumer, Held
+    from shmq_daemon.opened import OpenQueue
+    from shmq_daemon.publishing import Blocked
+
+RESUME_NS: Final = int(RESUME_SECONDS * 1e9)
+ROOT: Final = 0
+
+End = Literal["closed", "lost", "died"]
+
+
+class Client:
+    """One connection of a process, with or without a socket at the moment."""
+
+    def __init__(self, row: Row, pidfd: int, first_tag: int) -> None:
+        self.row = row
+        self.pidfd = pidfd
+        self.session: Session | None = None
+        self.alive = True
+        self.direct = False
+        self.lost: Timer | None = None
+        self.left_clean: bool | None = None  # said goodbye, and how
+        self.ended = False  # nothing is left but the index, which waits for its reap
+        self.last_tag = self.first_tag = first_tag
+        self.held: dict[int, Held] = {}  # what was delivered over the socket and is not settled
+        self.prefetch = 0  # of the whole session, 0: unlimited
+        self.consumers: dict[str, Consumer] = {}
+        self.left_queues: list[OpenQueue] = []  # that its consumers left with the socket
+        self.publishing: list[Blocked] = []  # in order: the first waits for room
+        self.publishing_bytes = 0
+
+    @property
+    def owner(self) -> int:
+        return self.row.owner
+
+    @property
+    def connection_id(self) -> int:
+        return self.row.connection_id
+
+
+class Clients:
+    """All of them, by index and by connection id."""
+
+    def __init__(self, catalog: Catalog, loop: Loop, timers: Timers, log: Logger) -> None:
+        self._catalog = catalog
+        self._registry = catalog.registry
+        self._loop = loop
+        self._timers = timers
+        self._log = log
+        self._by_owner: dict[int, Client] = {}
+        self._by_id: dict[int, Client] = {}
+        self._first_tag = (catalog.epoch - 1) << 40  # tags of an earlier broker are never given out again
+        self.tell: Callable[[link.ToSupervisor, tuple[int, ...]], None] = lambda _frame, _descriptors: None
+        self.on_session_end: Callable[[Client], None] = lambda _client: None
+        self.on_end: Callable[[Client, End], None] = lambda _client, _how: None
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(self._by_owner.values())
+
+    def __len__(self) -> int:
+        return sum(client.session is not None for client in self)
+
+    # -- coming -----------------------------------------------------------------------------------------------
+
+    def adopt(self) -> None:
+        """Take over the clients of an earlier broker: sessions to be resumed, or dead ones to be reaped."""
+        for row in self._registry.rows():
+            client = self._add(row, reopen(row.pid, row.start_time))
+            client.alive = client.pidfd >= 0 or row.pid == 0
+            if client.alive:
+                self._lose(client)
+            else:
+                self._timers.after(0, functools.partial(self._on_adopted_dead, client))
+        if self._by_owner:
+            self._log.info("clients adopted", clients=len(self._by_owner), dead=sum(not c.alive for c in self))
+
+    def _on_adopted_dead(self, client: Client, _now_ns: int) -> None:
+        self._end(client, "died")
+
+    def hello(self, session: Session, hello: Hello) -> Client:
+        """Admit a peer and welcome it. Raises what ends the session."""
+        peer = session.peer
+        if peer.uid not in (os.geteuid(), ROOT):
+            raise AccessRefused(what="this broker", reason=f"uid {peer.uid} is neither root nor the broker's")
+        reason = self._why_not_direct(hello)
+        if reason and hello.mode == "direct":
+            if hello.layout not in (0, _core.LAYOUT):
+                raise LayoutMismatch(ours=_core.LAYOUT, theirs=hello.layout)
+            raise DirectRefused(reason=reason)
+        client = self._resumable(hello, peer)
+        resumed = client is not None
+        if client is None:
+            client = self._admit(peer)
+        elif peer.pidfd >= 0:
+            os.close(peer.pidfd)
+        client.session, session.client = session, client
+        client.direct = not reason
+        self._welcome(client, session, reason, resumed=resumed)
+        self._log.debug(
+            "client connected", client=client.owner, pid=peer.pid, uid=peer.uid, resumed=resumed, direct=client.direct
+        )
+        return client
+
+    def _why_not_direct(self, hello: Hello) -> str:
+        if hello.mode == "socket":
+            return "socket mode was asked for"
+        if hello.layout == 0:
+            return "the client can't map segments"
+        if hello.layout != _core.LAYOUT:
+            return f"the client reads layout {hello.layout}, segments have {_core.LAYOUT}"
+        return ""
+
+    def _admit(self, peer: Peer) -> Client:
+        owner = self._registry.free_index()
+        if owner is None:
+            raise NotAllowed("all client indices are in use; close connections")
+        connection_id = secrets.randbits(62) | 1
+        row = self._registry.add(owner, peer, connection_id, secrets.token_bytes(16))
+        client = self._add(row, peer.pidfd)
+        self.tell_joined(client)
+        return client
+
+    def _resumable(self, hello: Hello, peer: Peer) -> Client | None:
+        """The lost session that a client asks for, if it is there, and it is the same process with the right secret."""
+        if hello.resume is None:
+            return None
+        try:
+            client = self._by_id.get(int(hello.resume.connection_id, 16))
+        except ValueError:
+            return None
+        if client is None or client.ended or not client.alive:
+            return None
+        same_process = (client.row.pid, client.row.start_time) == (peer.pid, peer.start_time)
+        if not same_process or not hmac.compare_digest(client.row.secret, hello.resume.secret):
+            return None
+        if client.session is not None:  # the end of its old socket has not come yet
+            client.session.close()
+        if client.lost is not None:
+            client.lost.cancel()
+            client.lost = None
+        return client
+
+    def _welcome(self, client: Client, session: Session, reason: str, *, resumed: bool) -> None:
+        direct = client.direct
+        descriptors = (os.dup(self._catalog.supervisor_bell), os.dup(self._catalog.words_fd)) if direct else ()
+        welcome = Welcome(
+            protocol=PROTOCOL,
+            layout=_core.LAYOUT,
+            version=__version__,
+            instance=self._catalog.state.instance,
+            connection_id=f"{client.connection_id:016x}",
+            secret=client.row.secret,
+            client_index=client.owner,
+            resumed=resumed,
+            direct=direct,
+            reason=reason,
+            words=WORDS_MAX if direct else 0,
+            descriptors=len(descriptors),
+        )
+        session.send(welcome, descriptors)
+
+    def _add(self, row: Row, pidfd: int) -> Client:
+        client = Client(row, pidfd, self._first_tag)
+        self._by_owner[row.owner] = self._by_id[row.connection_id] = client
+        if pidfd >= 0:
+            self._loop.add(pidfd, functools.partial(self._on_pidfd, client))
+        return client
+
+    def tell_joined(self, client: Client) -> None:
+        """Tell the supervisor of a client, with its pidfd while it lives."""
+        frame = link.ClientJoined(client.owner, client.row.incarnation, client.row.pid, client.alive)
+        self.tell(frame, (client.pidfd,) if client.alive and client.pidfd >= 0 else ())
+        if client.left_clean is not None:
+            self.tell(link.ClientLeft(client.owner, client.left_clean), ())
+        elif client.ended and client.alive:
+            self.tell(link.SessionLost(client.owner), ())
+
+    # -- going ------------------------------------------------------------------------------------------------
+
+    def goodbye(self, client: Client, *, clean: bool) -> None:
+        """Everything of this client is settled when this returns, as far as a living process can."""
+        self._end(client, "closed")
+        client.left_clean = clean
+        self.tell(link.ClientLeft(client.owner, clean), ())
+
+    def session_ended(self, client: Client) -> None:
+        """A socket ended without goodbye."""
+        client.session = None
+        self.on_session_end(client)
+        if client.ended:
+            return
+        if client.pidfd < 0:
+            client.alive = False
+            self._end(client, "died")
+            self.tell(link.ClientDied(client.owner), ())
+        elif client.alive:
+            self._lose(client)
+
+    def _lose(self, client: Client) -> None:
+        client.lost = self._timers.after(RESUME_NS, functools.partial(self._on_not_resumed, client))
+
+    def _on_not_resumed(self, client: Client, _now_ns: int) -> None:
+        if client.session is None and not client.ended:
+            self._log.info("session lost, not resumed", client=client.owner, pid=client.row.pid)
+            self._end(client, "lost")
+            if client.pidfd < 0:
+                client.alive = False
+                self.tell(link.ClientDied(client.owner), ())
+            else:
+                self.tell(link.SessionLost(client.owner), ())
+
+    def _on_pidfd(self, client: Client, _events: int) -> None:
+        """The process is dead: the supervisor, which sees the same, reaps; what is the broker's goes at once."""
+        self._loop.remove(client.pidfd)
+        if client.session is not None:
+            client.session.drain()  # what it had said before counts
+            client.session.close()
+        client.alive = False
+        self._end(client, "died")
+
+    def _end(self, client: Client, how: End) -> None:
+        if client.ended:
+            return
+        client.ended = True
+        if client.lost is not None:
+            client.lost.cancel()
+        self.on_end(client, how)
+        for queue in self._catalog.topology.exclusive_to(client.connection_id):
+            try:
+                self._catalog.delete_queue(queue)
+            except ShmqError as error:
+                self._log.error("exclusive queue not deleted", queue=queue.name, why=str(error))
+
+    def reaped(self, frame: link.ClientReaped) -> None:
+        """The supervisor has put right all that this index left: it may be used again."""
+        client = self._by_owner.get(frame.owner)
+        if client is None or client.row.incarnation != frame.incarnation:
+            return
+        if not client.ended:
+            client.alive = False
+            self._end(client, "died")
+        for opened in self._catalog.open.values():
+            self._registry.unmark(opened.queue.number, frame.owner)
+        self._registry.free(frame.owner)
+        del self._by_owner[frame.owner], self._by_id[client.connection_id]
+        if client.pidfd >= 0:
+            self._loop.remove(client.pidfd)
+            os.close(client.pidfd)
+            client.pidfd = -1

@@ -1,0 +1,394 @@
+"""What socket clients consume: gets, consumers with prefetch, and the settling of what was delivered.
+
+Owns: who is served next, what each client has out, prefetch. Does not own: the order of messages (the core), sockets,
+the life of clients.
+Invariants: a message is taken only for somebody who has room for it, so what waits in a write buffer is bounded; what
+a client has out goes back when it ends: uncounted when it said goodbye, counted when it died or did not come back.
+"""
+
+import functools
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from shmq.core import _core
+from shmq.core._core import Message
+from shmq.errors import (
+    AlreadySettled,
+    HandleError,
+    NotAllowed,
+    NotFound,
+    NotSupported,
+    ShmqError,
+    StaleDelivery,
+)
+from shmq.names import check_name
+from shmq.wire import frames as wire
+from shmq.wire.codes import to_wire
+from shmq_daemon.catalog import Catalog
+from shmq_daemon.clients import Client, End
+from shmq_daemon.log import Logger
+from shmq_daemon.loop import Loop, Timer, Timers
+from shmq_daemon.opened import OpenQueue
+
+BATCH_MESSAGES: Final = 128  # in one frame
+BATCH_BYTES: Final = 1 << 20
+SERVED_MAX: Final = 1024  # of one queue in one turn of the loop
+UNLIMITED: Final = 1 << 30
+
+
+class Held:
+    """A delivery that is not settled."""
+
+    __slots__ = ("consumer_tag", "message", "opened")
+
+    def __init__(self, message: Message, opened: OpenQueue, consumer_tag: str) -> None:
+        self.message = message
+        self.opened = opened
+        self.consumer_tag = consumer_tag
+
+
+class Consumer:
+    """One consumer of one client."""
+
+    def __init__(self, client: Client, opened: OpenQueue, tag: str, prefetch: int, *, no_ack: bool) -> None:
+        self.client = client
+        self.opened = opened
+        self.tag = tag
+        self.prefetch = prefetch
+        self.no_ack = no_ack
+        self.unacked = sum(held.consumer_tag == tag for held in client.held.values())
+
+    def room(self) -> int:
+        """How many messages it takes now."""
+        session = self.client.session
+        if session is None or session.is_full:
+            return 0
+        if self.no_ack:
+            return UNLIMITED
+        own = self.prefetch - self.unacked if self.prefetch else UNLIMITED
+        return min(own, self.client.prefetch - len(self.client.held)) if self.client.prefetch else own
+
+
+class Waiting:
+    """A get that found nothing yet."""
+
+    def __init__(self, client: Client, frame: wire.Get, opened: OpenQueue) -> None:
+        self.client = client
+        self.frame = frame
+        self.opened = opened
+        self.timer: Timer | None = None
+
+
+class Consuming:
+    """Serves all queues that socket clients wait on."""
+
+    def __init__(self, catalog: Catalog, loop: Loop, timers: Timers, log: Logger) -> None:
+        self._catalog = catalog
+        self._loop = loop
+        self._timers = timers
+        self._log = log
+        self._due: dict[int, OpenQueue] = {}  # to be served in this turn
+        self._settle: Mapping[type, Callable[[Message, Any], None]] = {
+            wire.Ack: lambda message, _frame: message.ack(),
+            wire.Nack: _nack,
+            wire.Reject: lambda message, frame: message.reject(requeue=frame.requeue),
+        }
+
+    def table(self) -> dict[type, Callable[[Client, Any], None]]:
+        return {
+            wire.Get: self.on_get,
+            wire.Consume: self.on_consume,
+            wire.Cancel: self.on_cancel,
+            wire.SetPrefetch: self.on_set_prefetch,
+            wire.Ack: self.on_settle,
+            wire.Nack: self.on_settle,
+            wire.Reject: self.on_settle,
+            wire.Recover: self.on_recover,
+            wire.Touch: self.on_touch,
+        }
+
+    # -- frames -----------------------------------------------------------------------------------------------
+
+    def on_get(self, client: Client, frame: wire.Get) -> None:
+        opened = self._catalog.opened(frame.queue, client.connection_id)
+        deliveries = self._take(client, opened, frame.max_messages, "", no_ack=frame.no_ack)
+        if deliveries or frame.max_wait_ns == 0:
+            _answer(client, wire.Got(frame.seq, deliveries))
+            return
+        waiting = Waiting(client, frame, opened)
+        waiting.timer = self._timers.after(frame.max_wait_ns, functools.partial(self._give_up, waiting))
+        opened.waiting.append(waiting)
+        self.wake(opened)
+
+    def _give_up(self, waiting: Waiting, _now_ns: int) -> None:
+        waiting.opened.waiting.remove(waiting)
+        _answer(waiting.client, wire.Got(waiting.frame.seq, []))
+        self.wake(waiting.opened)
+
+    def on_consume(self, client: Client, frame: wire.Consume) -> None:
+        opened = self._catalog.opened(frame.queue, client.connection_id)
+        opened.core  # noqa: B018 - raises for a queue that is set apart
+        if frame.priority or frame.exclusive or frame.ack_timeout_ns:
+            raise NotSupported("consumer priority, exclusive consumers and ack timeouts of a consumer are not kept yet")
+        tag = frame.consumer_tag or f"ctag-{secrets.token_hex(8)}"
+        check_name(tag, "consumer_tag")
+        if tag in client.consumers:
+            raise NotAllowed(f"consumer tag {tag!r} is in use on this connection; choose another")
+        consumer = Consumer(client, opened, tag, frame.prefetch, no_ack=frame.no_ack)
+        client.consumers[tag] = consumer
+        opened.consumers.append(consumer)
+        opened.had_consumer = True
+        _answer(client, wire.Consuming(frame.seq, tag))
+        self._log.info("consumer started", queue=opened.name, consumer=tag, client=client.owner, pid=client.row.pid)
+        self.wake(opened)
+
+    def on_cancel(self, client: Client, frame: wire.Cancel) -> None:
+        consumer = client.consumers.get(frame.consumer_tag)
+        if consumer is None:
+            raise NotFound(kind="consumer", name=frame.consumer_tag)
+        self._remove(consumer)
+        self._delete_if_auto(consumer.opened)
+        _answer(client, wire.Ok(frame.seq))
+
+    def on_set_prefetch(self, client: Client, frame: wire.SetPrefetch) -> None:
+        if not frame.consumer_tag:
+            client.prefetch = frame.prefetch
+        elif frame.consumer_tag in client.consumers:
+            client.consumers[frame.consumer_tag].prefetch = frame.prefetch
+        else:
+            raise NotFound(kind="consumer", name=frame.consumer_tag)
+        _answer(client, wire.Ok(frame.seq))
+        self.wake_all_of(client)
+
+    def on_settle(self, client: Client, frame: wire.Ack | wire.Nack | wire.Reject) -> None:
+        tags: Iterable[int] = frame.delivery_tags
+        if isinstance(frame, wire.Ack | wire.Nack) and frame.multiple:
+            last = max(frame.delivery_tags, default=client.last_tag)
+            tags = [tag for tag in client.held if tag <= last]
+        settle = self._settle[type(frame)]
+        self._each(client, tags, lambda message: settle(message, frame), release=True)
+        if frame.seq:
+            _answer(client, wire.Ok(frame.seq))
+
+    def on_touch(self, client: Client, frame: wire.Touch) -> None:
+        self._each(client, frame.delivery_tags, lambda message: message.touch(frame.extend_ns / 1e9), release=False)
+        if frame.seq:
+            _answer(client, wire.Ok(frame.seq))
+
+    def on_recover(self, client: Client, frame: wire.Recover) -> None:
+        _answer(client, wire.Counted(frame.seq, self.give_back(client, counted=False)))
+
+    def _each(self, client: Client, tags: Iterable[int], act: Callable[[Message], None], *, release: bool) -> None:
+        """Do it to every delivery; the first failure is raised when all have had their turn."""
+        failed: ShmqError | None = None
+        for tag in tags:
+            try:
+                act(self._find(client, tag, release=release).message)
+            except HandleError:
+                continue  # the queue is gone, and with it what there was to settle
+            except ShmqError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _find(self, client: Client, tag: int, *, release: bool) -> Held:
+        held = client.held.get(tag)
+        if held is None:
+            if tag <= client.first_tag:
+                raise StaleDelivery(f"delivery {tag} is of an earlier broker; the message went back to its queue")
+            raise AlreadySettled(f"delivery tag {tag} was settled before, or never given out")
+        if release:
+            self._release(client, tag)
+        return held
+
+    def _release(self, client: Client, tag: int) -> None:
+        held = client.held.pop(tag)
+        consumer = client.consumers.get(held.consumer_tag)
+        if consumer is not None and consumer.opened is held.opened:
+            consumer.unacked -= 1
+            self.wake(consumer.opened)
+        if client.prefetch:
+            self.wake_all_of(client)
+
+    # -- serving ----------------------------------------------------------------------------------------------
+
+    def wake(self, opened: OpenQueue) -> None:
+        """Serve this queue before the loop waits again."""
+        self._due[opened.queue.queue_id] = opened
+
+    def wake_all_of(self, client: Client) -> None:
+        for consumer in client.consumers.values():
+            self.wake(consumer.opened)
+
+    def tick(self) -> bool:
+        """Serve whoever may be served. True: there is more to do at once."""
+        due, self._due = self._due, {}
+        for opened in due.values():
+            if opened.usable:
+                self._serve(opened)
+        return bool(self._due)
+
+    def _serve(self, opened: OpenQueue) -> None:
+        touched: dict[int, Client] = {}
+        served = 0
+        while served < SERVED_MAX:
+            count = self._serve_one(opened, touched)
+            if count < 0:
+                break  # nobody wants anything, or nothing is there and we are registered
+            served += count
+        else:
+            self.wake(opened)
+        for client in touched.values():
+            if client.session is not None:
+                client.session.flush()
+
+    def _serve_one(self, opened: OpenQueue, touched: dict[int, Client]) -> int:
+        """Give one batch to the next in turn. Returns its size, -1 when there is no more to do for now."""
+        if opened.waiting:
+            return self._serve_waiting(opened, touched)
+        consumer = _next_with_room(opened)
+        if consumer is None:
+            opened.stop_waiting(self._loop, _core.CONSUMERS)
+            return -1
+        deliveries = self._take(consumer.client, opened, consumer.room(), consumer.tag, no_ack=consumer.no_ack)
+        if not deliveries:
+            return 0 if opened.wait_for(self._loop, _core.CONSUMERS, self.wake) else -1
+        if not consumer.no_ack:
+            consumer.unacked += len(deliveries)
+        _answer(consumer.client, wire.Deliver(consumer.tag, deliveries))
+        touched[consumer.client.owner] = consumer.client
+        return len(deliveries)
+
+    def _serve_waiting(self, opened: OpenQueue, touched: dict[int, Client]) -> int:
+        waiting = opened.waiting[0]
+        frame = waiting.frame
+        deliveries = self._take(waiting.client, opened, frame.max_messages, "", no_ack=frame.no_ack)
+        if not deliveries:
+            return 0 if opened.wait_for(self._loop, _core.CONSUMERS, self.wake) else -1
+        opened.waiting.popleft()
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        _answer(waiting.client, wire.Got(frame.seq, deliveries))
+        touched[waiting.client.owner] = waiting.client
+        return len(deliveries)
+
+    def _take(
+        self, client: Client, opened: OpenQueue, room: int, consumer_tag: str, *, no_ack: bool
+    ) -> list[wire.Delivery]:
+        deliveries: list[wire.Delivery] = []
+        core, size = opened.core, 0
+        while len(deliveries) < min(room, BATCH_MESSAGES) and size < BATCH_BYTES:
+            message = core.take(no_ack)
+            if message is None:
+                break
+            client.last_tag += 1
+            if not no_ack:
+                client.held[client.last_tag] = Held(message, opened, consumer_tag)
+            deliveries.append(_delivery(client.last_tag, message))
+            size += message.body_bytes
+        return deliveries
+
+    # -- ends -------------------------------------------------------------------------------------------------
+
+    def session_ended(self, client: Client) -> None:
+        """Consumers and gets end with the socket; what is out stays until the session is given up."""
+        for consumer in list(client.consumers.values()):
+            self._remove(consumer)
+            client.left_queues.append(consumer.opened)
+        for opened in self._catalog.open.values():
+            for waiting in [waiting for waiting in opened.waiting if waiting.client is client]:
+                opened.waiting.remove(waiting)
+                if waiting.timer is not None:
+                    waiting.timer.cancel()
+                self.wake(opened)
+
+    def client_ended(self, client: Client, how: End) -> None:
+        self.session_ended(client)
+        requeued = self.give_back(client, counted=how != "closed")
+        if requeued and how != "closed":
+            self._log.info("unacked requeued", client=client.owner, pid=client.row.pid, why=how, requeued=requeued)
+        for opened in client.left_queues:
+            self._delete_if_auto(opened)
+        client.left_queues.clear()
+
+    def give_back(self, client: Client, *, counted: bool) -> int:
+        """Requeue all that a client has out, oldest first, so that it comes back in order."""
+        requeued = 0
+        for tag in sorted(client.held, key=lambda tag: client.held[tag].message.sequence):
+            message = client.held[tag].message
+            self._release(client, tag)
+            try:
+                if counted:
+                    message.reject(requeue=True)
+                else:
+                    message.nack(requeue=True)
+                requeued += 1
+            except ShmqError:
+                continue  # given to somebody else meanwhile, or the queue is gone
+        return requeued
+
+    def queue_deleted(self, opened: OpenQueue) -> None:
+        """Tell everybody who waits on it."""
+        for consumer in list(opened.consumers):
+            del consumer.client.consumers[consumer.tag]
+            _answer(consumer.client, wire.Cancelled(consumer.tag, f"queue {opened.name!r} was deleted"))
+            _flush(consumer.client)
+        opened.consumers.clear()
+        while opened.waiting:
+            waiting = opened.waiting.popleft()
+            if waiting.timer is not None:
+                waiting.timer.cancel()
+            error = NotFound(kind="queue", name=opened.name)
+            _answer(waiting.client, wire.Error(waiting.frame.seq, *to_wire(error)))
+            _flush(waiting.client)
+        self._due.pop(opened.queue.queue_id, None)
+
+    def _remove(self, consumer: Consumer) -> None:
+        consumer.client.consumers.pop(consumer.tag, None)
+        if consumer in consumer.opened.consumers:
+            consumer.opened.consumers.remove(consumer)
+        self.wake(consumer.opened)
+
+    def _delete_if_auto(self, opened: OpenQueue) -> None:
+        auto = opened.queue.definition.auto_delete and opened.had_consumer and not opened.consumers
+        if auto and opened.queue.queue_id in self._catalog.open:
+            self._log.info("last consumer left", queue=opened.name)
+            self._catalog.delete_queue(opened.queue)
+
+
+def _next_with_room(opened: OpenQueue) -> Consumer | None:
+    for _ in range(len(opened.consumers)):
+        consumer = opened.consumers[0]
+        opened.consumers.rotate(-1)
+        if consumer.room() > 0:
+            return consumer
+    return None
+
+
+def _nack(message: Message, frame: wire.Nack) -> None:
+    message.nack(requeue=frame.requeue, delay=frame.delay_ns / 1e9 if frame.delay_ns else None)
+
+
+def _delivery(tag: int, message: Message) -> wire.Delivery:
+    return wire.Delivery(
+        tag,
+        message.priority,
+        message.flags,
+        message.delivery_count,
+        message.failure_count,
+        message.sequence,
+        message.expires_ns,
+        message.envelope,
+        message.body,
+    )
+
+
+def _answer(client: Client, frame: wire.BrokerFrame) -> None:
+    if client.session is not None:
+        client.session.send(frame)
+
+
+def _flush(client: Client) -> None:
+    if client.session is not None:
+        client.session.flush()

@@ -1,0 +1,174 @@
+"""The frames of the topology and of direct mode: declared, bound, deleted, attached.
+
+Owns: who may do that to what, and the answers. Does not own: the rules (topology.py), the memory (catalog.py).
+Invariant: that a client has a queue is in the registry before its descriptors are in the socket.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from shmq.definitions import QueueDefinition, check_queue, queue_difference
+from shmq.errors import DirectRefused, InvalidArgument, NotSupported, PreconditionFailed
+from shmq.names import check_routing_key
+from shmq.wire import frames as wire
+from shmq_daemon import policy, routing, segments
+from shmq_daemon.catalog import Catalog
+from shmq_daemon.clients import Client
+from shmq_daemon.events import DEFAULT_EXCHANGE, Binding, QueueDeclared
+from shmq_daemon.opened import OpenQueue
+
+
+class Control:
+    """Answers what needs no waiting."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def table(self) -> dict[type, Callable[[Client, Any], None]]:
+        return {
+            wire.Ping: lambda client, frame: _answer(client, wire.Ok(frame.seq)),
+            wire.DeclareQueue: self.on_declare_queue,
+            wire.DeleteQueue: self.on_delete_queue,
+            wire.PurgeQueue: self.on_purge_queue,
+            wire.DeclareExchange: self.on_declare_exchange,
+            wire.DeleteExchange: self.on_delete_exchange,
+            wire.BindQueue: self.on_bind_queue,
+            wire.UnbindQueue: self.on_unbind_queue,
+            wire.Attach: self.on_attach,
+            wire.RenewBells: self.on_renew_bells,
+            wire.Detach: self.on_detach,
+            wire.Route: self.on_route,
+        }
+
+    # -- topology ---------------------------------------------------------------------------------------------
+
+    def on_declare_queue(self, client: Client, frame: wire.DeclareQueue) -> None:
+        if frame.passive:
+            opened = self._catalog.opened(frame.definition.name, client.connection_id)
+        else:
+            opened = self._declare(client, check_queue(frame.definition))
+        ready = opened.core.stats()["ready"]
+        _answer(client, wire.QueueDeclared(frame.seq, opened.name, ready, len(opened.consumers)))
+
+    def _declare(self, client: Client, definition: QueueDefinition) -> OpenQueue:
+        if definition.name in self._catalog.topology.queues:
+            opened = self._catalog.opened(definition.name, client.connection_id)
+            difference = queue_difference(opened.queue.definition, definition) or _exclusive_difference(
+                opened, definition
+            )
+            if difference is not None:
+                raise difference
+            return opened
+        policy.check_unreserved("queue", definition.name)
+        policy.check_kept(definition)
+        try:
+            queue = self._catalog.new_queue(definition, client.connection_id)
+        except ValueError as error:
+            raise InvalidArgument(f"queue {definition.name!r} can't be made: {error}") from error
+        self._catalog.commit([QueueDeclared(queue)])
+        return self._catalog.open[queue.queue_id]
+
+    def on_delete_queue(self, client: Client, frame: wire.DeleteQueue) -> None:
+        opened = self._catalog.opened(frame.queue, client.connection_id)
+        count = self._catalog.delete_queue(
+            opened.queue, consumers=len(opened.consumers), if_unused=frame.if_unused, if_empty=frame.if_empty
+        )
+        _answer(client, wire.Counted(frame.seq, count))
+
+    def on_purge_queue(self, client: Client, frame: wire.PurgeQueue) -> None:
+        opened = self._catalog.opened(frame.queue, client.connection_id)
+        _answer(client, wire.Counted(frame.seq, opened.core.purge()))
+
+    def on_declare_exchange(self, client: Client, frame: wire.DeclareExchange) -> None:
+        topology = self._catalog.topology
+        if not frame.passive:
+            self._catalog.commit(topology.declare_exchange(frame.definition))
+        elif frame.definition.name != DEFAULT_EXCHANGE:
+            topology.exchange(frame.definition.name)
+        _answer(client, wire.Ok(frame.seq))
+
+    def on_delete_exchange(self, client: Client, frame: wire.DeleteExchange) -> None:
+        self._catalog.commit(self._catalog.topology.delete_exchange(frame.exchange, if_unused=frame.if_unused))
+        _answer(client, wire.Ok(frame.seq))
+
+    def on_bind_queue(self, client: Client, frame: wire.BindQueue) -> None:
+        if frame.arguments:
+            raise NotSupported("bindings take no arguments at exchanges of type direct; leave them out")
+        binding = _binding(frame)
+        self._catalog.commit(self._catalog.topology.bind(binding, client.connection_id))
+        _answer(client, wire.Ok(frame.seq))
+
+    def on_unbind_queue(self, client: Client, frame: wire.UnbindQueue) -> None:
+        self._catalog.commit(self._catalog.topology.unbind(_binding(frame), client.connection_id))
+        _answer(client, wire.Ok(frame.seq))
+
+    # -- direct mode ------------------------------------------------------------------------------------------
+
+    def on_attach(self, client: Client, frame: wire.Attach) -> None:
+        opened = self._direct(client, frame.queue)
+        queue = opened.queue
+        self._catalog.registry.mark(queue.number, client.owner)
+        answer = wire.Attached(
+            frame.seq,
+            queue.definition,
+            queue.queue_id,
+            queue.geometry,
+            opened.bells.epoch,
+            policy.delivery_limit_of(queue.definition),
+            policy.ttl_ns_of(queue.definition, -1),
+        )
+        descriptors = (segments.open_existing(queue.segment), *map(os.dup, opened.bells[:2]))
+        _answer(client, answer, descriptors)
+
+    def on_renew_bells(self, client: Client, frame: wire.RenewBells) -> None:
+        opened = self._direct(client, frame.queue)
+        answer = wire.Bells(frame.seq, opened.queue.queue_id, opened.bells.epoch)
+        _answer(client, answer, tuple(map(os.dup, opened.bells[:2])))
+
+    def on_detach(self, client: Client, frame: wire.Detach) -> None:
+        """The registry keeps the mark: it says what a client ever had, and the reap asks that."""
+        self._catalog.topology.queue(frame.queue, client.connection_id)
+        _answer(client, wire.Ok(frame.seq))
+
+    def on_route(self, client: Client, frame: wire.Route) -> None:
+        topology = self._catalog.topology
+        queues = routing.route(topology, frame.exchange, (frame.routing_key,))
+        used = () if frame.exchange == DEFAULT_EXCHANGE else sorted(routing.exchanges_used(topology, frame.exchange))
+        indices = [topology.exchanges[name].word for name in used]
+        internal = any(topology.exchanges[name].definition.internal for name in used[:1])
+        direct = client.direct and not internal and not any(policy.consumer_needs_broker(q.definition) for q in queues)
+        words = [(index, self._catalog.words[index]) for index in indices]
+        _answer(client, wire.Routed(frame.seq, [queue.name for queue in queues], words, direct))
+
+    def _direct(self, client: Client, name: str) -> OpenQueue:
+        opened = self._catalog.opened(name, client.connection_id)
+        reason = self.why_not_direct(client, opened)
+        if reason:
+            raise DirectRefused(queue=name, reason=reason)
+        return opened
+
+    @staticmethod
+    def why_not_direct(client: Client, opened: OpenQueue) -> str:
+        if not client.direct:
+            return "this connection is in socket mode"
+        if not opened.usable:
+            return f"the queue is set apart: {opened.damage}"
+        return policy.consumer_needs_broker(opened.queue.definition)
+
+
+def _exclusive_difference(opened: OpenQueue, definition: QueueDefinition) -> PreconditionFailed | None:
+    there, asked = opened.queue.definition.exclusive, definition.exclusive
+    if there == asked:
+        return None
+    return PreconditionFailed(kind="queue", name=opened.name, argument="exclusive", declared=there, asked=asked)
+
+
+def _binding(frame: wire.BindQueue | wire.UnbindQueue) -> Binding:
+    check_routing_key(frame.routing_key)
+    return Binding(source=frame.exchange, destination=frame.queue, routing_key=frame.routing_key)
+
+
+def _answer(client: Client, frame: wire.BrokerFrame, descriptors: tuple[int, ...] = ()) -> None:
+    if client.session is not None:
+        client.session.send(frame, descriptors)

@@ -1,0 +1,173 @@
+"""What happens to dead messages: published where their queue's dead-letter exchange routes them, then freed at the
+source.
+
+Owns: taking dead messages up, publishing them to each target, trying again where a target is full, the alarm that
+names both queues. Does not own: the rewriting of headers (death.py), routing (routing.py), when something is dead
+(the core).
+Invariants: a source is freed only when every target has the message: at least once, never lost; a target that stays
+full holds up only the messages that go there; a message is dropped only where its queue names no place, or one that
+is not there, and that is counted.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from shmq.core import _core
+from shmq.core._core import Snapshot
+from shmq_daemon import death, policy
+from shmq_daemon.events import DEFAULT_EXCHANGE, Queue
+from shmq_daemon.log import Logger
+from shmq_daemon.routing import route
+from shmq_daemon.topology import Topology
+from shmq_daemon.watched import Quarantine, SlotWord, Stuck, Watched
+
+BATCH: Final = 256  # of one queue in one step
+STUCK_MAX: Final = 4096  # then no more are taken up from that queue
+RETRY_NS: Final = 50_000_000
+REASONS: Final = {
+    _core.REJECTED: "rejected",
+    _core.EXPIRED: "expired",
+    _core.MAXLEN: "maxlen",
+    _core.DELIVERY_LIMIT: "delivery_limit",
+}
+ALARM: Final = "dead-letter-target-full"
+
+
+class Alarms(Protocol):
+    """Where alarms go."""
+
+    def raise_alarm(self, kind: str, subject: str, text: str) -> None: ...
+    def clear_alarm(self, kind: str, subject: str) -> None: ...
+
+
+class DeadLetters:
+    """Dead-letters the messages of all watched queues."""
+
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        topology: Topology,
+        watched: dict[int, Watched],
+        quarantine: Quarantine,
+        alarms: Alarms,
+        log: Logger,
+        wall_clock_s: Callable[[], int],
+    ) -> None:
+        self._topology = topology
+        self._watched = watched
+        self._quarantine = quarantine
+        self._alarms = alarms
+        self._log = log
+        self._wall_clock_s = wall_clock_s
+        self._full: dict[str, str] = {}  # source -> target
+        self._cycles_told: set[tuple[str, str]] = set()
+        self.counts: Counter[str] = Counter()
+
+    def step(self, watched: Watched, now_ns: int) -> bool:
+        """Take up what is dead in one queue. True: there may be more."""
+        retry = bool(watched.stuck) and now_ns >= watched.retry_ns
+        tally: Counter[tuple[str, str]] = Counter()
+        if retry:
+            self._retry(watched, now_ns, tally)
+        taken = 0
+        while taken < BATCH and len(watched.stuck) < STUCK_MAX:
+            at = watched.core.dead_pop()
+            if at is None:
+                break
+            taken += 1
+            self._take_up(watched, Stuck(at), now_ns, tally)
+        self._tell(watched, tally)
+        return taken == BATCH
+
+    def adopt(self, watched: Watched, found: list[SlotWord]) -> None:
+        """Dead messages that no ring knows (a full heal found them): tried with the stuck ones."""
+        known = {stuck.at for stuck in watched.stuck}
+        watched.stuck.extend(Stuck(at) for at in found if at not in known)
+        watched.retry_ns = 0
+
+    def _retry(self, watched: Watched, now_ns: int, tally: Counter[tuple[str, str]]) -> None:
+        waiting = len(watched.stuck)
+        for _ in range(min(waiting, BATCH)):
+            self._take_up(watched, watched.stuck.popleft(), now_ns, tally)
+        if not watched.stuck and watched.name in self._full:
+            del self._full[watched.name]
+            self._alarms.clear_alarm(ALARM, watched.name)
+
+    def _take_up(self, watched: Watched, stuck: Stuck, now_ns: int, tally: Counter[tuple[str, str]]) -> None:
+        snapshot = watched.core.peek(*stuck.at)
+        if snapshot is None or snapshot.state != _core.DEAD:
+            return
+        reason = REASONS.get(snapshot.reason, "rejected")
+        done = self._dead_letter(watched, snapshot, reason, stuck)
+        if done is None:
+            watched.stuck.append(stuck)
+            watched.retry_ns = now_ns + RETRY_NS
+        elif watched.core.settle_dead(*stuck.at):
+            tally[done, reason] += 1
+
+    def _dead_letter(self, watched: Watched, snapshot: Snapshot, reason: str, stuck: Stuck) -> str | None:
+        """Publish to every target that has not got it. Returns what became of it, None when a target is full."""
+        definition = watched.queue.definition
+        exchange = definition.dead_letter_exchange
+        if exchange is None:
+            return "dropped"
+        if exchange != DEFAULT_EXCHANGE and exchange not in self._topology.exchanges:
+            return "dropped, no dead-letter exchange"
+        letter = death.dead_letter(
+            snapshot.envelope,
+            watched.name,
+            reason,
+            exchange,
+            definition.dead_letter_routing_key,
+            self._wall_clock_s(),
+        )
+        targets = route(self._topology, exchange, letter.routing_keys)
+        kept = [target for target in targets if not self._closes_cycle(watched, letter, target, reason)]
+        for target in kept:
+            if target.queue_id not in stuck.done and not self._publish(watched, target, snapshot, letter.envelope):
+                return None
+            stuck.done.add(target.queue_id)
+        return "dead-lettered" if kept else "dropped, no target"
+
+    def _closes_cycle(self, watched: Watched, letter: death.DeadLetter, target: Queue, reason: str) -> bool:
+        if reason == death.REJECTED or not death.is_cycle(letter.deaths, target.name):
+            return False
+        if (watched.name, target.name) not in self._cycles_told:
+            self._cycles_told.add((watched.name, target.name))
+            self._log.warning(
+                "dead-letter cycle, target skipped", queue=watched.name, target=target.name, reason=reason
+            )
+        return True
+
+    def _publish(self, source: Watched, target: Queue, snapshot: Snapshot, envelope: bytes) -> bool:
+        """True: the target has it, or is gone."""
+        watched = self._watched.get(target.queue_id)
+        if watched is None:
+            return True
+        ttl_ns = policy.ttl_ns_of(target.definition, -1)
+
+        def publish(to: Watched) -> int:
+            return to.core.publish(snapshot.body, snapshot.level, envelope, ttl_ns, 0, snapshot.flags)
+
+        outcome = self._quarantine.run(watched, publish, _core.NO_MEMORY)
+        if outcome in (_core.OK, _core.DELETED):
+            return True
+        self._alarm(source.name, target.name, outcome)
+        return False
+
+    def _alarm(self, source: str, target: str, outcome: int) -> None:
+        if source in self._full:
+            return
+        self._full[source] = target
+        why = {_core.TOO_LARGE: "can never hold", _core.NO_MEMORY: "has no memory for"}.get(outcome, "is full for")
+        text = f"queue {target!r} {why} the dead letters of queue {source!r}; they wait there. Consume from {target!r}"
+        self._alarms.raise_alarm(ALARM, source, text)
+
+    def _tell(self, watched: Watched, tally: Counter[tuple[str, str]]) -> None:
+        for (what, reason), count in tally.items():
+            kind = "dead_lettered" if what == "dead-lettered" else "dead_dropped"
+            self.counts[kind] += count
+            to = watched.queue.definition.dead_letter_exchange
+            self._log.info(
+                "dead messages settled", queue=watched.name, reason=reason, count=count, fate=what, exchange=to
+            )

@@ -1,0 +1,117 @@
+"""What makes an instance one: the lock on its data directory and the sockets it answers on.
+
+Owns: the lock file's bytes, binding and taking over sockets. Does not own: accepting, the state behind the lock.
+Invariants: a POSIX record lock belongs to a process, is not inherited by fork and ends with the process, so it never
+outlives the master. Each process of the daemon locks its own byte: a new broker waits until the old one is truly
+gone. A socket file is replaced only if it is ours and nobody answers on it.
+"""
+
+import errno
+import fcntl
+import grp
+import os
+import socket
+import stat
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from shmq.errors import AlreadyRunning, ConfigError
+from shmq_daemon.places import make_socket_directory
+
+BACKLOG: Final = 4096
+GROUP: Final = "shmq"  # may connect to the system's daemon, where the group exists
+LINK_SOCKET: Final = "supervisor.sock"  # in the data directory, which is the daemon's working directory
+
+
+class Byte(IntEnum):
+    """Who locks which byte of the lock file."""
+
+    MASTER = 0
+    BROKER = 1
+    SUPERVISOR = 2
+
+
+def take_lock(path: Path) -> int:
+    """Lock the data directory for this process. Returns the descriptor that must stay open."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, Byte.MASTER)
+    except OSError as error:
+        holder = os.pread(fd, 20, 0).decode(errors="replace").strip()
+        os.close(fd)
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        raise AlreadyRunning(path=str(path.parent), pid=int(holder) if holder.isdigit() else 0) from error
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def wait_for_predecessor(lock_fd: int, byte: Byte) -> None:
+    """In a child: lock this role's byte, waiting for a process of a killed master to end (within 100 ms)."""
+    fcntl.lockf(lock_fd, fcntl.LOCK_EX, 1, byte)
+
+
+def bind_listener(path: Path) -> socket.socket:
+    """Listen for clients on `path`. Raises AlreadyRunning, ConfigError."""
+    make_socket_directory(path)
+    _remove_stale(path)
+    group_id = _group_id()
+    listener = _bind(str(path), 0o117 if group_id is not None else 0o177)
+    if group_id is not None:
+        os.chown(path, -1, group_id)
+    return listener
+
+
+def bind_link() -> socket.socket:
+    """Listen for the broker on the supervisor's socket, in the working directory. Only under the lock."""
+    Path(LINK_SOCKET).unlink(missing_ok=True)
+    return _bind(LINK_SOCKET, 0o177, socket.SOCK_SEQPACKET)
+
+
+def _bind(path: str, umask: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    before = os.umask(umask)
+    try:
+        listener.bind(path)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"socket {path}: {error.strerror}; choose another with --socket") from error
+    finally:
+        os.umask(before)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _group_id() -> int | None:
+    if os.geteuid() != 0:
+        return None
+    try:
+        return grp.getgrnam(GROUP).gr_gid
+    except KeyError:
+        return None
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise ConfigError(f"{path} exists and is no socket; choose another path with --socket")
+    if answers(path):
+        raise AlreadyRunning(path=str(path))
+    if status.st_uid != os.geteuid():
+        raise ConfigError(
+            f"stale socket {path} belongs to uid {status.st_uid}; remove it or choose another with --socket"
+        )
+    path.unlink()
+
+
+def answers(path: Path) -> bool:
+    """Whether a process listens on this socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.setblocking(False)
+        code = probe.connect_ex(str(path))
+    return code not in (errno.ECONNREFUSED, errno.ENOENT)

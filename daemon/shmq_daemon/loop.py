@@ -1,0 +1,92 @@
+"""The event loop of each daemon process: one epoll, and timers that a tick runs.
+
+Owns: which callback a descriptor's readiness goes to, and the order of deadlines. Does not own: descriptors (who adds
+one removes it before closing it), the clock (it comes in).
+Invariants: a callback tolerates being called for nothing, because a descriptor closed and opened anew between two
+events of one batch keeps its number. Nothing here blocks but `poll`.
+"""
+
+import heapq
+import itertools
+import select
+from collections.abc import Callable
+from typing import Final
+
+READ: Final = select.EPOLLIN
+WRITE: Final = select.EPOLLOUT
+HUNG_UP: Final = select.EPOLLHUP | select.EPOLLERR
+
+Callback = Callable[[int], None]
+
+EVENTS_MAX: Final = 256  # of one batch, so that timers and the master's questions are never starved
+WAIT_NS_MAX: Final = 3_600_000_000_000  # epoll counts milliseconds in 31 bits
+
+
+class Timer:
+    """A deadline that can be taken back. Cancelling keeps the entry in the heap until its time."""
+
+    __slots__ = ("action", "due_ns")
+
+    def __init__(self, due_ns: int, action: Callable[[int], None]) -> None:
+        self.due_ns = due_ns
+        self.action: Callable[[int], None] | None = action
+
+    def cancel(self) -> None:
+        self.action = None
+
+
+class Timers:
+    """A heap of deadlines."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self._heap: list[tuple[int, int, Timer]] = []
+        self._tie = itertools.count()
+
+    def at(self, due_ns: int, action: Callable[[int], None]) -> Timer:
+        timer = Timer(due_ns, action)
+        heapq.heappush(self._heap, (due_ns, next(self._tie), timer))
+        return timer
+
+    def after(self, delay_ns: int, action: Callable[[int], None]) -> Timer:
+        return self.at(self._clock() + delay_ns, action)
+
+    def tick(self, now_ns: int) -> int | None:
+        """Run what is due and return the next deadline, None when there is none."""
+        while self._heap and (self._heap[0][0] <= now_ns or self._heap[0][2].action is None):
+            action = heapq.heappop(self._heap)[2].action
+            if action is not None:
+                action(now_ns)
+        return self._heap[0][0] if self._heap else None
+
+
+class Loop:
+    """Descriptors and their callbacks; a callback gets the epoll events."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callback] = {}
+
+    def add(self, fd: int, callback: Callback, events: int = READ) -> None:
+        self._epoll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def change(self, fd: int, events: int) -> None:
+        self._epoll.modify(fd, events)
+
+    def remove(self, fd: int) -> None:
+        """Forget a descriptor; one that is not there is fine."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def poll(self, wait_ns: int | None) -> None:
+        """Wait for readiness, at most `wait_ns` (None: for ever), and call back."""
+        timeout = -1.0 if wait_ns is None else min(max(wait_ns, 0), WAIT_NS_MAX) / 1e9
+        for fd, events in self._epoll.poll(timeout, EVENTS_MAX):
+            callback = self._callbacks.get(fd)
+            if callback is not None:
+                callback(events)
+
+    def close(self) -> None:
+        self._callbacks.clear()
+        self._epoll.close()

@@ -1,0 +1,93 @@
+"""`shmqd`: the command line of the daemon.
+
+Owns: flags, the order in which an instance is taken (limits, directory, lock, sockets), exit codes. Does not own:
+anything after that (master.py). Exit codes: 0 stopped or discarded, 1 refused to start (the reason is on standard
+error).
+"""
+
+import argparse
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from shmq._version import __version__
+from shmq.core._core import LAYOUT
+from shmq.errors import AlreadyRunning, ConfigError
+from shmq.limits import PROTOCOL
+from shmq_daemon import broker, config, discard, instance, log, notify, places, supervisor
+from shmq_daemon.instance import Byte
+from shmq_daemon.master import Instance, Master
+
+REFUSED = 1
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the flags; ends the process on a wrong one."""
+    parser = argparse.ArgumentParser(
+        prog="shmqd", description="The shmq message broker of this host; stays in the foreground."
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, in TOML")
+    parser.add_argument("--socket", metavar="PATH", help="socket for clients (default: the system's or the user's)")
+    parser.add_argument("--data", metavar="DIR", help="directory of this instance's lock and state")
+    parser.add_argument("--discard", action="store_true", help="remove all segments of the instance in --data, and end")
+    parser.add_argument(
+        "--ephemeral", action="store_true", help="when standard input ends: stop, and remove segments and directory"
+    )
+    version = f"shmqd {__version__} (protocol {PROTOCOL}, layout {LAYOUT})"
+    parser.add_argument("--version", action="version", version=version)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon. Returns the exit code."""
+    flags = parse(arguments)
+    try:
+        settings = config.load(flags.config) if flags.config else config.Config()
+        log.configure(settings.log_format, settings.log_level)
+        place = places.choose(flags.socket or settings.socket, flags.data or settings.data)
+        return _discard(place) if flags.discard else _serve(settings, place, ephemeral=flags.ephemeral)
+    except (ConfigError, AlreadyRunning) as error:
+        print(f"shmqd: {error}", file=sys.stderr)  # noqa: T201 - the command talks to a person
+        return REFUSED
+
+
+def _discard(place: places.Places) -> int:
+    if not place.state.exists():
+        print(f"shmqd: nothing to discard in {place.data}")  # noqa: T201 - as above
+        return 0
+    lock_fd = instance.take_lock(place.lock)
+    removed = discard.discard(place)
+    os.close(lock_fd)
+    print(f"shmqd: {len(removed)} segments of {place.data} removed")  # noqa: T201 - as above
+    return 0
+
+
+def _serve(settings: config.Config, place: places.Places, *, ephemeral: bool) -> int:
+    _raise_descriptor_limit()
+    places.make_data_directory(place.data)
+    lock_fd = instance.take_lock(place.lock)
+    os.chdir(place.data)
+    listener = notify.passed_listener(os.environ)
+    if listener is None:
+        listener = instance.bind_listener(place.socket)
+    else:
+        listener.setblocking(False)
+        place = place._replace(socket=Path(listener.getsockname()))
+    taken = Instance(settings, place, lock_fd, listener, instance.bind_link(), ephemeral)
+    Master(taken, {Byte.BROKER: broker.run, Byte.SUPERVISOR: supervisor.run}, notify.Notifier(os.environ)).run()
+    return 0
+
+
+def _raise_descriptor_limit() -> None:
+    """Three descriptors a queue and one or two a client: as many as we may have. A sandbox may forbid it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        log.logger("master").info("descriptor limit stays as it is", why=str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""A queue as the broker holds it: its memory, its bells, and who waits on it over a socket.
+
+Owns: opening and closing a queue's segment for the broker, the broker's registration at its bells. Does not own: who
+waits for what (consuming.py, publishing.py), names and state (catalog.py).
+Invariants: the broker registers once per side, however many of its peers wait; a registration is followed by another
+look; a queue whose segment cannot be used has no core, and says why.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from shmq.core import _core
+from shmq.core._core import Queue as CoreQueue
+from shmq.errors import InternalError
+from shmq_daemon.events import Queue
+from shmq_daemon.loop import Loop
+
+if TYPE_CHECKING:
+    from shmq_daemon.consuming import Consumer, Waiting
+    from shmq_daemon.publishing import Blocked
+
+SIDES: Final = (_core.CONSUMERS, _core.PRODUCERS)
+
+
+class Bells(NamedTuple):
+    """Three eventfds and the epoch in which they were made."""
+
+    consumers: int
+    producers: int
+    epoch: int
+
+    @classmethod
+    def make(cls, epoch: int) -> "Bells":
+        flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE
+        return cls(os.eventfd(0, flags), os.eventfd(0, flags), epoch)
+
+    def close(self) -> None:
+        os.close(self.consumers)
+        os.close(self.producers)
+
+
+class OpenQueue:
+    """One queue of the broker."""
+
+    def __init__(self, queue: Queue, bells: Bells) -> None:
+        self.queue = queue
+        self.bells = bells
+        self._core: CoreQueue | None = None
+        self.damage = ""
+        self.consumers: deque[Consumer] = deque()  # of socket sessions, served in turn
+        self.waiting: deque[Waiting] = deque()  # gets that found nothing
+        self.blocked: deque[Blocked] = deque()  # publishes that found no room
+        self.had_consumer = False
+        self._registered = [False, False]
+
+    @property
+    def name(self) -> str:
+        return self.queue.name
+
+    @property
+    def core(self) -> CoreQueue:
+        """Raises InternalError for a queue that is set apart."""
+        if self._core is None:
+            raise InternalError(f"queue {self.name!r} is set apart: {self.damage}. Delete it, or see the log of shmqd")
+        return self._core
+
+    @property
+    def usable(self) -> bool:
+        return self._core is not None
+
+    def attach(self, fd: int, owner: int, supervisor_bell: int, *, create: bool) -> None:
+        """Map the segment; takes over `fd`. Raises OSError, LayoutMismatch."""
+        bells = (os.dup(self.bells.consumers), os.dup(self.bells.producers), os.dup(supervisor_bell))
+        self._core = CoreQueue(
+            fd,
+            self.queue.geometry,
+            owner,
+            create=create,
+            queue_id=self.queue.queue_id,
+            bells=bells,
+            epoch=self.bells.epoch,
+            context=self,
+        )
+
+    def wait_for(self, loop: Loop, side: int, look: Callable[["OpenQueue"], None]) -> bool:
+        """Register at a bell. True: it is new, so look once more; False: we are registered already."""
+        if self._registered[side]:
+            return False
+        self.core.bell_register(side)
+        self._registered[side] = True
+
+        def on_bell(_events: int) -> None:
+            if self._core is not None and self._core.bell_token(side):
+                self._forget(loop, side)
+                look(self)
+
+        loop.add(self.core.bell_fd(side), on_bell)
+        return True
+
+    def stop_waiting(self, loop: Loop, side: int) -> None:
+        """Take our registration back, if there is one."""
+        if self._registered[side]:
+            self._forget(loop, side)
+            self.core.bell_leave(side)
+
+    def _forget(self, loop: Loop, side: int) -> None:
+        self._registered[side] = False
+        loop.remove(self.core.bell_fd(side))
+
+    def close(self, loop: Loop) -> None:
+        if self._core is not None:
+            for side in SIDES:
+                self.stop_waiting(loop, side)
+            self._core.close()
+            self._core = None
+        self.bells.close()

@@ -1,0 +1,74 @@
+"""Who is at the other end of a socket, and how we learn of its death.
+
+Owns: SO_PEERCRED, SO_PEERPIDFD, start times, pidfds. Does not own: what a peer may do.
+Invariants: a pid alone identifies nobody; a pidfd does, or a pid with its start time. A peer whose pid reads 0
+(another pid namespace) and has no pidfd is known only by its socket.
+"""
+
+import contextlib
+import os
+import select
+import socket
+import struct
+from pathlib import Path
+from typing import Final, NamedTuple
+
+SO_PEERPIDFD: Final = 77  # socket(7), Linux 6.5; the standard library does not name it yet
+UCRED: Final = struct.Struct("3i")
+START_TIME_FIELD: Final = 22 - 3  # of proc_pid_stat(5), counted after the command in brackets
+
+
+class Peer(NamedTuple):
+    """A client's process. `pidfd` is -1 where the kernel gives none."""
+
+    pid: int
+    uid: int
+    gid: int
+    start_time: int
+    pidfd: int
+
+
+def identify(connection: socket.socket) -> Peer:
+    """Ask the kernel who connected."""
+    pid, uid, gid = UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+    pidfd = _peer_pidfd(connection, pid)
+    return Peer(pid, uid, gid, start_time(pid), pidfd)
+
+
+def _peer_pidfd(connection: socket.socket, pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4), "little")
+    with contextlib.suppress(OSError):
+        return os.pidfd_open(pid) if pid > 0 else -1
+    return -1
+
+
+def reopen(pid: int, started: int) -> int:
+    """Return a pidfd of the process that had this pid and start time, -1 when it is gone."""
+    if pid <= 0:
+        return -1
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return -1
+    if start_time(pid) == started and not is_dead(pidfd):
+        return pidfd
+    os.close(pidfd)
+    return -1
+
+
+def is_dead(pidfd: int) -> bool:
+    """Whether the process behind a pidfd has ended."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def start_time(pid: int) -> int:
+    """Clock ticks from boot to the start of a process, 0 when it cannot be read."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    fields = text.rpartition(")")[2].split()
+    return int(fields[START_TIME_FIELD]) if len(fields) > START_TIME_FIELD else 0

@@ -1,0 +1,290 @@
+"""Publishing for socket clients: to every queue of a route, waiting for room without holding up the loop.
+
+Owns: routes, confirms, publishes that wait for room. Does not own: matching (routing.py), the segment (the core).
+Invariants: what one client publishes stays in order: behind one that waits for room its later ones wait too, up to a
+bound, beyond which nothing more is read from it; every wait ends at its deadline with an error that says why.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Final
+
+from shmq.core import _core
+from shmq.errors import (
+    AccessRefused,
+    BodyTooLarge,
+    InvalidArgument,
+    NotDurable,
+    NotFound,
+    QueueFull,
+    ShmFull,
+    ShmqError,
+    Unroutable,
+)
+from shmq.message import envelope_names
+from shmq.wire import frames as wire
+from shmq.wire.codes import to_wire
+from shmq_daemon import policy
+from shmq_daemon.catalog import Catalog
+from shmq_daemon.clients import Client
+from shmq_daemon.events import DEFAULT_EXCHANGE, Queue
+from shmq_daemon.log import Logger
+from shmq_daemon.loop import Loop, Timer, Timers
+from shmq_daemon.opened import OpenQueue
+from shmq_daemon.routing import route
+
+WAITING_MAX: Final = 1024  # publishes of one client behind one that waits
+WAITING_BYTES_MAX: Final = 16 << 20
+
+Publication = wire.Publish | wire.PublishMany
+
+
+class Blocked:
+    """A publish under way: bodies before `position` are in every queue, the one there still lacks `missing`."""
+
+    def __init__(self, client: Client, frame: Publication, targets: list[Queue]) -> None:
+        self.client = client
+        self.frame = frame
+        self.targets = targets
+        self.missing = list(targets)
+        self.bodies = [frame.body] if isinstance(frame, wire.Publish) else frame.bodies
+        self.position = 0
+        self.bytes = sum(map(len, self.bodies))
+        self.timer: Timer | None = None
+        self.waits_on: OpenQueue | None = None
+
+
+class Publishing:
+    """Publishes, and remembers what waits."""
+
+    def __init__(self, catalog: Catalog, loop: Loop, timers: Timers, log: Logger) -> None:
+        self._catalog = catalog
+        self._loop = loop
+        self._timers = timers
+        self._log = log
+
+    def table(self) -> dict[type, Callable[[Client, Any], None]]:
+        return {wire.Publish: self.on_publish, wire.PublishMany: self.on_publish}
+
+    def on_publish(self, client: Client, frame: Publication) -> None:
+        """Publish now, or behind what this client has waiting."""
+        try:
+            blocked = Blocked(client, frame, self._targets(frame))
+        except ShmqError as error:
+            self._refuse(client, frame, error)
+            return
+        if not client.publishing:
+            self._advance(blocked, wait=True)
+            return
+        client.publishing.append(blocked)
+        client.publishing_bytes += blocked.bytes
+        self._start_timer(blocked)
+        if len(client.publishing) > WAITING_MAX or client.publishing_bytes > WAITING_BYTES_MAX:
+            self._pause(client)
+
+    def _targets(self, frame: Publication) -> list[Queue]:
+        """The queues to publish to. Raises what AMQP says about them."""
+        if frame.confirm == wire.CONFIRM_DISK:
+            raise NotDurable
+        if frame.envelope:
+            if not envelope_names(frame.envelope, frame.exchange, frame.routing_key):
+                raise InvalidArgument(
+                    argument="envelope", value=frame.envelope[:64], allowed="its exchange and key first"
+                )
+        elif frame.exchange:
+            raise InvalidArgument(argument="envelope", value=b"", allowed="empty only for the default exchange")
+        if frame.exchange == DEFAULT_EXCHANGE:
+            known = self._catalog.topology.queues.get(frame.routing_key)
+            targets = [known] if known is not None else []
+        else:
+            if self._catalog.topology.exchange(frame.exchange).definition.internal:
+                raise AccessRefused(what=f"exchange {frame.exchange!r}", reason="it is internal")
+            targets = route(self._catalog.topology, frame.exchange, (frame.routing_key,))
+        if not targets and frame.mandatory:
+            raise Unroutable(exchange=frame.exchange, routing_key=frame.routing_key)
+        return targets
+
+    # -- going forward ----------------------------------------------------------------------------------------
+
+    def _advance(self, blocked: Blocked, *, wait: bool) -> bool:
+        """Publish as far as there is room. False: it waits. Confirms or refuses when it comes to its end."""
+        try:
+            full = self._publish(blocked)
+        except ShmqError as error:
+            self._finish(blocked, error)
+            return True
+        if full is None:
+            self._finish(blocked, None)
+            return True
+        if not wait or blocked.frame.timeout_ns == 0:
+            self._finish(blocked, self._full_error(full, blocked))
+            return True
+        self._wait_for(blocked, full)
+        return False
+
+    def _publish(self, blocked: Blocked) -> OpenQueue | None:
+        """Returns the queue that is full, None when all is done."""
+        if len(blocked.targets) == 1:
+            return self._publish_all(blocked, blocked.targets[0])
+        while blocked.position < len(blocked.bodies):
+            while blocked.missing:
+                opened = self._open(blocked.missing[0])
+                if self._publish_one(blocked, opened) == _core.FULL:
+                    return opened
+                blocked.missing.pop(0)
+            blocked.position += 1
+            blocked.missing = list(blocked.targets)
+        return None
+
+    def _publish_all(self, blocked: Blocked, queue: Queue) -> OpenQueue | None:
+        """The usual case, one target: all bodies in one call."""
+        frame, opened = blocked.frame, self._open(queue)
+        done, outcome = opened.core.publish_many(
+            blocked.bodies,
+            blocked.position,
+            frame.priority,
+            frame.envelope,
+            policy.ttl_ns_of(queue.definition, frame.ttl_ns),
+            frame.delay_ns,
+            frame.flags,
+        )
+        blocked.position += done
+        if blocked.position == len(blocked.bodies):
+            return None
+        self._check(outcome, opened, len(blocked.bodies[blocked.position]))
+        return opened
+
+    def _publish_one(self, blocked: Blocked, opened: OpenQueue) -> int:
+        frame, body = blocked.frame, blocked.bodies[blocked.position]
+        ttl_ns = policy.ttl_ns_of(opened.queue.definition, frame.ttl_ns)
+        outcome = opened.core.publish(body, frame.priority, frame.envelope, ttl_ns, frame.delay_ns, frame.flags)
+        self._check(outcome, opened, len(body))
+        return outcome
+
+    def _open(self, queue: Queue) -> OpenQueue:
+        opened = self._catalog.open.get(queue.queue_id)
+        if opened is None:
+            raise NotFound(kind="queue", name=queue.name)
+        return opened
+
+    def _check(self, outcome: int, opened: OpenQueue, size: int) -> None:
+        if outcome == _core.NO_MEMORY:
+            raise ShmFull(f"queue {opened.name!r} can't grow")
+        if outcome == _core.TOO_LARGE:
+            raise BodyTooLarge(size=size, limit=policy.body_bytes_max(opened.queue.geometry), queue=opened.name)
+        if outcome == _core.DELETED:
+            raise NotFound(kind="queue", name=opened.name)
+
+    # -- waiting ----------------------------------------------------------------------------------------------
+
+    def _wait_for(self, blocked: Blocked, opened: OpenQueue) -> None:
+        client = blocked.client
+        if blocked not in client.publishing:
+            client.publishing.append(blocked)
+            client.publishing_bytes += blocked.bytes
+            self._start_timer(blocked)
+        blocked.waits_on = opened
+        opened.blocked.append(blocked)
+        if opened.wait_for(self._loop, _core.PRODUCERS, self._on_room):
+            self._on_room(opened)
+
+    def _start_timer(self, blocked: Blocked) -> None:
+        blocked.timer = self._timers.after(blocked.frame.timeout_ns, functools.partial(self._on_deadline, blocked))
+
+    def _on_room(self, opened: OpenQueue) -> None:
+        """Room in a queue: let those who wait try again, in their order, until one finds it full."""
+        for _ in range(len(opened.blocked)):
+            if not opened.blocked:
+                break
+            blocked = opened.blocked.popleft()
+            blocked.waits_on = None
+            if not self._advance_first(blocked):
+                break
+        if opened.blocked and opened.usable:
+            if opened.wait_for(self._loop, _core.PRODUCERS, self._on_room) and opened.core.may_have(_core.PRODUCERS):
+                self._on_room(opened)
+        elif opened.usable:
+            opened.stop_waiting(self._loop, _core.PRODUCERS)
+
+    def _advance_first(self, blocked: Blocked) -> bool:
+        """Go on with a client's first waiting publish, then with those behind it. False: a queue is still full."""
+        client = blocked.client
+        try:
+            full = self._publish(blocked)
+        except ShmqError as error:
+            self._finish(blocked, error)
+        else:
+            if full is not None:
+                blocked.waits_on = full
+                full.blocked.appendleft(blocked)
+                return False
+            self._finish(blocked, None)
+        self._next_of(client)
+        return True
+
+    def _next_of(self, client: Client) -> None:
+        while client.publishing and client.publishing[0].waits_on is None:
+            if not self._advance(client.publishing[0], wait=True):
+                break
+        if client.session is not None:
+            if not client.publishing or client.publishing_bytes < WAITING_BYTES_MAX // 2:
+                client.session.resume()
+            client.session.flush()
+
+    def _on_deadline(self, blocked: Blocked, _now_ns: int) -> None:
+        opened = blocked.waits_on
+        if opened is None:  # still behind another one of its client
+            first = blocked.client.publishing[0].waits_on
+            opened = first if first is not None else self._catalog.open.get(blocked.targets[0].queue_id)
+        error = self._full_error(opened, blocked) if opened is not None else NotFound(kind="queue", name="")
+        if blocked.waits_on is not None:
+            blocked.waits_on.blocked.remove(blocked)
+            blocked.waits_on = None
+        self._finish(blocked, error)
+        self._next_of(blocked.client)
+
+    def _pause(self, client: Client) -> None:
+        if client.session is not None:
+            client.session.pause()
+
+    def queue_deleted(self, opened: OpenQueue) -> None:
+        """Whoever waits for room there waits no more."""
+        waiting = list(opened.blocked)
+        opened.blocked.clear()
+        for blocked in waiting:
+            blocked.waits_on = None
+            self._finish(blocked, NotFound(kind="queue", name=opened.name))
+            self._next_of(blocked.client)
+
+    # -- answering --------------------------------------------------------------------------------------------
+
+    def _finish(self, blocked: Blocked, error: ShmqError | None) -> None:
+        client, frame = blocked.client, blocked.frame
+        if blocked in client.publishing:
+            client.publishing.remove(blocked)
+            client.publishing_bytes -= blocked.bytes
+        if blocked.timer is not None:
+            blocked.timer.cancel()
+        if error is not None and not (isinstance(frame, wire.PublishMany) and blocked.position):
+            self._refuse(client, frame, error)
+        elif frame.confirm >= wire.CONFIRM_MEMORY and frame.seq and client.session is not None:
+            many = isinstance(frame, wire.PublishMany)
+            done = wire.Counted(frame.seq, blocked.position) if many else wire.Ok(frame.seq)
+            client.session.send(done)
+        elif error is not None:
+            self._refuse(client, frame, error)
+
+    def _refuse(self, client: Client, frame: Publication, error: ShmqError) -> None:
+        if frame.confirm != wire.CONFIRM_NONE and client.session is not None:
+            client.session.send(wire.Error(frame.seq, *to_wire(error)))
+
+    def _full_error(self, opened: OpenQueue, blocked: Blocked) -> QueueFull:
+        """Full in messages, or in bytes of large bodies."""
+        stats = opened.core.stats() if opened.usable else {}
+        timeout = blocked.frame.timeout_ns / 1e9
+        depth = stats.get("ready", 0) + stats.get("unacked", 0) + stats.get("delayed", 0) + stats.get("dead_pending", 0)
+        limit = opened.queue.geometry[1]
+        if depth < limit and stats.get("arena_committed_bytes", 0):
+            used, limit_bytes = stats["arena_committed_bytes"], opened.queue.geometry[4]
+            return QueueFull(queue=opened.name, depth=used, limit=limit_bytes, timeout=timeout, unit="bytes")
+        return QueueFull(queue=opened.name, depth=depth, limit=limit, timeout=timeout)

@@ -1,0 +1,239 @@
+"""One socket of one client: bytes in and frames out, never blocking on the peer.
+
+Owns: the socket, what is still to be written, the time a peer may take to say hello or to finish a frame. Does not
+own: what frames mean (broker.py), the client, who outlives its socket (clients.py).
+Invariants: what waits to be written is bounded: beyond the bound nothing more is read from this peer, and nothing
+delivered to it; a frame with descriptors starts a write of its own, and its descriptors are ours until it is sent.
+"""
+
+import array
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from shmq.errors import ConnectionLost, FrameError, RemoteFrameError, ShmqError
+from shmq.limits import FRAME_PROGRESS_SECONDS
+from shmq.wire.codes import to_wire
+from shmq.wire.connection import broker_connection
+from shmq.wire.frames import BrokerFrame, ClientFrame, Closing
+from shmq.wire.states import State
+from shmq_daemon.loop import HUNG_UP, READ, WRITE, Loop, Timers
+from shmq_daemon.peer import Peer
+
+if TYPE_CHECKING:
+    from shmq_daemon.clients import Client
+
+READ_BYTES: Final = 256 * 1024
+WRITE_BYTES_MAX: Final = 4 * 1024 * 1024  # beyond this a session gets nothing more until it has read
+DRAIN_READS_MAX: Final = 64
+PROGRESS_NS: Final = int(FRAME_PROGRESS_SECONDS * 1e9)
+
+
+class Chunk:
+    """Bytes to write, and the descriptors that go with the first of them."""
+
+    __slots__ = ("data", "descriptors")
+
+    def __init__(self, descriptors: Sequence[int] = ()) -> None:
+        self.data = bytearray()
+        self.descriptors = tuple(descriptors)
+
+    def close(self) -> None:
+        for fd in self.descriptors:
+            os.close(fd)
+        self.descriptors = ()
+
+
+class Session:
+    """A connected peer. `client` is None before hello."""
+
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        connection: socket.socket,
+        peer: Peer,
+        loop: Loop,
+        timers: Timers,
+        on_frame: Callable[["Session", ClientFrame], None],
+        on_end: Callable[["Session"], None],
+        on_room: Callable[["Client"], None],
+    ) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self.peer = peer
+        self.client: Client | None = None
+        self.wire = broker_connection()
+        self.open = True
+        self._loop = loop
+        self._timers = timers
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._on_room = on_room
+        self._out: deque[Chunk] = deque()
+        self.bytes_waiting = 0
+        self._last_read_ns = 0
+        self._progress_watched = False
+        self._mask = READ
+        self._paused = False
+        self._parked = False  # hung up while paused: not in the loop, which would tell it again and again
+        loop.add(connection.fileno(), self._on_ready)
+
+    # -- in ---------------------------------------------------------------------------------------------------
+
+    def _on_ready(self, events: int) -> None:
+        if events & HUNG_UP:
+            self._on_hung_up()
+        elif events & WRITE:
+            self.flush()
+        if self.open and events & ~WRITE and not (self._paused or self.is_full):
+            self._read()
+
+    def _on_hung_up(self) -> None:
+        """Nobody reads any more, but what was written before may still be here: it is read when its turn comes."""
+        while self._out:
+            self._out.popleft().close()
+        self.bytes_waiting = 0
+        if self._paused and not self._parked:
+            self._parked = True
+            self._loop.remove(self._socket.fileno())
+
+    def _read(self) -> bool:
+        """Take what has come. False: nothing has."""
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return False
+        self._last_read_ns = 0
+        try:
+            self.wire.receive_data(data)
+            while self.open and (frames := self.wire.next_events()):
+                for frame in frames:
+                    self._on_frame(self, frame)
+        except ShmqError as error:
+            self.end(error)
+            return False
+        if self.wire.bytes_pending and not self._progress_watched:
+            self._progress_watched = True
+            self._timers.after(PROGRESS_NS, self._check_progress)
+        self.flush()
+        return True
+
+    def drain(self) -> None:
+        """Read what a dead peer has left; it can't be more than the kernel holds."""
+        for _ in range(DRAIN_READS_MAX):
+            if not self.open or self._paused or not self._read():
+                return
+
+    def _check_progress(self, now_ns: int) -> None:
+        """A half frame that has not grown since the last look ends the session."""
+        self._progress_watched = False
+        if not self.open or not self.wire.bytes_pending or self._paused or self.is_full:
+            return
+        if self._last_read_ns:
+            self.end(RemoteFrameError(f"half a frame did not grow within {FRAME_PROGRESS_SECONDS:g} s"))
+            return
+        self._last_read_ns = now_ns
+        self._progress_watched = True
+        self._timers.after(PROGRESS_NS, self._check_progress)
+
+    def pause(self) -> None:
+        """Read nothing more for now: this peer has more under way than we keep."""
+        self._paused = True
+        self._watch()
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._parked and self.open:
+                self._parked = False
+                self._mask = READ
+                self._loop.add(self._socket.fileno(), self._on_ready)
+            self._watch()
+
+    # -- out --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        return self.bytes_waiting > WRITE_BYTES_MAX
+
+    def send(self, frame: BrokerFrame, descriptors: Sequence[int] = ()) -> None:
+        """Queue a frame; `flush` writes. The descriptors become ours, whatever happens."""
+        if not self.open:
+            Chunk(descriptors).close()
+            return
+        if descriptors or not self._out or self._out[-1].descriptors:
+            self._out.append(Chunk(descriptors))
+        data = self._out[-1].data
+        before = len(data)
+        self.wire.send_into(frame, data, descriptors)
+        self.bytes_waiting += len(data) - before
+
+    def flush(self) -> None:
+        """Write what the peer takes now."""
+        was_full = self.is_full
+        try:
+            while self._out:
+                self._write(self._out[0])
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        self._watch()
+        if was_full and not self.is_full and self.client is not None:
+            self._on_room(self.client)
+
+    def _write(self, chunk: Chunk) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", chunk.descriptors))]
+        while chunk.data or chunk.descriptors:
+            if chunk.descriptors:
+                sent = self._socket.sendmsg([chunk.data], rights, socket.MSG_NOSIGNAL)
+                chunk.close()
+            else:
+                sent = self._socket.send(chunk.data, socket.MSG_NOSIGNAL)
+            del chunk.data[:sent]
+            self.bytes_waiting -= sent
+        self._out.popleft()
+
+    def _watch(self) -> None:
+        if not self.open or self._parked:
+            return
+        reading = 0 if self._paused or self.is_full else READ
+        mask = reading | (WRITE if self._out else 0)
+        if mask != self._mask:
+            self._mask = mask
+            self._loop.change(self._socket.fileno(), mask)
+
+    # -- end --------------------------------------------------------------------------------------------------
+
+    def end(self, error: ShmqError) -> None:
+        """Say why, as far as the peer still reads, and close."""
+        if not error.ends_session and not isinstance(error, FrameError):
+            error = ConnectionLost(reason=str(error)) if self.client is not None else error
+        self.say_last(Closing(*to_wire(error)))
+
+    def say_last(self, frame: Closing) -> None:
+        if self.open and self.wire.state is not State.CLOSED:
+            self.send(frame)
+            self.flush()
+        self.close()
+
+    def close(self) -> None:
+        if not self.open:
+            return
+        self.open = False
+        self._loop.remove(self._socket.fileno())
+        self._socket.close()
+        self.wire.close()
+        while self._out:
+            self._out.popleft().close()
+        self.bytes_waiting = 0
+        if self.client is None and self.peer.pidfd >= 0:
+            os.close(self.peer.pidfd)  # with a client it is the client's
+        self._on_end(self)

@@ -1,0 +1,146 @@
+"""The slow work that goes round all queues: recovery after a start, healing, expiry, ack timeouts, memory watch.
+
+Owns: whose turn it is, and how much of a core it may cost. Does not own: what is done to a queue (the core).
+Invariants: a step is bounded; sweeping costs at most 1/DUTY of a core, however many queues there are; queues with an
+ack timeout are looked at twice a second all the same.
+"""
+
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+from shmq_daemon import segments
+from shmq_daemon.dead_letters import Alarms
+from shmq_daemon.log import Logger
+from shmq_daemon.watched import Quarantine, Watched
+
+TICK_NS: Final = 100_000_000
+DUTY: Final = 800  # for each nanosecond of sweeping, so many of rest
+QUEUES_PER_TICK: Final = 8
+HEAL_APART_NS: Final = 200_000_000  # between two looks at one queue
+TIMEOUT_LOOK_NS: Final = 500_000_000
+NS_PER_MS: Final = 1_000_000
+SHM_FULL: Final = "shm-full"
+SHM_LOW, SHM_FINE = 0.02, 0.04  # free share of /dev/shm that raises and clears the alarm
+
+
+class Sweep:
+    """Goes round."""
+
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        watched: dict[int, Watched],
+        quarantine: Quarantine,
+        alarms: Alarms,
+        recover: Callable[[Watched], None],
+        rescan: Callable[[Watched], None],
+        log: Logger,
+    ) -> None:
+        self._watched = watched
+        self._quarantine = quarantine
+        self._alarms = alarms
+        self._recover = recover
+        self._rescan = rescan
+        self._log = log
+        self._round: deque[int] = deque()
+        self._looked_ns: dict[int, int] = {}
+        self._to_recover: deque[int] = deque()
+        self._on_recovered: Callable[[], None] | None = None
+        self._timeouts: set[int] = set()
+        self._timeouts_due_ns = 0
+        self.due_ns = 0
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def recovering(self) -> bool:
+        return bool(self._to_recover)
+
+    def add(self, watched: Watched) -> None:
+        queue_id = watched.queue.queue_id
+        self._round.append(queue_id)
+        if watched.queue.definition.ack_timeout_ms is not None:
+            self._timeouts.add(queue_id)
+
+    def remove(self, watched: Watched) -> None:
+        self._timeouts.discard(watched.queue.queue_id)
+        self._looked_ns.pop(watched.queue.queue_id, None)  # the round drops what is gone by itself
+
+    def recover_all(self, then: Callable[[], None]) -> None:
+        self._to_recover.extend(self._watched)
+        self._on_recovered = then
+
+    def tick(self, now_ns: int) -> None:
+        """One queue's recovery, or what is due of the round."""
+        if self._to_recover or self._on_recovered is not None:
+            self._recover_one()
+            return
+        if now_ns < self.due_ns:
+            return
+        self._look_round(now_ns)
+        self._look_at_timeouts(now_ns)
+        self._watch_memory()
+        spent = time.monotonic_ns() - now_ns
+        self.due_ns = now_ns + max(TICK_NS, spent * DUTY)
+        if self._timeouts:
+            self.due_ns = min(self.due_ns, self._timeouts_due_ns)
+
+    def _recover_one(self) -> None:
+        if self._to_recover:
+            watched = self._watched.get(self._to_recover.popleft())
+            if watched is not None:
+                self._quarantine.run(watched, self._recover, None)
+        if not self._to_recover and self._on_recovered is not None:
+            then, self._on_recovered = self._on_recovered, None
+            then()
+
+    def _look_round(self, now_ns: int) -> None:
+        for _ in range(min(QUEUES_PER_TICK, len(self._round))):
+            queue_id = self._round.popleft()
+            watched = self._watched.get(queue_id)
+            if watched is None:
+                continue
+            self._round.append(queue_id)
+            if now_ns - self._looked_ns.get(queue_id, 0) >= HEAL_APART_NS:
+                self._looked_ns[queue_id] = now_ns
+                self._quarantine.run(watched, lambda w: self._look_at(w, now_ns), None)
+
+    def _look_at(self, watched: Watched, now_ns: int) -> None:
+        self.counts["expired"] += watched.core.expire_due(now_ns)
+        found = watched.core.heal()
+        rescan = found.pop("rescan", 0)
+        healed = sum(found.values())
+        if healed:
+            self.counts["healed"] += healed
+            self._log.info("queue healed", queue=watched.name, **found)
+        if rescan:
+            self._rescan(watched)
+
+    def _look_at_timeouts(self, now_ns: int) -> None:
+        if now_ns < self._timeouts_due_ns:
+            return
+        self._timeouts_due_ns = now_ns + TIMEOUT_LOOK_NS
+        for queue_id in self._timeouts:
+            watched = self._watched.get(queue_id)
+            if watched is not None:
+                self._quarantine.run(watched, lambda w: self._requeue_overdue(w, now_ns), None)
+
+    def _requeue_overdue(self, watched: Watched, now_ns: int) -> None:
+        timeout_ms = watched.queue.definition.ack_timeout_ms
+        if timeout_ms is None:
+            return
+        requeued = watched.core.overdue(timeout_ms * NS_PER_MS, now_ns)
+        if requeued:
+            self.counts["overdue"] += requeued
+            self._log.info("ack timeout, requeued", queue=watched.name, requeued=requeued, ack_timeout_ms=timeout_ms)
+
+    def _watch_memory(self) -> None:
+        figures = os.statvfs(segments.SHM)
+        free = figures.f_bavail / max(figures.f_blocks, 1)
+        if free < SHM_LOW:
+            free_mib = figures.f_bavail * figures.f_frsize >> 20
+            text = f"{segments.SHM} is full: {free_mib} MiB free; consume, purge or enlarge it"
+            self._alarms.raise_alarm(SHM_FULL, str(segments.SHM), text)
+        elif free > SHM_FINE:
+            self._alarms.clear_alarm(SHM_FULL, str(segments.SHM))

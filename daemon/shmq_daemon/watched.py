@@ -1,0 +1,73 @@
+"""A queue as the supervisor looks after it: its memory, what is known to be dead or delayed in it.
+
+Owns: opening a queue's segment for the supervisor, its bells, the boundary behind which a damaged segment stops only
+itself.
+Does not own: what is done with it (reaping.py, dead_letters.py, delays.py, sweep.py).
+Invariant: a queue whose segment failed a check is not touched again by this supervisor; the others go on.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from shmq.core._core import Queue as CoreQueue
+from shmq.errors import ShmqError
+from shmq_daemon import segments
+from shmq_daemon.events import Queue
+
+Result = TypeVar("Result")
+SlotWord = tuple[int, int]
+"""(slot, control word): one message in one state."""
+
+
+class Stuck:
+    """A dead message that some target has not taken yet."""
+
+    __slots__ = ("at", "done")
+
+    def __init__(self, at: SlotWord) -> None:
+        self.at = at
+        self.done: set[int] = set()  # ids of targets that have it
+
+
+class Watched:
+    """One queue."""
+
+    def __init__(self, queue: Queue, epoch: int, bells: tuple[int, int], supervisor_bell: int, owner: int) -> None:
+        self.queue = queue
+        self.epoch = epoch
+        self.bells = bells  # ours: kept for the next broker
+        self.quarantined = False
+        self.stuck: deque[Stuck] = deque()
+        self.retry_ns = 0  # when stuck ones are tried again
+        self.recovered = False
+        fd = segments.open_existing(queue.segment)
+        mine = (os.dup(bells[0]), os.dup(bells[1]), os.dup(supervisor_bell))
+        self.core = CoreQueue(fd, queue.geometry, owner, queue_id=queue.queue_id, bells=mine, epoch=epoch)
+
+    @property
+    def name(self) -> str:
+        return self.queue.name
+
+    def close(self) -> None:
+        self.core.close()
+        for fd in self.bells:
+            os.close(fd)
+
+
+class Quarantine:
+    """Runs what touches a segment; keeps those that failed apart."""
+
+    def __init__(self, report: Callable[[Watched, Exception], None]) -> None:
+        self._report = report
+
+    def run(self, watched: Watched, work: Callable[[Watched], Result], otherwise: Result) -> Result:
+        if watched.quarantined:
+            return otherwise
+        try:
+            return work(watched)
+        except (OSError, ShmqError, ValueError, IndexError) as error:
+            watched.quarantined = True
+            self._report(watched, error)
+            return otherwise
