@@ -1,0 +1,204 @@
+"""shmqctl: what an operator asks of a running shmqd, and the simplest of publishing and getting.
+
+Owns: commands, options, exit codes. Does not own: how answers look (tables.py), the client.
+Exit codes: 0 fine; 1 something is wrong (an alarm, a refused operation); 2 the command line is; 3 shmqd is down.
+Every error is one line on standard error.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final, NoReturn, ParamSpec
+
+import click
+import msgspec
+
+from shmq._version import __version__
+from shmq.core._core import LAYOUT
+from shmq.errors import SessionError, ShmqError
+from shmq.limits import PROTOCOL
+from shmq_clients import tables
+from shmq_clients.connection import Connection, connect
+
+ALARM: Final = 1
+DOWN: Final = 3
+VERSION: Final = f"shmqctl {__version__}, protocol {PROTOCOL}, segment layout {LAYOUT}"
+
+P = ParamSpec("P")
+
+
+def _connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command --url, --json and a connection, and turn errors into a line and an exit code."""
+
+    @click.option("--url", help="shmq:///path/of.sock; else $SHMQ_URL, else the user's, else the system's socket.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @wraps(command)
+    def run(url: str | None, **options: Any) -> None:  # noqa: ANN401 - whatever click found
+        try:
+            with connect(url) as connection:
+                command(connection, **options)
+        except SessionError as error:
+            _fail(error, DOWN)
+        except ShmqError as error:
+            _fail(error, ALARM)
+
+    return run
+
+
+def _fail(error: ShmqError, code: int) -> NoReturn:
+    click.echo(f"shmqctl: {' '.join(str(error).split())}", err=True)
+    sys.exit(code)
+
+
+class Argument(click.ParamType[tuple[str, Any]]):
+    """NAME=VALUE; the value is JSON where it can be read so, else text."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        name, equals, text = value.partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        try:
+            return name, msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return name, text
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message=VERSION)
+def main() -> None:
+    """Look at and work with a running shmqd."""
+
+
+@main.command()
+@_connected
+def status(connection: Connection, *, as_json: bool) -> None:
+    """Show processes, alarms and totals; exit code 1 if there is an alarm."""
+    report = connection.status()
+    if as_json:
+        tables.show_json(tables.status_facts(report))
+    else:
+        tables.show_status(report)
+    if report.alarms:
+        sys.exit(ALARM)
+
+
+@main.command()
+@_connected
+def queues(connection: Connection, *, as_json: bool) -> None:
+    """List all queues."""
+    found = connection.queues()
+    if as_json:
+        tables.show_json([tables.queue_facts(info) for info in found])
+    else:
+        tables.show_queues(found)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--durable/--transient", default=True, show_default=True)
+@click.option("--exclusive", is_flag=True)
+@click.option("--auto-delete", is_flag=True)
+@click.option("--max-priority", type=int)
+@click.option("--capacity-messages", type=int)
+@click.option("--capacity-bytes", type=int)
+@click.option("--dead-letter-exchange", help='"" is the default exchange: the key names a queue.')
+@click.option("--dead-letter-routing-key")
+@click.option("--delivery-limit", type=int)
+@click.option("--argument", "arguments", type=Argument(), multiple=True, help="An x- argument; may be repeated.")
+@_connected
+def declare(connection: Connection, name: str, *, as_json: bool, arguments: Any, **definition: Any) -> None:  # noqa: ANN401
+    """Make a queue, or check that it is as asked for."""
+    declared = connection.declare_queue(name, arguments=dict(arguments), **definition)
+    if as_json:
+        tables.show_json(declared._asdict())
+    else:
+        click.echo(f"queue {declared.name}: {declared.messages} ready, {declared.consumers} consumers")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--if-unused", is_flag=True)
+@click.option("--if-empty", is_flag=True)
+@_connected
+def delete(connection: Connection, name: str, *, as_json: bool, if_unused: bool, if_empty: bool) -> None:
+    """Delete a queue with its messages."""
+    _show_count(
+        connection.delete_queue(name, if_unused=if_unused, if_empty=if_empty), "messages deleted", as_json=as_json
+    )
+
+
+@main.command()
+@click.argument("name")
+@_connected
+def purge(connection: Connection, name: str, *, as_json: bool) -> None:
+    """Drop all ready messages of a queue."""
+    _show_count(connection.purge_queue(name), "messages dropped", as_json=as_json)
+
+
+@main.command()
+@click.argument("routing_key")
+@click.argument("body", required=False)
+@click.option("--exchange", default="", help="Else the default exchange: the key names a queue.")
+@click.option("--priority", type=int, default=0)
+@click.option("--persistent", is_flag=True)
+@click.option("--expiration", type=int, help="Milliseconds.")
+@click.option("--delay", type=float, help="Seconds.")
+@click.option("--timeout", type=float, default=5.0, show_default=True, help="Seconds to wait for room.")
+@click.option("--header", "headers", type=Argument(), multiple=True, help="May be repeated.")
+@_connected
+def publish(
+    connection: Connection,
+    routing_key: str,
+    body: str | None,
+    *,
+    as_json: bool,
+    headers: Any,  # noqa: ANN401 - pairs
+    **keywords: Any,  # noqa: ANN401 - as publish
+) -> None:
+    """Publish one message; without BODY, what comes on standard input. It is an error if no queue gets it."""
+    content = sys.stdin.buffer.read() if body is None else body.encode()
+    connection.publish(
+        content, routing_key=routing_key, headers=dict(headers) or None, mandatory=True, confirm="memory", **keywords
+    )
+    if as_json:
+        tables.show_json({"published": 1, "body_bytes": len(content)})
+
+
+@main.command()
+@click.argument("queue")
+@click.option("--count", type=click.IntRange(1, 10_000), default=1, show_default=True)
+@click.option("--timeout", type=float, default=0.0, show_default=True, help="Seconds to wait for the first.")
+@click.option("--requeue", is_flag=True, help="Only look: put them back in their place.")
+@click.option("--raw", is_flag=True, help="Write the bodies alone, as they are.")
+@_connected
+def get(
+    connection: Connection, queue: str, *, as_json: bool, count: int, timeout: float, requeue: bool, raw: bool
+) -> None:
+    """Take messages from a queue and show them."""
+    messages = list(connection.get_batch(queue, max_messages=count, max_wait=timeout))
+    if raw:
+        for message in messages:
+            sys.stdout.buffer.write(message.body)
+    elif as_json:
+        tables.show_json([tables.message_facts(message) for message in messages])
+    else:
+        tables.show_messages(messages)
+    sys.stdout.flush()
+    for message in messages:
+        if requeue:
+            message.nack(requeue=True)
+        else:
+            message.ack()
+
+
+def _show_count(count: int, what: str, *, as_json: bool) -> None:
+    if as_json:
+        tables.show_json({"count": count})
+    else:
+        click.echo(f"{count} {what}")
+
+
+if __name__ == "__main__":
+    main()
