@@ -71,4 +71,7 @@ def summary(outcome: Outcome, redelivered: int) -> str:
 
 
 if __name__ == "__main__":  # worker processes import this module too
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell reports it

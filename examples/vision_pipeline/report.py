@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Self
 
 import numpy as np
@@ -103,5 +102,5 @@ def dead_letter_table(outcome: Outcome) -> Table:
     for tile_id, headers in outcome.dead_letters.items():
         for death in headers["x-death"]:
             died = (death["queue"], death["reason"], str(death["count"]), ", ".join(death["routing-keys"]))
-            table.add_row(tile_id, *died, f"{datetime.fromtimestamp(death['time'], UTC).astimezone():%H:%M:%S}")
+            table.add_row(tile_id, *died, f"{death['time'].astimezone():%H:%M:%S}")
     return table

@@ -52,12 +52,14 @@ def blurred_map(look: Floats, places: npt.NDArray[np.int64], rows: int, columns:
         size = min(2 * round(radius) + 1, 2 * grid.shape[axis] - 1)
         for _ in range(2):  # twice a box is a triangle
             grid = uniform_filter1d(grid, size, axis=axis, mode="reflect")
-    return (grid[..., :-1] / (grid[..., -1:] + 1e-6)).reshape(rows * columns, -1)
+    means = grid[..., :-1] / (grid[..., -1:] + 1e-6)
+    return np.asarray(means.reshape(rows * columns, -1), np.float32)
 
 
 def squared_distances(a: Floats, b: Floats) -> Floats:
     """Return the squared distances (n, m) between the rows of a (n, d) and of b (m, d)."""
-    return np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T
+    distances: Floats = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T
+    return distances
 
 
 def draw_sheet(thumbnails: Pixels, features: Floats, redelivered: Sequence[bool], caption: str, path: Path) -> None:

@@ -43,8 +43,10 @@ def declared(conn: shmq.Connection) -> Iterator[None]:
             dead_letter_exchange=DEAD_EXCHANGE,
         )
         conn.bind_queue(DEAD_LETTERS, DEAD_EXCHANGE, routing_key=queue)
-    yield
-    remove(conn)
+    try:
+        yield
+    finally:
+        remove(conn)
 
 
 def remove(conn: shmq.Connection) -> None:

@@ -42,7 +42,8 @@ def decode(file: bytes) -> Pixels:
 def resize(pixels: Pixels) -> Floats:
     """Return square pixels as (SIDE, SIDE, 3), 0 to 255: a matrix for the rows, the same one for the columns."""
     weights = resampling(pixels.shape[0], SIDE)
-    return np.einsum("yi,ijc,xj->yxc", weights, pixels, weights, optimize=True)
+    resized: Floats = np.einsum("yi,ijc,xj->yxc", weights, pixels, weights, optimize=True)
+    return resized
 
 
 @cache
@@ -66,7 +67,8 @@ def extract_features(tiles: Pixels) -> Floats:
 def oklab(pixels: Pixels) -> Floats:
     """Return lightness (0 to 1), green-red and blue-yellow of sRGB pixels, in the last axis."""
     linear = linear_light()[pixels]
-    return np.cbrt(linear @ RGB_TO_LMS.T) @ LMS_TO_LAB.T
+    lab: Floats = np.cbrt(linear @ RGB_TO_LMS.T) @ LMS_TO_LAB.T
+    return lab
 
 
 @cache
@@ -109,10 +111,12 @@ def cell_means(planes: Floats) -> Floats:
     """Average (n, SIDE, SIDE, channels) over the cells: (n, CELLS, CELLS, channels)."""
     n, side, _, channels = planes.shape
     cells = planes.reshape(n, CELLS, side // CELLS, CELLS, side // CELLS, channels)
-    return cells.mean(axis=(2, 4))
+    means: Floats = cells.mean(axis=(2, 4))
+    return means
 
 
 def thumbnail(tile: Pixels) -> Pixels:
     """Return the tile at half its size: the mean of each 2 x 2 pixels."""
     side = tile.shape[0] // 2
-    return tile.reshape(side, 2, side, 2, 3).mean(axis=(1, 3)).astype(np.uint8)
+    halved: Pixels = tile.reshape(side, 2, side, 2, 3).mean(axis=(1, 3)).astype(np.uint8)
+    return halved
