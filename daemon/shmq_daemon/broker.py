@@ -59,6 +59,7 @@ class Broker:
         self._timers = Timers(time.monotonic_ns)
         self._supervision = Supervision(loop, self._timers, self._log)
         self._sessions: set[Session] = set()
+        self.unflushed: set[Session] = set()
         self._blocked_reason = ""
 
     # -- the life of the process ------------------------------------------------------------------------------
@@ -96,7 +97,10 @@ class Broker:
 
     def tick(self, now_ns: int) -> int | None:
         deadline = self._timers.tick(now_ns)
-        return now_ns if self._consuming.tick() else deadline
+        more = self._consuming.tick()
+        for session in list(self.unflushed):
+            session.flush()
+        return now_ns if more else deadline
 
     def stop(self) -> None:
         """Tell every session, so that nobody waits for an answer; messages and queues stay."""
@@ -135,9 +139,7 @@ class Broker:
             peer,
             self._loop,
             self._timers,
-            self._on_frame,
-            self._on_session_end,
-            self._consuming.wake_all_of,
+            self,
         )
         self._sessions.add(session)
         self._timers.after(HELLO_NS, functools.partial(self._check_hello, session))
@@ -154,7 +156,7 @@ class Broker:
         if session.client is None and session.open:
             session.end(RemoteFrameError(f"no hello within {HELLO_TIMEOUT_SECONDS:g} s"))
 
-    def _on_frame(self, session: Session, frame: wire.ClientFrame) -> None:
+    def on_frame(self, session: Session, frame: wire.ClientFrame) -> None:
         client = session.client
         if client is None:
             assert isinstance(frame, wire.Hello), "the states of a session let nothing else through"
@@ -187,10 +189,14 @@ class Broker:
         if session is not None:
             session.say_last(wire.Closing(GOODBYE))
 
-    def _on_session_end(self, session: Session) -> None:
+    def on_session_end(self, session: Session) -> None:
         self._sessions.discard(session)
         if session.client is not None and session.client.session is session:
             self._clients.session_ended(session.client)
+
+    def on_room(self, client: Client) -> None:
+        """A session that had too much to write has room again."""
+        self._consuming.wake_all_of(client)
 
     def _on_client_end(self, client: Client, how: End) -> None:
         self._consuming.client_ended(client, how)
@@ -216,7 +222,6 @@ class Broker:
         for client in self._clients:
             if client.session is not None and client.session.wire.state is State.OPEN:
                 client.session.send(frame)
-                client.session.flush()
 
 
 def run(instance: Instance, lifeline: socket.socket, restarts: int) -> None:

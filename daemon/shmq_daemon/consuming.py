@@ -230,23 +230,19 @@ class Consuming:
         return bool(self._due)
 
     def _serve(self, opened: OpenQueue) -> None:
-        touched: dict[int, Client] = {}
         served = 0
         while served < SERVED_MAX:
-            count = self._serve_one(opened, touched)
+            count = self._serve_one(opened)
             if count < 0:
                 break  # nobody wants anything, or nothing is there and we are registered
             served += count
         else:
             self.wake(opened)
-        for client in touched.values():
-            if client.session is not None:
-                client.session.flush()
 
-    def _serve_one(self, opened: OpenQueue, touched: dict[int, Client]) -> int:
+    def _serve_one(self, opened: OpenQueue) -> int:
         """Give one batch to the next in turn. Returns its size, -1 when there is no more to do for now."""
         if opened.waiting:
-            return self._serve_waiting(opened, touched)
+            return self._serve_waiting(opened)
         consumer = _next_with_room(opened)
         if consumer is None:
             opened.stop_waiting(self._loop, _core.CONSUMERS)
@@ -257,10 +253,9 @@ class Consuming:
         if not consumer.no_ack:
             consumer.unacked += len(deliveries)
         _answer(consumer.client, wire.Deliver(consumer.tag, deliveries))
-        touched[consumer.client.owner] = consumer.client
         return len(deliveries)
 
-    def _serve_waiting(self, opened: OpenQueue, touched: dict[int, Client]) -> int:
+    def _serve_waiting(self, opened: OpenQueue) -> int:
         waiting = opened.waiting[0]
         frame = waiting.frame
         deliveries = self._take(waiting.client, opened, frame.max_messages, "", no_ack=frame.no_ack)
@@ -270,7 +265,6 @@ class Consuming:
         if waiting.timer is not None:
             waiting.timer.cancel()
         _answer(waiting.client, wire.Got(frame.seq, deliveries))
-        touched[waiting.client.owner] = waiting.client
         return len(deliveries)
 
     def _take(
@@ -333,7 +327,6 @@ class Consuming:
         for consumer in list(opened.consumers):
             del consumer.client.consumers[consumer.tag]
             _answer(consumer.client, wire.Cancelled(consumer.tag, f"queue {opened.name!r} was deleted"))
-            _flush(consumer.client)
         opened.consumers.clear()
         while opened.waiting:
             waiting = opened.waiting.popleft()
@@ -341,7 +334,6 @@ class Consuming:
                 waiting.timer.cancel()
             error = NotFound(kind="queue", name=opened.name)
             _answer(waiting.client, wire.Error(waiting.frame.seq, *to_wire(error)))
-            _flush(waiting.client)
         self._due.pop(opened.queue.queue_id, None)
 
     def _remove(self, consumer: Consumer) -> None:
@@ -387,8 +379,3 @@ def _delivery(tag: int, message: Message) -> wire.Delivery:
 def _answer(client: Client, frame: wire.BrokerFrame) -> None:
     if client.session is not None:
         client.session.send(frame)
-
-
-def _flush(client: Client) -> None:
-    if client.session is not None:
-        client.session.flush()

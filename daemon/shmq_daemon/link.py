@@ -1,7 +1,7 @@
 """The link between broker and supervisor: its frames, and one class for both ends.
 
-    broker -> supervisor   Opening (registry, supervisor's bell), ClientJoined (pidfd), QueueOpened (two bells), the
-                           topology's events, ... Synced; from then on each change, and SessionLost, ClientLeft, ClientDied
+    broker -> supervisor   Opening (registry, supervisor's bell), ClientJoined (pidfd), QueueOpened (two bells), events
+                           of the topology, ... Synced; from then on each change, SessionLost, ClientLeft, ClientDied
     supervisor -> broker   KeptBell ..., KeptEnd; from then on ClientReaped, AlarmRaised, AlarmCleared, Counters
 
 Owns: the frames and moving them with their descriptors. Does not own: what either end does.

@@ -200,11 +200,12 @@ class Publishing:
             blocked.waits_on = None
             if not self._advance_first(blocked):
                 break
-        if opened.blocked and opened.usable:
-            if opened.wait_for(self._loop, _core.PRODUCERS, self._on_room) and opened.core.may_have(_core.PRODUCERS):
-                self._on_room(opened)
-        elif opened.usable:
+        if not opened.usable:
+            return
+        if not opened.blocked:
             opened.stop_waiting(self._loop, _core.PRODUCERS)
+        elif opened.wait_for(self._loop, _core.PRODUCERS, self._on_room) and opened.core.may_have(_core.PRODUCERS):
+            self._on_room(opened)
 
     def _advance_first(self, blocked: Blocked) -> bool:
         """Go on with a client's first waiting publish, then with those behind it. False: a queue is still full."""
@@ -229,7 +230,6 @@ class Publishing:
         if client.session is not None:
             if not client.publishing or client.publishing_bytes < WAITING_BYTES_MAX // 2:
                 client.session.resume()
-            client.session.flush()
 
     def _on_deadline(self, blocked: Blocked, _now_ns: int) -> None:
         opened = blocked.waits_on

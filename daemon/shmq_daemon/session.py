@@ -10,8 +10,8 @@ import array
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 from shmq.errors import ConnectionLost, FrameError, RemoteFrameError, ShmqError
 from shmq.limits import FRAME_PROGRESS_SECONDS
@@ -46,19 +46,20 @@ class Chunk:
         self.descriptors = ()
 
 
+class Owner(Protocol):
+    """Who keeps sessions. Those in `unflushed` are flushed before its loop waits."""
+
+    unflushed: set["Session"]
+
+    def on_frame(self, session: "Session", frame: ClientFrame) -> None: ...
+    def on_session_end(self, session: "Session") -> None: ...
+    def on_room(self, client: "Client") -> None: ...
+
+
 class Session:
     """A connected peer. `client` is None before hello."""
 
-    def __init__(  # noqa: PLR0917 - made in one place
-        self,
-        connection: socket.socket,
-        peer: Peer,
-        loop: Loop,
-        timers: Timers,
-        on_frame: Callable[["Session", ClientFrame], None],
-        on_end: Callable[["Session"], None],
-        on_room: Callable[["Client"], None],
-    ) -> None:
+    def __init__(self, connection: socket.socket, peer: Peer, loop: Loop, timers: Timers, owner: Owner) -> None:
         connection.setblocking(False)
         self._socket = connection
         self.peer = peer
@@ -67,9 +68,7 @@ class Session:
         self.open = True
         self._loop = loop
         self._timers = timers
-        self._on_frame = on_frame
-        self._on_end = on_end
-        self._on_room = on_room
+        self._owner = owner
         self._out: deque[Chunk] = deque()
         self.bytes_waiting = 0
         self._last_read_ns = 0
@@ -114,7 +113,7 @@ class Session:
             self.wire.receive_data(data)
             while self.open and (frames := self.wire.next_events()):
                 for frame in frames:
-                    self._on_frame(self, frame)
+                    self._owner.on_frame(self, frame)
         except ShmqError as error:
             self.end(error)
             return False
@@ -163,7 +162,7 @@ class Session:
         return self.bytes_waiting > WRITE_BYTES_MAX
 
     def send(self, frame: BrokerFrame, descriptors: Sequence[int] = ()) -> None:
-        """Queue a frame; `flush` writes. The descriptors become ours, whatever happens."""
+        """Queue a frame; it is written before the loop waits. The descriptors become ours, whatever happens."""
         if not self.open:
             Chunk(descriptors).close()
             return
@@ -173,10 +172,12 @@ class Session:
         before = len(data)
         self.wire.send_into(frame, data, descriptors)
         self.bytes_waiting += len(data) - before
+        self._owner.unflushed.add(self)
 
     def flush(self) -> None:
         """Write what the peer takes now."""
         was_full = self.is_full
+        self._owner.unflushed.discard(self)
         try:
             while self._out:
                 self._write(self._out[0])
@@ -187,7 +188,7 @@ class Session:
             return
         self._watch()
         if was_full and not self.is_full and self.client is not None:
-            self._on_room(self.client)
+            self._owner.on_room(self.client)
 
     def _write(self, chunk: Chunk) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", chunk.descriptors))]
@@ -228,6 +229,7 @@ class Session:
         if not self.open:
             return
         self.open = False
+        self._owner.unflushed.discard(self)
         self._loop.remove(self._socket.fileno())
         self._socket.close()
         self.wire.close()
@@ -236,4 +238,4 @@ class Session:
         self.bytes_waiting = 0
         if self.client is None and self.peer.pidfd >= 0:
             os.close(self.peer.pidfd)  # with a client it is the client's
-        self._on_end(self)
+        self._owner.on_session_end(self)
