@@ -34,7 +34,7 @@ static uint32_t last_part(uint32_t first_entries, uint64_t entries) {
 /* Bytes of the rings 1..last of a series. */
 static uint64_t series_bytes(uint32_t first_entries, uint32_t last) {
     uint64_t bytes = 0;
-    for (uint32_t k = 1; k <= last; k++) bytes += sizeof(struct shmq_part) + ((uint64_t)first_entries << k) * 8;
+    for (uint32_t k = 1; k <= last; k++) bytes += align_up(sizeof(struct shmq_part) + ((uint64_t)first_entries << k) * 8, SHMQ_LINE);
     return align_up(bytes, SHMQ_PAGE);
 }
 

@@ -47,6 +47,7 @@ struct shmq_part *shmq_ring_part(const struct shmq_queue *q, const struct shmq_r
     *bits = (uint32_t)(first_bits + k);
     if (k == 0) return (struct shmq_part *)(void *)r->first;
     uint64_t before = sizeof(struct shmq_part) * (k - 1) + ((UINT64_C(1) << (first_bits + k)) - (UINT64_C(2) << first_bits)) * 8;
+    before = (before + SHMQ_LINE - 1) & ~(uint64_t)(SHMQ_LINE - 1); /* only a ring of 8 entries ends inside a line */
     return (struct shmq_part *)(void *)(r->rest + before);
 }
 
