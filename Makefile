@@ -65,7 +65,7 @@ crash-long: build ## hours of fault injection
 	$(PYTEST) -m long
 
 bench: build ## the figures of this host
-	$(PY) benchmarks/one_to_one.py
+	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) $$script; done
 
 clean: ## remove what was built here, .venv too
 	rm -rf $(BUILD) dist $(VENV) *.egg-info out .pytest_cache .mypy_cache .ruff_cache .hypothesis
