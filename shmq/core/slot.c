@@ -83,7 +83,9 @@ static int full_look(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl) {
     bool again = committed <= LOOK_ALWAYS_SLOTS || now - q->full_look_ns >= LOOK_AGAIN_NS;
     q->full_freed = freed;
     for (uint32_t w = 0; w < (committed + 63) / 64; w++)
-        if (take_bits(q, w) && try_claim(q, *slot = q->spare[--q->spares], ctl)) return SHMQ_OK;
+        for (uint32_t n = 0; n < 64 && take_bits(q, w); n++) /* bits may lie: each one taken is tried before the next */
+            while (q->spares)
+                if (try_claim(q, *slot = q->spare[--q->spares], ctl)) return SHMQ_OK;
     if (!again) return SHMQ_FULL;
     q->full_look_ns = now;
     for (uint32_t s = 0; s < committed; s++)
