@@ -139,6 +139,7 @@ int shmq_attach(struct shmq_queue *q, int fd, const struct shmq_geometry *g, uin
 }
 
 void shmq_detach(struct shmq_queue *q) {
+    while (q->base && q->spares) shmq_slot_hint(q, q->spare[--q->spares]); /* still FREE: found at once, not by the healer */
     if (q->base) munmap(q->base, q->layout.bytes);
     shmq_heal_forget(q);
     free(q->timing);
