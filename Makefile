@@ -45,6 +45,7 @@ lint: build ## ruff and mypy
 	$(PY) -m mypy
 
 format: build ## put the Python code into its one form
+	$(PY) -m ruff check --quiet --select I --fix .
 	$(PY) -m ruff format .
 
 c-test: $(C_TESTS) ## the core's C tests under ASan and UBSan
