@@ -122,12 +122,16 @@ int shmq_arena_claim(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t
     uint64_t n = (bytes + (UINT64_C(1) << tier->shift) - 1) >> tier->shift, charge = n << tier->shift;
     if (n > SHMQ_RUN_MAX || n > tier->granules) return SHMQ_TOO_LARGE;
     uint64_t freed = shmq_freed_sum(q);
-    int64_t used = (int64_t)atomic_fetch_add_explicit(&q->header->arena_used, charge, memory_order_relaxed);
+    shmq_word *charged = &shmq_slot_at(q, slot)->place;
+    /* before the charge: a death from here on is reaped with it. Too low a sum is harmless, too high a one refuses bodies. */
+    atomic_store_explicit(charged, n << 16 | (uint64_t)(t + 1) << 8, memory_order_relaxed);
+    int64_t used = (int64_t)atomic_fetch_add_explicit(&q->header->arena_used, charge, memory_order_release);
     int r = SHMQ_FULL; /* one body of the largest size, with its envelope, always fits an empty arena */
     if (used <= 0 || (uint64_t)used + charge <= q->geometry.arena_bytes + (1u << 20)) r = find_run(q, t, (uint32_t)n, owner_of(slot, ctl), &start);
     if (r != SHMQ_OK) {
         q->full_freed = freed;
         atomic_fetch_sub_explicit(&q->header->arena_used, charge, memory_order_relaxed);
+        atomic_store_explicit(charged, 0, memory_order_relaxed);
         return r;
     }
     *place = (uint64_t)start << 32 | n << 16 | (uint64_t)(t + 1) << 8;
