@@ -48,7 +48,7 @@ int shmq_describe(struct shmq_queue *q, uint32_t slot, uint64_t ctl, struct shmq
     return SHMQ_OK;
 }
 
-static int commit_take(struct shmq_queue *q, uint32_t level, const struct shmq_look *look, struct shmq_delivery *d) {
+static int commit_take(struct shmq_queue *q, const struct shmq_look *look, struct shmq_delivery *d) {
     struct shmq_slot *s = shmq_slot_at(q, look->slot);
     uint64_t expires = atomic_load_explicit(&s->expires, memory_order_relaxed);
     if (expires && expires <= shmq_now()) {
@@ -58,7 +58,8 @@ static int commit_take(struct shmq_queue *q, uint32_t level, const struct shmq_l
     uint64_t mine = delivered_word(q, look->ctl);
     /* acquire: pairs with READY's release; the only swap that delivers */
     if (!shmq_cas(&s->ctl, look->ctl, mine)) return SHMQ_STALE;
-    shmq_gate_lower(q, level);
+    /* the message's own level: a reference whose 20 bits of generation fit again may stand in another level's ring */
+    shmq_gate_lower(q, shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed)));
     return shmq_describe(q, look->slot, mine, d);
 }
 
@@ -72,7 +73,7 @@ static int take_level(struct shmq_queue *q, uint32_t level, struct shmq_delivery
         if (in_returned < 0) return in_returned;
         if (in_returned != SHMQ_OK && in_main != SHMQ_OK) return SHMQ_EMPTY;
         const struct shmq_look *first = in_returned == SHMQ_OK ? &low : &look;
-        int r = commit_take(q, level, first, d);
+        int r = commit_take(q, first, d);
         if (r == SHMQ_STALE) continue;
         if (first == &look || shmq_load(&first->part->head) == first->position) shmq_ring_clear(q, first);
         else shmq_ring_mark(first);
