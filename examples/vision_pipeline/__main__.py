@@ -31,6 +31,7 @@ def main() -> int:
         outcome = run(conn, url, files, console)
         totals = {stage: conn.queue_info(stage).totals for stage in (*STAGES, RESULTS)}
     console.print(stage_table(totals, outcome), photo_table(files, outcome), dead_letter_table(outcome))
+    console.print(f"results that came twice, and were dropped: {outcome.duplicates}")
     console.print(f"contact sheet: {write_sheet(outcome, options.output)}", soft_wrap=True)
     print(summary(outcome, redelivered=sum(counts["requeued"] for counts in totals.values())))
     return 1 if outcome.lost else 0

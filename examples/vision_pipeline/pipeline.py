@@ -70,7 +70,7 @@ class Pipeline:
         self.publish([file for file in files if file.urgent], priority=URGENT_PRIORITY)
         self.collect_until(lambda: len(results) >= KILL * len(files))
         self.kill_a_worker()
-        self.collect_until(lambda: not self.outcome.lost)
+        self.collect_until(lambda: not self.outcome.lost and self.all_acked())
         return self.outcome
 
     def publish(self, files: Sequence[TileFile], priority: int) -> None:
@@ -123,9 +123,15 @@ class Pipeline:
 
     def settled(self) -> dict[str, int]:
         """Return how many tiles each stage need not wait for any more: handed on, or dead there or before."""
-        totals = {stage: self._conn.queue_info(stage).totals for stage in (*STAGES, RESULTS)}
+        totals = {stage: self._conn.queue_info(stage).totals for stage in STAGES}
         dead = accumulate(counts["dead"] for counts in totals.values())
-        return {stage: totals[stage]["acked"] + gone for stage, gone in zip(totals, dead, strict=True)}
+        done = {stage: totals[stage]["acked"] + gone for stage, gone in zip(totals, dead, strict=True)}
+        return done | {RESULTS: len(self.outcome.results) + len(self.outcome.dead_letters)}
+
+    def all_acked(self) -> bool:
+        """Whether the queues are empty: a worker acks after the last result is here, and a duplicate may follow."""
+        infos = [self._conn.queue_info(queue) for queue in (*STAGES, RESULTS)]
+        return not any(info.messages or info.unacked for info in infos)
 
     def stalled(self) -> bool:
         """Whether nothing has come out for long."""

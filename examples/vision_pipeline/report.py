@@ -16,6 +16,7 @@ from .pipeline import Outcome
 from .topology import RESULTS, STAGES
 
 PLAIN_INTERVAL_S = 1.0
+SECOND_NS = 1_000_000_000
 
 
 class LiveProgress:
@@ -62,7 +63,7 @@ def stage_table(totals: Mapping[str, Mapping[str, int]], outcome: Outcome) -> Ta
 
 def percentiles(durations_ns: npt.NDArray[np.int64]) -> str:
     """Return p50 and p99 in milliseconds."""
-    return " / ".join(f"{ns / 1e6:.1f}" for ns in np.percentile(durations_ns, (50, 99)))
+    return " / ".join(f"{ns / 1e6:.{0 if ns > SECOND_NS else 1}f}" for ns in np.percentile(durations_ns, (50, 99)))
 
 
 def heading(title: str, first: str, *others: str) -> Table:

@@ -54,7 +54,7 @@ def features(conn: shmq.Connection) -> None:
             with array_to(conn, RESULTS, message, taken_ns, shape=(), dtype=RESULT) as result:
                 result["features"] = values
                 result["thumbnail"] = vision.thumbnail(tile)
-            message.ack()
+        conn.ack_many(batch)
 
 
 WORK: dict[str, Callable[[shmq.Connection], None]] = {"decode": decode, "resize": resize, "features": features}
