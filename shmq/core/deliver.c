@@ -6,6 +6,7 @@
 /* ---- times that belong to one delivery ---- */
 uint64_t shmq_stamp(uint64_t ns, uint64_t ctl) {
     uint64_t delivery = (uint64_t)(shmq_ctl_generation(ctl) & 0xfu) << 8 | shmq_ctl_deliveries(ctl);
+    if (ns > UINT64_MAX - 0xfff) ns = UINT64_MAX - 0xfff; /* for ever */
     return ((ns + 0xfff) & ~UINT64_C(0xfff)) | delivery;
 }
 

@@ -91,7 +91,7 @@ int shmq_write_commit(struct shmq_queue *q, struct shmq_write *w) {
     STORE(s->origin, 0);
     if (w->expires && !(atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_TTL))
         atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_TTL, memory_order_relaxed);
-    int r = w->due ? make_delayed(q, w, now + w->due) : shmq_make_ready(q, w->slot, w->ctl, shmq_shape_level(w->shape));
+    int r = w->due ? make_delayed(q, w, w->due < UINT64_MAX - now ? now + w->due : UINT64_MAX) : shmq_make_ready(q, w->slot, w->ctl, shmq_shape_level(w->shape));
     if (r != SHMQ_OK) return r;
     SHMQ_COUNT(q, published, 1);
     SHMQ_COUNT(q, bytes_in, shmq_shape_body(w->shape));
