@@ -20,7 +20,9 @@ static PyObject *take_in_turn(ConsumerObject *c, bool *failed)
         if (c->turn >= PyTuple_GET_SIZE(c->queues))
             c->turn = 0;
         QueueObject *q = (QueueObject *)PyTuple_GET_ITEM(c->queues, c->turn++);
+        Py_INCREF(q);
         PyObject *m = (PyObject *)shmq_py_take(q, c, c->no_ack, failed);
+        Py_DECREF(q);
         if (LIKELY(m || *failed))
             return m;
     }

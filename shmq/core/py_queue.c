@@ -136,6 +136,8 @@ static void queue_dealloc(QueueObject *q)
     if (q->weakrefs)
         PyObject_ClearWeakRefs((PyObject *)q);
     close_queue(q);
+    if (!shmq_py_is_ours(q))
+        q->core.spares = 0; /* they are the parent's */
     shmq_detach(&q->core);
     queue_clear(q);
     Py_CLEAR(q->message_type);

@@ -39,6 +39,10 @@ class Segment:
         self._queues.append(queue)
         return queue
 
+    def forget(self) -> None:
+        """Keep no queue alive."""
+        self._queues.clear()
+
     def close(self) -> None:
         """Close what is open."""
         for queue in self._queues:

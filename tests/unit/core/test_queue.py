@@ -240,7 +240,7 @@ def test_close_gives_the_descriptors_back_and_the_last_view_the_mapping(small: S
     fd = queue.bell_fd(core.CONSUMERS)
     queue.close()
     gone = weakref.ref(queue)
-    small._queues.remove(queue)
+    small.forget()
     del queue
 
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -257,7 +257,7 @@ def test_a_queue_is_collected_with_what_refers_to_it(small: Segment) -> None:
 
     connection = Connection()
     connection.queue = small.attach(32, context=connection)
-    small._queues.pop()
+    small.forget()
     gone = weakref.ref(connection)
     del connection
     gc.collect()

@@ -90,7 +90,7 @@ def forget_a_queue(small: Segment) -> None:
     assert message is not None
     with message.view():
         message.ack()
-    small._queues.pop()
+    small.forget()
 
 
 def resident_bytes() -> int:
