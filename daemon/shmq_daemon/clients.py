@@ -100,6 +100,9 @@ class Clients:
                 self._lose(client)
             else:
                 self._timers.after(0, functools.partial(self._on_adopted_dead, client))
+        for queue in list(self._catalog.topology.queues.values()):
+            if queue.exclusive_to and queue.exclusive_to not in self._by_id:
+                self._catalog.delete_queue(queue)
         if self._by_owner:
             self._log.info("clients adopted", clients=len(self._by_owner), dead=sum(not c.alive for c in self))
 

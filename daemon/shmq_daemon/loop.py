@@ -19,45 +19,64 @@ HUNG_UP: Final = select.EPOLLHUP | select.EPOLLERR
 Callback = Callable[[int], None]
 
 EVENTS_MAX: Final = 256  # of one batch, so that timers and the master's questions are never starved
+CANCELLED_MIN: Final = 64
 WAIT_NS_MAX: Final = 3_600_000_000_000  # epoll counts milliseconds in 31 bits
 
 
 class Timer:
-    """A deadline that can be taken back. Cancelling keeps the entry in the heap until its time."""
+    """A deadline that can be taken back. Cancelling leaves its entry to be dropped later."""
 
-    __slots__ = ("action", "due_ns")
+    __slots__ = ("_timers", "action", "due_ns")
 
-    def __init__(self, due_ns: int, action: Callable[[int], None]) -> None:
+    def __init__(self, due_ns: int, action: Callable[[int], None], timers: "Timers") -> None:
         self.due_ns = due_ns
         self.action: Callable[[int], None] | None = action
+        self._timers = timers
 
     def cancel(self) -> None:
-        self.action = None
+        if self.action is not None:
+            self.action = None
+            self._timers.note_cancelled()
 
 
 class Timers:
     """A heap of deadlines."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
-        self._clock = clock
+        self.now_ns = clock
         self._heap: list[tuple[int, int, Timer]] = []
         self._tie = itertools.count()
+        self._cancelled = 0
 
     def at(self, due_ns: int, action: Callable[[int], None]) -> Timer:
-        timer = Timer(due_ns, action)
+        timer = Timer(due_ns, action, self)
         heapq.heappush(self._heap, (due_ns, next(self._tie), timer))
         return timer
 
     def after(self, delay_ns: int, action: Callable[[int], None]) -> Timer:
-        return self.at(self._clock() + delay_ns, action)
+        return self.at(self.now_ns() + delay_ns, action)
 
     def tick(self, now_ns: int) -> int | None:
         """Run what is due and return the next deadline, None when there is none."""
         while self._heap and (self._heap[0][0] <= now_ns or self._heap[0][2].action is None):
-            action = heapq.heappop(self._heap)[2].action
-            if action is not None:
+            timer = heapq.heappop(self._heap)[2]
+            action, timer.action = timer.action, None
+            if action is None:
+                self._cancelled -= 1
+            else:
                 action(now_ns)
         return self._heap[0][0] if self._heap else None
+
+    def note_cancelled(self) -> None:
+        """Drop cancelled entries when they are the larger part: few waits last until their deadline."""
+        self._cancelled += 1
+        if self._cancelled > CANCELLED_MIN and self._cancelled * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2].action is not None]
+            heapq.heapify(self._heap)
+            self._cancelled = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
 
 class Loop:

@@ -76,8 +76,9 @@ def _serve(settings: config.Config, place: places.Places, *, ephemeral: bool) ->
         listener.setblocking(False)
         place = place._replace(socket=Path(listener.getsockname()))
     taken = Instance(settings, place, lock_fd, listener, instance.bind_link(), ephemeral)
-    Master(taken, {Byte.BROKER: broker.run, Byte.SUPERVISOR: supervisor.run}, notify.Notifier(os.environ)).run()
-    return 0
+    children = {Byte.BROKER: broker.run, Byte.SUPERVISOR: supervisor.run}
+    served = Master(taken, children, notify.Notifier(os.environ)).run()
+    return 0 if served else REFUSED
 
 
 def _raise_descriptor_limit() -> None:

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Final, NamedTuple
 
@@ -25,7 +25,7 @@ from shmq_daemon.log import logger
 from shmq_daemon.loop import Loop, Timers
 from shmq_daemon.notify import Notifier
 from shmq_daemon.places import Places
-from shmq_daemon.process import ALIVE, ASK, READY, fork_child
+from shmq_daemon.process import ALIVE, ASK, CANT_SERVE, READY, fork_child
 
 STOP_NS_MAX: Final = 5_000_000_000  # for a child to end in order
 QUIET_NS: Final = 5_000_000_000  # a child that served this long is started again at once
@@ -77,7 +77,7 @@ class Kid:
 class Master:
     """Runs an instance until a signal, or the end of the lifeline of an ephemeral one."""
 
-    def __init__(self, instance: Instance, mains: dict[Byte, ChildMain], notifier: Notifier) -> None:
+    def __init__(self, instance: Instance, mains: Mapping[Byte, ChildMain], notifier: Notifier) -> None:
         self._instance = instance
         self._kids = [Kid(role, main) for role, main in mains.items()]
         self._notifier = notifier
@@ -85,11 +85,12 @@ class Master:
         self._timers = Timers(time.monotonic_ns)
         self._log = logger("master")
         self._stopping = False
+        self._refused = False
         self._announced = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def run(self) -> None:
-        """Serve until told to stop."""
+    def run(self) -> bool:
+        """Serve until told to stop. False: what is there can't be served, and the log says why."""
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_terminate)
@@ -107,6 +108,7 @@ class Master:
             deadline = self._timers.tick(now)
             self._loop.poll(None if deadline is None else deadline - now)
         self._stop_all()
+        return not self._refused
 
     # -- starting ---------------------------------------------------------------------------------------------
 
@@ -183,6 +185,9 @@ class Master:
         if pid == 0:
             return
         self._forget(kid)
+        if os.waitstatus_to_exitcode(status) == CANT_SERVE:
+            self._refused = self._stopping = True
+            return
         now = time.monotonic_ns()
         delay = kid.back_off_ns(now)
         self._log.warning(

@@ -16,12 +16,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final, Protocol
 
+from shmq.errors import ConfigError, LayoutMismatch
 from shmq_daemon.log import logger
 from shmq_daemon.loop import Loop
 
 PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 ASK: Final = b"?"  # master: are you there?
 ALIVE: Final = b"!"  # child: my loop runs
+CANT_SERVE: Final = 78  # exit code, as sysexits' EX_CONFIG: starting again would not help
 READY: Final = b"R"  # child: I serve
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -109,6 +111,9 @@ def fork_child(name: str, main: Callable[[], None]) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the master stops us in order
         main()
         code = 0
+    except (ConfigError, LayoutMismatch) as error:
+        logger(name).error("can't serve", why=str(error))
+        code = CANT_SERVE
     except Exception:  # noqa: BLE001 - the last frame of this process: what fails here must be seen
         logger(name).exception("process failed")
     finally:

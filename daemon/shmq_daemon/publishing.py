@@ -13,6 +13,7 @@ from shmq.core import _core
 from shmq.errors import (
     AccessRefused,
     BodyTooLarge,
+    InternalError,
     InvalidArgument,
     NotDurable,
     NotFound,
@@ -227,16 +228,14 @@ class Publishing:
         while client.publishing and client.publishing[0].waits_on is None:
             if not self._advance(client.publishing[0], wait=True):
                 break
-        if client.session is not None:
-            if not client.publishing or client.publishing_bytes < WAITING_BYTES_MAX // 2:
-                client.session.resume()
+        if client.session is not None and client.publishing_bytes < WAITING_BYTES_MAX // 2:
+            client.session.resume()
 
     def _on_deadline(self, blocked: Blocked, _now_ns: int) -> None:
         opened = blocked.waits_on
         if opened is None:  # still behind another one of its client
-            first = blocked.client.publishing[0].waits_on
-            opened = first if first is not None else self._catalog.open.get(blocked.targets[0].queue_id)
-        error = self._full_error(opened, blocked) if opened is not None else NotFound(kind="queue", name="")
+            opened = blocked.client.publishing[0].waits_on
+        error = self._full_error(opened, blocked) if opened is not None else InternalError("nothing to wait for")
         if blocked.waits_on is not None:
             blocked.waits_on.blocked.remove(blocked)
             blocked.waits_on = None

@@ -71,7 +71,7 @@ class Session:
         self._owner = owner
         self._out: deque[Chunk] = deque()
         self.bytes_waiting = 0
-        self._last_read_ns = 0
+        self._grown_ns = 0  # when half a frame was last seen to grow
         self._progress_watched = False
         self._mask = READ
         self._paused = False
@@ -108,7 +108,6 @@ class Session:
         if not data:
             self.close()
             return False
-        self._last_read_ns = 0
         try:
             self.wire.receive_data(data)
             while self.open and (frames := self.wire.next_events()):
@@ -117,9 +116,10 @@ class Session:
         except ShmqError as error:
             self.end(error)
             return False
-        if self.wire.bytes_pending and not self._progress_watched:
-            self._progress_watched = True
-            self._timers.after(PROGRESS_NS, self._check_progress)
+        if self.wire.bytes_pending:
+            self._grown_ns = self._timers.now_ns()
+            if not self._progress_watched:
+                self._check_progress(self._grown_ns)
         self.flush()
         return True
 
@@ -130,16 +130,16 @@ class Session:
                 return
 
     def _check_progress(self, now_ns: int) -> None:
-        """A half frame that has not grown since the last look ends the session."""
+        """Half a frame that has not grown for too long ends the session, unless it is we who do not read."""
         self._progress_watched = False
         if not self.open or not self.wire.bytes_pending or self._paused or self.is_full:
             return
-        if self._last_read_ns:
+        due_ns = self._grown_ns + PROGRESS_NS
+        if now_ns >= due_ns:
             self.end(RemoteFrameError(f"half a frame did not grow within {FRAME_PROGRESS_SECONDS:g} s"))
             return
-        self._last_read_ns = now_ns
         self._progress_watched = True
-        self._timers.after(PROGRESS_NS, self._check_progress)
+        self._timers.at(due_ns, self._check_progress)
 
     def pause(self) -> None:
         """Read nothing more for now: this peer has more under way than we keep."""

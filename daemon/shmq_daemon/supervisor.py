@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shmq.core._core import DEAD, DELAYED
 from shmq_daemon import discard, link
+from shmq_daemon.dead_letters import ALARM as TARGET_FULL
 from shmq_daemon.dead_letters import DeadLetters
 from shmq_daemon.delays import Delays
 from shmq_daemon.events import (
@@ -220,6 +221,9 @@ class Supervisor:
 
     def _on_queue_deleted(self, frame: QueueDeleted, _descriptors: tuple[int, ...]) -> None:
         world = self._told()
+        queue = world.topology.queues_by_id[frame.queue_id]
+        for kind in (QUARANTINED, TARGET_FULL):
+            self.clear_alarm(kind, queue.name)
         world.topology.apply(frame)
         watched = world.watched.pop(frame.queue_id, None)
         if watched is not None:

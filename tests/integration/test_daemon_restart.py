@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.deadline import scaled, wait_until
-from support.shmqd import Shmqd, instance
 
 import shmq
+from support.deadline import scaled, wait_until
+from support.shmqd import Shmqd, instance
 
 BACK_SECONDS = 1.0
 CHILDREN = ("broker", "supervisor")
@@ -94,7 +94,7 @@ def test_all_killed_at_once_and_a_waiting_consumer_gets_what_is_published_after(
         got: list[bytes] = []
         waiter = threading.Thread(target=lambda: got.append(take_within(connection, 20)))
         waiter.start()
-        wait_until(lambda: waiter.is_alive(), "the consumer waits")
+        wait_until(waiter.is_alive, "the consumer waits")
         daemon.kill_all()
         daemon.start()
         started = time.monotonic()

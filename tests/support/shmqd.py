@@ -105,7 +105,7 @@ class Shmqd:
         if instance is None:
             return set()
         start = segments.prefix(instance).removeprefix("/")
-        return {name for name in os.listdir(SHM) if name.startswith(start)}
+        return {name for name in in_shm() if name.startswith(start)}
 
     def close(self) -> None:
         """Leave nothing."""
@@ -128,6 +128,11 @@ def instance(folder: Path, *flags: str, start: bool = True) -> Iterator[Shmqd]:
         yield daemon
     finally:
         daemon.close()
+
+
+def in_shm() -> set[str]:
+    """The names of all shared memory objects of this host."""
+    return {entry.name for entry in SHM.iterdir()}
 
 
 def receive_from(listener: socket.socket) -> str:
