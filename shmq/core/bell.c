@@ -11,7 +11,7 @@
 
 #define NUMBER(v) ((uint32_t)(v))
 
-static uint64_t changed(uint64_t v, int32_t by) { return ((v >> 32) + 1) << 32 | (uint32_t)((int32_t)NUMBER(v) + by); }
+static uint64_t changed(uint64_t v, int32_t by) { return ((v >> 32) + 1) << 32 | (uint32_t)(NUMBER(v) + (uint32_t)by); }
 
 static void write_token(int fd) {
     uint64_t one = 1;

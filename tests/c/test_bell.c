@@ -1,0 +1,167 @@
+/* test_bell.c - bells: no token without a sleeper, none lost with one, whatever the order of steps in one thread. */
+#include "support.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+static struct world w;
+
+static void open_bells(void)
+{
+    world_open(&w, 3, sized(8, 4));
+    int consumers = eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK), producers = eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK);
+    for (uint32_t i = 0; i < 3; i++) {
+        w.q[i].bell[SHMQ_CONSUMERS] = consumers;
+        w.q[i].bell[SHMQ_PRODUCERS] = producers;
+    }
+}
+
+static void close_bells(void)
+{
+    CHECK(!shmq_bell_token(&w.q[0], SHMQ_CONSUMERS));
+    CHECK(!shmq_bell_token(&w.q[0], SHMQ_PRODUCERS));
+    close(w.q[0].bell[SHMQ_CONSUMERS]);
+    close(w.q[0].bell[SHMQ_PRODUCERS]);
+    world_close(&w);
+}
+
+static uint32_t registered(enum shmq_side side)
+{
+    return (uint32_t)shmq_load(&w.q[0].header->registered[side][0]);
+}
+
+static void without_a_sleeper_nothing_is_written(void)
+{
+    open_bells();
+    publish(&w.q[0], 1);
+    EQ(take_ack(&w.q[1]), 1);
+    close_bells();
+}
+
+static void each_publish_wakes_one_sleeper(void)
+{
+    open_bells();
+    shmq_bell_register(&w.q[1], SHMQ_CONSUMERS);
+    shmq_bell_register(&w.q[2], SHMQ_CONSUMERS);
+    EQ(registered(SHMQ_CONSUMERS), 2);
+    publish(&w.q[0], 1);
+    EQ(registered(SHMQ_CONSUMERS), 1);
+    CHECK(shmq_bell_token(&w.q[1], SHMQ_CONSUMERS));
+    CHECK(!shmq_bell_token(&w.q[2], SHMQ_CONSUMERS));
+    publish(&w.q[0], 2);
+    CHECK(shmq_bell_token(&w.q[2], SHMQ_CONSUMERS));
+    EQ(registered(SHMQ_CONSUMERS), 0);
+    EQ(take_ack(&w.q[1]), 1);
+    EQ(take_ack(&w.q[2]), 2);
+    close_bells();
+}
+
+static void what_was_there_before_the_registration_is_seen_by_the_look(void)
+{
+    open_bells();
+    publish(&w.q[0], 1);
+    shmq_bell_register(&w.q[1], SHMQ_CONSUMERS);
+    CHECK(shmq_bell_look(&w.q[1], SHMQ_CONSUMERS));
+    shmq_bell_leave(&w.q[1], SHMQ_CONSUMERS);
+    EQ(registered(SHMQ_CONSUMERS), 0);
+    EQ(take_ack(&w.q[1]), 1);
+    CHECK(!shmq_bell_look(&w.q[1], SHMQ_CONSUMERS));
+    close_bells();
+}
+
+static void who_leaves_beside_a_token_passes_it_on(void)
+{
+    open_bells();
+    shmq_bell_register(&w.q[1], SHMQ_CONSUMERS);
+    publish(&w.q[0], 1); /* the token is written, the registration gone */
+    shmq_bell_register(&w.q[2], SHMQ_CONSUMERS);
+    EQ(registered(SHMQ_CONSUMERS), 1);
+    shmq_bell_leave(&w.q[1], SHMQ_CONSUMERS); /* takes back the other's registration: its token is there */
+    EQ(registered(SHMQ_CONSUMERS), 0);
+    CHECK(shmq_bell_token(&w.q[2], SHMQ_CONSUMERS));
+    EQ(take_ack(&w.q[2]), 1);
+    close_bells();
+}
+
+static void who_leaves_with_the_last_token_looks_and_rings_for_another(void)
+{
+    open_bells();
+    shmq_bell_register(&w.q[1], SHMQ_CONSUMERS);
+    publish(&w.q[0], 1);
+    shmq_bell_leave(&w.q[1], SHMQ_CONSUMERS); /* reads its token; nobody sleeps, so none is written */
+    EQ(take_ack(&w.q[2]), 1);
+    close_bells();
+}
+
+static void an_ack_wakes_a_blocked_producer(void)
+{
+    struct shmq_delivery d;
+    open_bells();
+    for (uint64_t id = 1; id <= 8; id++)
+        publish(&w.q[0], id);
+    EQ(publish_sized(&w.q[0], 9, 0, 24), SHMQ_FULL);
+    shmq_bell_register(&w.q[0], SHMQ_PRODUCERS);
+    CHECK(!shmq_bell_look(&w.q[0], SHMQ_PRODUCERS));
+    EQ(take(&w.q[1], &d), 1);
+    CHECK(!shmq_bell_look(&w.q[0], SHMQ_PRODUCERS));
+    EQ(shmq_ack(&w.q[1], &d), SHMQ_OK);
+    CHECK(shmq_bell_look(&w.q[0], SHMQ_PRODUCERS));
+    CHECK(shmq_bell_token(&w.q[0], SHMQ_PRODUCERS));
+    EQ(publish_sized(&w.q[0], 9, 0, 24), SHMQ_OK);
+    for (uint64_t id = 2; id <= 9; id++)
+        EQ(take_ack(&w.q[1]), id);
+    close_bells();
+}
+
+static void a_deleted_queue_lets_nobody_sleep(void)
+{
+    open_bells();
+    atomic_store(&w.q[0].header->flags, SHMQ_FLAG_DELETED);
+    CHECK(shmq_bell_look(&w.q[1], SHMQ_CONSUMERS));
+    CHECK(shmq_bell_look(&w.q[1], SHMQ_PRODUCERS));
+    EQ(publish_sized(&w.q[0], 1, 0, 24), SHMQ_DELETED);
+    close_bells();
+}
+
+static void ringing_all_wakes_everybody(void)
+{
+    open_bells();
+    for (int i = 0; i < 5; i++)
+        shmq_bell_register(&w.q[1], SHMQ_CONSUMERS);
+    shmq_bell_ring_all(&w.q[0], SHMQ_CONSUMERS);
+    EQ(registered(SHMQ_CONSUMERS), 0);
+    for (int i = 0; i < 5; i++)
+        CHECK(shmq_bell_token(&w.q[1], SHMQ_CONSUMERS));
+    close_bells();
+}
+
+static void counts_that_nobody_can_have_reached_are_borne(void)
+{
+    static const uint64_t words[] = {INT32_MAX, UINT32_MAX, UINT64_MAX, UINT64_C(1) << 31};
+    open_bells();
+    for (int i = 0; i < 4; i++) {
+        atomic_store(&w.q[0].header->registered[SHMQ_CONSUMERS][0], words[i]);
+        shmq_bell_register(&w.q[1], SHMQ_CONSUMERS);
+        shmq_bell_leave(&w.q[1], SHMQ_CONSUMERS);
+        publish(&w.q[0], 1);
+        EQ(take_ack(&w.q[1]), 1);
+        shmq_bell_ring_all(&w.q[0], SHMQ_CONSUMERS);
+        while (shmq_bell_token(&w.q[1], SHMQ_CONSUMERS))
+            ;
+    }
+    close_bells();
+}
+
+int main(void)
+{
+    RUN(without_a_sleeper_nothing_is_written);
+    RUN(each_publish_wakes_one_sleeper);
+    RUN(what_was_there_before_the_registration_is_seen_by_the_look);
+    RUN(who_leaves_beside_a_token_passes_it_on);
+    RUN(who_leaves_with_the_last_token_looks_and_rings_for_another);
+    RUN(an_ack_wakes_a_blocked_producer);
+    RUN(a_deleted_queue_lets_nobody_sleep);
+    RUN(ringing_all_wakes_everybody);
+    RUN(counts_that_nobody_can_have_reached_are_borne);
+    return done();
+}
