@@ -342,7 +342,7 @@ class Consumer(Iterator[Message]):
     again, False to stop the iteration.
     """
 
-    def __init__(self, queues: Sequence[Queue], prefetch: int, no_ack: bool, on_empty: Callable[[], bool]) -> None: ...
+    def __new__(cls, queues: Sequence[Queue], prefetch: int, no_ack: bool, on_empty: Callable[[], bool]) -> Self: ...
     @property
     def queues(self) -> tuple[Queue, ...]:
         """Replaceable (reconnect)."""
