@@ -3,8 +3,11 @@
 A worker that dies between handing on and ack causes a duplicate; whoever collects the results drops it by its id.
 """
 
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -64,5 +67,14 @@ def work(url: str, stage: str) -> None:
     """Be a worker of `stage` until told to end: the body of a worker process."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends us
+    threading.Thread(target=end_with_parent, daemon=True).start()
     with shmq.connect(url) as conn:
         WORK[stage](conn)
+
+
+def end_with_parent() -> None:
+    """End this process at once when the main process is gone, however it went; what is unacked is redelivered."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
