@@ -200,6 +200,8 @@ class Queue:
         Counts of what was put right ('bits', 'references'); 'rescan' asks for `scan`. A reference is put back by a
         second pass, 100 ms or more after the first that missed it.
         """
+    def shrink(self) -> int:
+        """Gives an unused extent of the arena back to the system, if there is one. Returns its bytes; call it again."""
     def expire_due(self, now_ns: int, /) -> int:
         """READY past its time anywhere -> DEAD(expired). One bounded step. Returns how many."""
     def overdue(self, timeout_ns: int, now_ns: int) -> int:

@@ -84,6 +84,12 @@ static PyObject *heal(QueueObject *q, PyObject *const *args, Py_ssize_t n, PyObj
                          (unsigned long long)report.references, "rescan", (unsigned long long)report.rescan);
 }
 
+static PyObject *shrink(QueueObject *q, PyObject *unused)
+{
+    (void)unused;
+    return refused(q) ? NULL : PyLong_FromUnsignedLongLong(shmq_arena_shrink(&q->core));
+}
+
 static void say(void *list, const char *text)
 {
     PyObject *sentence = PyErr_Occurred() ? NULL : PyUnicode_FromString(text);
@@ -207,6 +213,7 @@ PyMethodDef shmq_py_supervisor_methods[] = {
     {"reap", SHMQ_PY_METHOD(reap), METH_VARARGS | METH_KEYWORDS, NULL},
     {"reap_except", SHMQ_PY_METHOD(reap_except), METH_VARARGS | METH_KEYWORDS, NULL},
     {"heal", SHMQ_PY_METHOD(heal), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"shrink", SHMQ_PY_METHOD(shrink), METH_NOARGS, NULL},
     {"check", SHMQ_PY_METHOD(check), METH_NOARGS, NULL},
     {"expire_due", SHMQ_PY_METHOD(expire_due), METH_O, NULL},
     {"overdue", SHMQ_PY_METHOD(overdue), METH_FASTCALL | METH_KEYWORDS, NULL},

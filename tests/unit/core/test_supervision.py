@@ -74,6 +74,20 @@ def test_a_sound_queue_needs_no_healing(queue: core.Queue) -> None:
     assert queue.check() == []
 
 
+def test_memory_of_large_bodies_is_given_back(queue: core.Queue) -> None:
+    queue.publish_many([LARGE] * 20)
+    for message in queue.take_many(20):
+        message.ack()
+    del message
+    committed = queue.stats()["arena_committed_bytes"]
+
+    given = sum(iter(queue.shrink, 0))
+
+    assert 0 < given <= committed
+    assert queue.stats()["arena_committed_bytes"] == committed - given
+    assert queue.publish(LARGE) == core.OK
+
+
 def test_what_is_over_its_time_is_dead_anywhere_in_the_queue(queue: core.Queue) -> None:
     queue.publish(b"stays")
     queue.publish(b"goes", ttl_ns=0)
