@@ -23,13 +23,14 @@ static bool is_reaped(uint64_t ctl, const uint8_t *live, uint32_t owner) {
 
 static int give_back(struct shmq_queue *q, struct given *list, size_t n, bool count_failure, struct shmq_counts *out) {
     if (n) qsort(list, n, sizeof *list, by_sequence); /* together, in order: the returned ring keeps it */
+    int error = SHMQ_OK; /* one damaged slot does not keep the others */
     for (size_t i = 0; i < n; i++) {
         int r = shmq_requeue(q, list[i].slot, list[i].ctl, count_failure);
-        if (r < 0) return r;
         out->requeued += r == SHMQ_OK;
         out->dead += r == SHMQ_DEAD_NOW;
+        if (r < 0) error = r;
     }
-    return SHMQ_OK;
+    return error;
 }
 
 static int remember(struct given **list, size_t *n, size_t *room, struct given g) {
