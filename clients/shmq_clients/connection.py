@@ -23,7 +23,7 @@ from shmq.errors import DirectRefused, InvalidArgument, NotAllowed, NotFound, Sh
 from shmq.limits import BATCH_MESSAGES_MAX, PREFETCH_MAX
 from shmq.message import Message
 from shmq.names import check_name
-from shmq.wire.frames import Consume, Ok, Ping, Welcome
+from shmq.wire.frames import Consume, Ok, Ping
 from shmq_clients import forks
 from shmq_clients.attachments import Attachments
 from shmq_clients.consumer import Consumer, DirectConsumer, SocketConsumer
@@ -33,7 +33,7 @@ from shmq_clients.link import HELLO_TIMEOUT, Link
 from shmq_clients.message import Settling, SocketMessage
 from shmq_clients.outgoing import PublishKeywords
 from shmq_clients.publishing import Publishing
-from shmq_clients.session import Mode, Session
+from shmq_clients.session import Mode
 from shmq_clients.socket_path import SocketPath
 from shmq_clients.topology import Topology
 from shmq_clients.url import socket_paths, url_of
@@ -62,7 +62,7 @@ class Connection(Topology):
     """A session with the broker, and the queues it works in. Made by `connect`."""
 
     def __init__(self, paths: Sequence[Path], mode: Mode, timeout: float) -> None:
-        self._link = Link(paths, mode, self._on_welcome)
+        self._link = Link(paths, mode)
         self._attachments = Attachments(self._link)
         self._socket = SocketPath(self._link)
         self._direct = DirectPath(self._attachments)
@@ -72,6 +72,7 @@ class Connection(Topology):
         self._consumers: weakref.WeakValueDictionary[str, DirectConsumer | SocketConsumer] = (
             weakref.WeakValueDictionary()
         )
+        self._link.on_welcome += [self._attachments.on_welcome, self._socket.on_welcome]
         self._link.open(timeout)
         if mode == "direct" and not self._attachments.granted:
             reason = self._attachments.reason
@@ -86,10 +87,6 @@ class Connection(Topology):
         publisher.routes = self._attachments.routes
         self.__dict__["publish"] = publisher
         forks.register(self._attachments)
-
-    def _on_welcome(self, session: Session, welcome: Welcome) -> None:
-        self._attachments.on_welcome(session, welcome)
-        self._socket.on_welcome(session, welcome)
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
@@ -205,11 +202,10 @@ class Connection(Topology):
         first: ShmqError | None = None
         for message in messages:
             try:
-                message.begin_settling("acked")
+                if message.begin_settling("acked"):
+                    tags.setdefault(message.session, []).append(message.delivery_tag)
             except ShmqError as error:
                 first = first or error
-            else:
-                tags.setdefault(message.session, []).append(message.delivery_tag)
         for session, delivery_tags in tags.items():
             session.ack_all(delivery_tags)
         if first is not None:

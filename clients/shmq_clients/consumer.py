@@ -123,6 +123,7 @@ class SocketConsumer:
 
     def __next__(self) -> Any:  # noqa: ANN401 - a SocketMessage
         while not self._cancelled:
+            self._path.link.check()
             message = self._subscription.take()
             if message is not None:
                 return message

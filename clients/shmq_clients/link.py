@@ -54,13 +54,13 @@ class Reply(NamedTuple):
 
 
 class Link:
-    """Connects to the first of `paths` that answers. `on_welcome` is told of each new session and must not wait."""
+    """Connects to the first of `paths` that answers. `on_welcome` are told of each new session and must not wait."""
 
-    def __init__(self, paths: Sequence[Path], mode: Mode, on_welcome: Callable[[Session, Welcome], None]) -> None:
+    def __init__(self, paths: Sequence[Path], mode: Mode) -> None:
         self.paths = tuple(paths)
         self.mode: Mode = mode
         self.failures: deque[ShmqError] = deque(maxlen=FAILURES_MAX)
-        self._on_welcome = on_welcome
+        self.on_welcome: list[Callable[[Session, Welcome], None]] = []
         self._turn = threading.Condition()
         self._reading = False
         self._session: Session | None = None
@@ -132,12 +132,18 @@ class Link:
 
     def _connect(self, now: float) -> None:
         try:
-            stream = self._reach()
-            self._session = Session(stream, self.mode, self._resume, self.failures)
+            self._session = self._greet(self._reach())
         except ShmqError as error:
             self._postpone(error)
             return
         self._greeting_ends = now + HELLO_TIMEOUT
+
+    def _greet(self, stream: Stream) -> Session:
+        try:
+            return Session(stream, self.mode, self._resume, self.failures)
+        except BaseException:
+            stream.close()
+            raise
 
     def _reach(self) -> Stream:
         refused: ShmqError | None = None
@@ -170,7 +176,8 @@ class Link:
         self._resume = Resume(welcome.connection_id, welcome.secret)
         self._last_error = None
         try:
-            self._on_welcome(session, welcome)
+            for tell in self.on_welcome:
+                tell(session, welcome)
         finally:
             session.close_descriptors()
 
@@ -220,9 +227,9 @@ class Link:
         with self._turn:
             tags, session.orphans = session.orphans, []
         if tags and session.ended is None:
-            session.say(Nack(0, tags), self._read_on)
+            session.say(Nack(0, tags), self.read_on)
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         """For a writer that must read: take what is there, or leave it to the thread that reads already."""
         self.advance(0.001)
 
@@ -253,7 +260,7 @@ class Link:
         while True:
             session = self.established(deadline, timeout)
             try:
-                number, answer = session.begin(make, self._read_on)
+                number, answer = session.begin(make, self.read_on)
             except ConnectionLost as error:
                 self._lose(session, error)
                 continue
@@ -293,16 +300,18 @@ class Link:
         if self.failures:
             raise self.failures.popleft()
 
-    def say(self, frame: ClientFrame, timeout: float = REQUEST_TIMEOUT) -> None:
+    def say(self, frame: ClientFrame, timeout: float = REQUEST_TIMEOUT) -> Session:
         """Send what is answered only by a refusal, which a later call raises. Raises ConnectionLost if it can't be
         written.
         """
-        self.say_in(self.established(time.monotonic() + timeout, timeout), frame)
+        session = self.established(time.monotonic() + timeout, timeout)
+        self.say_in(session, frame)
+        return session
 
     def say_in(self, session: Session, frame: ClientFrame) -> None:
         """As `say`, in this session or not at all."""
         try:
-            session.say(frame, self._read_on)
+            session.say(frame, self.read_on)
         except ConnectionLost as error:
             self._lose(session, error)
             raise

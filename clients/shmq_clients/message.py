@@ -138,6 +138,9 @@ class Settling(Protocol):
     def hands_out(self) -> bool:
         """Whether deliveries of this session can still be settled."""
 
+    def check(self) -> None:
+        """Raise ForkedHandle in a forked child, ConnectionClosed after close()."""
+
 
 class SocketMessage(Enveloped):
     """A delivery that came in a frame and is settled by one."""
@@ -221,8 +224,8 @@ class SocketMessage(Enveloped):
         return memoryview(self._delivery.body)
 
     def ack(self) -> None:
-        self.begin_settling("acked")
-        self._session.ack(self.delivery_tag)
+        if self.begin_settling("acked"):
+            self._session.ack(self.delivery_tag)
 
     def nack(self, requeue: bool = True, delay: float | None = None) -> None:  # noqa: FBT001, FBT002 - AMQP's form
         self.begin_settling("nacked")
@@ -236,12 +239,16 @@ class SocketMessage(Enveloped):
         self._check_unsettled()
         self._session.touch(self.delivery_tag, extend)
 
-    def begin_settling(self, state: str) -> None:
-        """Mark it settled, or raise AlreadySettled, StaleDelivery."""
+    def begin_settling(self, state: str) -> bool:
+        """Mark it settled, or raise AlreadySettled, StaleDelivery. False: it was acked at delivery, as is wanted now."""
+        if self._state == "auto" and state == "acked":
+            return False
         self._check_unsettled()
         self._state = state
+        return True
 
     def _check_unsettled(self) -> None:
+        self._session.check()
         if self._state == "stale" or (self._state == "unacked" and not self._session.hands_out()):
             self._state = "stale"
             raise StaleDelivery

@@ -7,7 +7,7 @@ is stale, and the next session gives all of it back to the queues (Recover) befo
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from shmq.core._core import PERSISTENT
@@ -34,6 +34,7 @@ from shmq_clients.message import SocketMessage
 from shmq_clients.outgoing import Outgoing
 from shmq_clients.session import Session
 from shmq_clients.subscription import Deliveries, Subscription
+from shmq_clients.window import ALONE_BYTES, Window
 
 GET_SLICE_NS: Final = 5 * SECOND_NS  # one frame waits no longer, so that a broker that dies silently is noticed
 
@@ -47,13 +48,13 @@ class SocketPath:
         self._deliveries: Deliveries | None = None
         self._current: Session | None = None
         self._used = False  # there may be deliveries of ours at the broker
-        self.read_on: Callable[[], object] = lambda: link.advance(0.001)
+        self._window: Window | None = None
 
     def on_welcome(self, session: Session, welcome: Welcome) -> None:
         """Give back what an earlier session left, consume again. Must not wait for answers."""
         deliveries = self.deliveries(session)
         if welcome.resumed and self._used:
-            session.say(Recover(SEQ_MAX), self.read_on)
+            session.say(Recover(SEQ_MAX), self.link.read_on)
         for subscription in list(self._subscriptions.values()):
             subscription.begin(session, deliveries)
 
@@ -66,7 +67,8 @@ class SocketPath:
 
     def publish(self, body: Any, out: Outgoing) -> None:  # noqa: ANN401 - any buffer
         """Raises at once where it waits for an answer (confirm "memory"), else a later call does."""
-        level = _confirm(out)
+        payload = flat(body)
+        level = _confirm(out, payload.nbytes)
 
         def frame(seq: int) -> Publish:
             return Publish(
@@ -74,7 +76,7 @@ class SocketPath:
                 out.exchange,
                 out.routing_key,
                 out.envelope,
-                flat(body),  # type: ignore[arg-type] # any buffer becomes a binary
+                payload,  # type: ignore[arg-type] # any buffer becomes a binary
                 out.priority,
                 PERSISTENT if out.persistent else 0,
                 level,
@@ -85,24 +87,26 @@ class SocketPath:
             )
 
         if level == CONFIRM_SENT:
-            self.link.say(frame(0))
+            self._send(frame(0), payload.nbytes, out)
         else:
             self.link.ask(frame, Ok, repeat=False, timeout=_patience(out.timeout_ns))
 
     def publish_many(self, bodies: Sequence[Any], out: Outgoing) -> int:
         """Publish in order; returns how many, all of them. Raises QueueFull with what was done so far in its text."""
-        level = _confirm(out)
         done = 0
         while done < len(bodies):
             batch = [flat(body) for body in bodies[done : done + BATCH_MESSAGES_MAX]]
             batch = batch[: _fitting(batch)]
-            count = self._publish_batch(batch, out, level)
+            count = self._publish_batch(batch, out)
             done += count
             if count < len(batch):
                 raise QueueFull(f"queue {out.routing_key!r} is full: {done} of {len(bodies)} were published")
         return done
 
-    def _publish_batch(self, batch: list[memoryview], out: Outgoing, level: int) -> int:
+    def _publish_batch(self, batch: list[memoryview], out: Outgoing) -> int:
+        size = sum(body.nbytes for body in batch)
+        level = _confirm(out, size)
+
         def frame(seq: int) -> PublishMany:
             return PublishMany(
                 seq,
@@ -120,9 +124,19 @@ class SocketPath:
             )
 
         if level == CONFIRM_SENT:
-            self.link.say(frame(0))
+            self._send(frame(0), size, out)
             return len(batch)
         return self.link.ask(frame, Counted, repeat=False, timeout=_patience(out.timeout_ns)).count
+
+    def _send(self, frame: Publish | PublishMany, size: int, out: Outgoing) -> None:
+        """Send what is answered only by a refusal, and not too much of it."""
+        timeout = _patience(out.timeout_ns)
+        session = self.link.established(time.monotonic() + timeout, timeout)
+        window = self._window
+        if window is None or window.session is not session:
+            window = self._window = Window(self.link, session)
+        window.enter(size, timeout)
+        self.link.say_in(session, frame)
 
     # -- getting ------------------------------------------------------------------------------------------------------
 
@@ -151,7 +165,7 @@ class SocketPath:
         """Begin to consume; the broker has agreed when this returns."""
         self._used = True
         deadline = time.monotonic() + REQUEST_TIMEOUT
-        subscription = Subscription(consume, self.read_on)
+        subscription = Subscription(consume, self.link.read_on)
         session = self.link.established(deadline, REQUEST_TIMEOUT)
         subscription.begin(session, self.deliveries(session))
         self._subscriptions[consume.consumer_tag] = subscription
@@ -183,9 +197,10 @@ def flat(body: Any) -> memoryview:  # noqa: ANN401 - any buffer
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
-def _confirm(out: Outgoing) -> int:
-    """Whoever must hear of an unroutable message waits for the answer."""
-    return CONFIRM_MEMORY if out.confirm == "memory" or out.mandatory else CONFIRM_SENT
+def _confirm(out: Outgoing, size: int) -> int:
+    """Whoever must hear of an unroutable message waits for the answer, and so does much at a time."""
+    wait = out.confirm == "memory" or out.mandatory or size >= ALONE_BYTES
+    return CONFIRM_MEMORY if wait else CONFIRM_SENT
 
 
 def _fitting(batch: list[memoryview]) -> int:

@@ -26,7 +26,10 @@ class Deliveries:
         self._session = session
 
     def hands_out(self) -> bool:
-        return self._session.ended is None
+        return self._session.ended is None and not self._link.closed
+
+    def check(self) -> None:
+        self._link.check()
 
     def ack(self, delivery_tag: int) -> None:
         self._say(Ack(0, [delivery_tag]))

@@ -1,0 +1,57 @@
+"""How many publishes may be on their way without an answer (confirm "sent").
+
+Owns: counting them, and waiting when it is too many. Does not own: the frames.
+Invariants: never more than the broker keeps for a client whose publishes wait for room; beyond that it would stop
+reading, and an ack behind them, which makes room, would not be read either.
+"""
+
+import threading
+import time
+from collections import deque
+from typing import Final
+
+from shmq.errors import OperationTimeout
+from shmq.wire.frames import Ping
+from shmq_clients.link import Link
+from shmq_clients.session import Answer, Session
+
+STEP_MESSAGES: Final = 200
+STEP_BYTES: Final = 2 << 20
+STEPS_MAX: Final = 3
+ALONE_BYTES: Final = 1 << 20  # a frame from here on waits for its own answer
+
+
+class Window:
+    """Of one session: after each step a Ping, whose answer says that all before it is done."""
+
+    def __init__(self, link: Link, session: Session) -> None:
+        self.session = session
+        self._link = link
+        self._messages = 0
+        self._bytes = 0
+        self._steps: deque[Answer] = deque()
+        self._lock = threading.Lock()
+
+    def enter(self, size: int, timeout: float) -> None:
+        """Count a frame that is to be sent; first wait while too many are unanswered. Raises OperationTimeout."""
+        deadline = time.monotonic() + timeout
+        while self._steps and (len(self._steps) >= STEPS_MAX or self._steps[0].done):
+            self._wait(self._steps[0], deadline, timeout)
+        with self._lock:
+            self._messages += 1
+            self._bytes += size
+            if self._messages < STEP_MESSAGES and self._bytes < STEP_BYTES:
+                return
+            self._messages = self._bytes = 0
+        _, answer = self.session.begin(Ping, self._link.read_on)
+        self._steps.append(answer)
+
+    def _wait(self, oldest: Answer, deadline: float, timeout: float) -> None:
+        while not oldest.done:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise OperationTimeout(operation="publishing", timeout=timeout)
+            self._link.advance(remaining, oldest.is_done)
+        with self._lock:
+            if self._steps and self._steps[0] is oldest:
+                self._steps.popleft()

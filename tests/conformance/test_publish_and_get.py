@@ -1,0 +1,164 @@
+"""Publishing and getting: what goes in comes out, in order, by priority, in each mode."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+import shmq
+
+
+def bodies(messages: list[shmq.Message]) -> list[bytes]:
+    for message in messages:
+        message.ack()
+    return [message.body for message in messages]
+
+
+def test_a_message_comes_out_as_it_went_in(conn: shmq.Connection, queue: str) -> None:
+    conn.publish(b"body", routing_key=queue)
+
+    message = conn.get(queue, timeout=1)
+
+    assert message is not None
+    assert (message.body, message.body_bytes, bytes(message.view())) == (b"body", 4, b"body")
+    assert (message.exchange, message.routing_key, message.headers) == ("", queue, {})
+    assert (message.priority, message.persistent, message.redelivered, message.delivery_count) == (0, False, False, 1)
+    message.ack()
+
+
+def test_headers_and_properties_travel(conn: shmq.Connection, queue: str) -> None:
+    stamp = datetime(2024, 2, 29, tzinfo=UTC)
+    conn.publish(
+        b"",
+        routing_key=queue,
+        headers={"a": 1, "b": ["x", None, True]},
+        priority=4,
+        persistent=True,
+        expiration=60_000,
+        content_type="text/plain",
+        message_id="m1",
+        correlation_id="c1",
+        reply_to="r",
+        timestamp=stamp,
+        type="t",
+        app_id="app",
+    )
+
+    message = conn.get(queue, timeout=1)
+
+    assert message is not None
+    message.ack()
+    assert message.headers == {"a": 1, "b": ["x", None, True]}
+    assert (message.priority, message.persistent, message.expiration) == (4, True, 60_000)
+    assert (message.content_type, message.message_id, message.correlation_id) == ("text/plain", "m1", "c1")
+    assert (message.reply_to, message.timestamp, message.type, message.app_id) == ("r", stamp, "t", "app")
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 5_000, 70_000, 1_048_577, 20_000_000])
+def test_bodies_of_any_size_are_intact(conn: shmq.Connection, queue: str, size: int) -> None:
+    body = bytes(range(251)) * (size // 251 + 1)
+    body = body[:size]
+    conn.publish(body, routing_key=queue)
+
+    message = conn.get(queue, timeout=5)
+
+    assert message is not None
+    assert message.body == body
+    message.ack()
+
+
+@pytest.mark.parametrize("body", [bytearray(b"xyz"), memoryview(b"xyz"), memoryview(b"-xyz-")[1:4]])
+def test_any_buffer_is_a_body(conn: shmq.Connection, queue: str, body: object) -> None:
+    conn.publish(body, routing_key=queue)
+
+    assert bodies(list(conn.get_batch(queue, max_wait=1))) == [b"xyz"]
+
+
+def test_text_is_no_body(conn: shmq.Connection, queue: str) -> None:
+    with pytest.raises(TypeError):
+        conn.publish("text", routing_key=queue)
+
+
+def test_messages_of_one_level_come_in_order(conn: shmq.Connection, queue: str) -> None:
+    for number in range(100):
+        conn.publish(str(number).encode(), routing_key=queue)
+
+    assert bodies([m for _ in range(100) if (m := conn.get(queue, timeout=1))]) == [b"%d" % n for n in range(100)]
+
+
+def test_higher_levels_come_first(conn: shmq.Connection, queue: str) -> None:
+    for priority in (0, 9, 4, 255, 9, 0):
+        conn.publish(str(priority).encode(), routing_key=queue, priority=priority)
+    conn.publish(b"last", routing_key=queue, confirm="memory")
+
+    assert bodies(list(conn.get_batch(queue, max_wait=1))) == [b"9", b"255", b"9", b"4", b"0", b"0", b"last"]
+
+
+def test_a_batch_is_published_in_order(conn: shmq.Connection, queue: str) -> None:
+    batch = [str(number).encode() for number in range(1000)]
+    conn.publish_many(batch, routing_key=queue, confirm="memory")
+
+    got: list[bytes] = []
+    while some := bodies(list(conn.get_batch(queue, max_messages=2000, max_wait=0.1))):
+        got += some
+    assert got == batch
+
+
+def test_a_loan_is_published_at_the_end_of_its_block(conn: shmq.Connection, queue: str) -> None:
+    with conn.loan(1000, routing_key=queue) as body:
+        body[:] = b"z" * 1000
+
+    assert bodies(list(conn.get_batch(queue, max_wait=1))) == [b"z" * 1000]
+
+
+def test_a_loan_that_fails_publishes_nothing(conn: shmq.Connection, queue: str) -> None:
+    with pytest.raises(ZeroDivisionError), conn.loan(1000, routing_key=queue):
+        raise ZeroDivisionError
+
+    assert conn.get(queue) is None
+
+
+def test_get_without_a_timeout_does_not_wait(conn: shmq.Connection, queue: str) -> None:
+    start = time.monotonic()
+
+    assert conn.get(queue) is None
+    assert conn.get_batch(queue) == []
+    assert time.monotonic() - start < 0.5
+
+
+def test_get_waits_no_longer_than_its_timeout(conn: shmq.Connection, queue: str) -> None:
+    start = time.monotonic()
+
+    assert conn.get(queue, timeout=0.2) is None
+    assert 0.19 < time.monotonic() - start < 1
+
+
+def test_an_expired_message_is_not_delivered(conn: shmq.Connection, queue: str) -> None:
+    conn.publish(b"never", routing_key=queue, expiration=0, confirm="memory")
+    conn.publish(b"now", routing_key=queue, expiration=60_000, confirm="memory")
+
+    assert bodies(list(conn.get_batch(queue, max_wait=1))) == [b"now"]
+
+
+def test_a_delayed_message_comes_later(conn: shmq.Connection, queue: str) -> None:
+    conn.publish(b"later", routing_key=queue, delay=0.3, confirm="memory")
+    start = time.monotonic()
+
+    assert conn.get(queue) is None
+    assert bodies(list(conn.get_batch(queue, max_wait=5))) == [b"later"]
+    assert 0.25 < time.monotonic() - start < 2
+
+
+def test_two_connections_share_a_queue(connect: Callable[[], shmq.Connection], queue: str) -> None:
+    one, other = connect(), connect()
+    one.publish(b"a", routing_key=queue, confirm="memory")
+    one.publish(b"b", routing_key=queue, confirm="memory")
+
+    first, second = other.get(queue, timeout=1), one.get(queue, timeout=1)
+
+    assert first is not None
+    assert second is not None
+    assert (first.body, second.body) == (b"a", b"b")
+    first.ack()
+    second.ack()

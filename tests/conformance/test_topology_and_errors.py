@@ -1,0 +1,259 @@
+"""Queues, exchanges, bindings, and what is refused: the same errors in each mode, each within a second."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import shmq
+
+
+@pytest.fixture(autouse=True)
+def in_time(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No error takes longer than a second."""
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < 1.5, request.node.name
+
+
+def test_declaring_again_is_a_check(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
+    queue = new_queue(max_priority=3)
+    conn.publish(b"x", routing_key=queue, confirm="memory")
+
+    assert conn.declare_queue(queue, max_priority=3) == (queue, 1, 0)
+    assert conn.declare_queue(queue, arguments={"x-max-priority": 3}).messages == 1
+    with pytest.raises(shmq.PreconditionFailed) as caught:
+        conn.declare_queue(queue, max_priority=4)
+    assert "max-priority" in caught.value.argument or "max_priority" in caught.value.argument
+
+
+def test_the_broker_makes_a_name(conn: shmq.Connection) -> None:
+    name = conn.declare_queue("", exclusive=True).name
+
+    assert name.startswith("amq.gen-")
+    conn.delete_queue(name)
+
+
+def test_passive_only_looks(conn: shmq.Connection, queue: str) -> None:
+    assert conn.declare_queue(queue, passive=True).name == queue
+    with pytest.raises(shmq.NotFound):
+        conn.declare_queue("there-is-none", passive=True)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\nb", "x" * 256, "amq.mine"])
+def test_bad_names_are_refused(conn: shmq.Connection, name: str) -> None:
+    with pytest.raises((shmq.InvalidName, shmq.AccessRefused)):
+        conn.declare_queue(name)
+
+
+def test_the_session_survives_a_refusal(conn: shmq.Connection, queue: str) -> None:
+    with pytest.raises(shmq.NotFound):
+        conn.queue_info("there-is-none")
+
+    assert conn.queue_info(queue).definition.name == queue
+
+
+@pytest.mark.parametrize("priority", [-1, 256, 1.5, "9", None, True])
+def test_a_bad_priority_is_refused(conn: shmq.Connection, queue: str, priority: object) -> None:
+    with pytest.raises(shmq.InvalidArgument):
+        conn.publish(b"", routing_key=queue, priority=priority)  # type: ignore[arg-type] # that is the point
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"expiration": -1},
+        {"expiration": "5"},
+        {"delay": -0.1},
+        {"delay": float("nan")},
+        {"timeout": None},
+        {"headers": {1: 2}},
+        {"headers": {"a": object()}},
+        {"confirm": "maybe"},
+        {"message_id": 7},
+        {"mesage_id": "typo"},
+    ],
+)
+def test_bad_keywords_are_refused(conn: shmq.Connection, queue: str, keywords: dict[str, object]) -> None:
+    with pytest.raises((shmq.InvalidArgument, TypeError)):
+        conn.publish(b"", routing_key=queue, **keywords)  # type: ignore[arg-type] # that is the point
+
+    assert conn.get(queue) is None
+
+
+def test_disk_confirms_are_refused_without_a_journal(conn: shmq.Connection, queue: str) -> None:
+    with pytest.raises(shmq.NotDurable):
+        conn.publish(b"", routing_key=queue, confirm="disk")
+
+
+@pytest.mark.parametrize("call", ["get", "get_batch", "consume", "purge_queue", "delete_queue", "queue_info"])
+def test_an_unknown_queue_is_not_found(conn: shmq.Connection, call: str) -> None:
+    with pytest.raises(shmq.NotFound) as caught:
+        getattr(conn, call)("there-is-none")
+
+    assert "there-is-none" in str(caught.value)
+
+
+def test_an_unroutable_message_is_dropped_unless_it_is_mandatory(conn: shmq.Connection) -> None:
+    conn.publish(b"", routing_key="there-is-none", confirm="memory")
+
+    with pytest.raises(shmq.Unroutable):
+        conn.publish(b"", routing_key="there-is-none", mandatory=True)
+
+
+def test_an_unknown_exchange_is_not_found(conn: shmq.Connection) -> None:
+    with pytest.raises(shmq.NotFound):
+        conn.publish(b"", exchange="there-is-none", routing_key="k", confirm="memory")
+
+
+def test_a_body_that_can_never_fit_is_refused(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
+    queue = new_queue(capacity_bytes=1_000_000)
+
+    with pytest.raises(shmq.BodyTooLarge) as caught:
+        conn.publish(bytes(50_000_000), routing_key=queue, confirm="memory")
+
+    assert caught.value.size == 50_000_000
+    assert 0 < caught.value.limit < 50_000_000
+    assert conn.get(queue) is None
+
+
+def fill(conn: shmq.Connection, queue: str) -> None:
+    with contextlib.suppress(shmq.QueueFull):
+        while True:
+            conn.publish(b"x", routing_key=queue, timeout=0, confirm="memory")
+
+
+def test_a_full_queue_refuses_after_the_timeout(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
+    queue = new_queue(capacity_messages=16)
+    fill(conn, queue)
+
+    start = time.monotonic()
+    with pytest.raises(shmq.QueueFull) as caught:
+        conn.publish(b"x", routing_key=queue, timeout=0.2, confirm="memory")
+
+    assert 0.19 < time.monotonic() - start < 1
+    assert caught.value.depth == caught.value.limit >= 16
+    assert queue in str(caught.value)
+
+
+def test_a_publisher_goes_on_when_there_is_room(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
+    queue = new_queue(capacity_messages=16)
+    fill(conn, queue)
+    message = conn.get(queue)
+    assert message is not None
+    message.ack()
+
+    conn.publish(b"x", routing_key=queue, timeout=0.5, confirm="memory")
+
+
+def test_purge_and_delete_count(conn: shmq.Connection, queue: str) -> None:
+    conn.publish_many([b"x"] * 7, routing_key=queue, confirm="memory")
+    assert conn.purge_queue(queue) == 7
+    conn.publish_many([b"x"] * 3, routing_key=queue, confirm="memory")
+
+    with pytest.raises(shmq.PreconditionFailed):
+        conn.delete_queue(queue, if_empty=True)
+    assert conn.delete_queue(queue) == 3
+
+
+def test_a_deleted_queue_may_be_declared_anew(conn: shmq.Connection, queue: str) -> None:
+    conn.publish(b"old", routing_key=queue, confirm="memory")
+    conn.delete_queue(queue)
+    conn.declare_queue(queue)
+    conn.publish(b"new", routing_key=queue, confirm="memory")
+
+    message = conn.get(queue, timeout=1)
+
+    assert message is not None
+    assert message.body == b"new"
+    message.ack()
+
+
+def test_queues_are_listed(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
+    names = {new_queue() for _ in range(5)}
+
+    assert names <= {info.definition.name for info in conn.queues()}
+
+
+def test_queue_info_tells_the_mode(conn: shmq.Connection, queue: str, mode: str) -> None:
+    assert conn.queue_info(queue).mode == mode
+
+
+def test_a_direct_exchange_routes_by_key(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
+    one, other = new_queue(), new_queue()
+    conn.declare_exchange("images")
+    conn.bind_queue(one, "images", "new")
+    conn.bind_queue(other, "images", "new")
+    conn.bind_queue(other, "images", "old")
+
+    conn.publish(b"n", exchange="images", routing_key="new", confirm="memory")
+    conn.publish(b"o", exchange="images", routing_key="old", confirm="memory")
+    first = [message.body for message in conn.get_batch(one, no_ack=True)]
+    second = [message.body for message in conn.get_batch(other, no_ack=True)]
+
+    assert (first, second) == ([b"n"], [b"n", b"o"])
+    conn.delete_exchange("images")
+
+
+def test_a_route_follows_its_bindings(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
+    queue = new_queue()
+    conn.declare_exchange("follow")
+    conn.publish(b"0", exchange="follow", routing_key="k", confirm="memory")
+    conn.bind_queue(queue, "follow", "k")
+    conn.publish(b"1", exchange="follow", routing_key="k", confirm="memory")
+    conn.unbind_queue(queue, "follow", "k")
+    conn.publish(b"2", exchange="follow", routing_key="k", confirm="memory")
+
+    message = conn.get(queue, no_ack=True)
+    assert message is not None
+    assert (message.body, message.exchange, message.routing_key) == (b"1", "follow", "k")
+    assert conn.get(queue) is None
+    with pytest.raises(shmq.Unroutable):
+        conn.publish(b"3", exchange="follow", routing_key="k", mandatory=True)
+    conn.delete_exchange("follow")
+
+
+def test_the_default_exchange_cannot_be_changed(conn: shmq.Connection, queue: str) -> None:
+    with pytest.raises((shmq.AccessRefused, shmq.InvalidName)):
+        conn.bind_queue(queue, "", "k")
+
+
+def test_an_exclusive_queue_is_its_connections(conn: shmq.Connection, connect: Callable[[], shmq.Connection]) -> None:
+    owner = connect()
+    owner.declare_queue("mine", exclusive=True)
+    with pytest.raises(shmq.ResourceLocked):
+        conn.get("mine")
+
+    owner.close()
+
+    with pytest.raises(shmq.NotFound):
+        conn.get("mine")
+
+
+def test_a_consumer_tag_is_used_once(conn: shmq.Connection, queue: str) -> None:
+    consumer = conn.consume(queue, consumer_tag="t")
+
+    with pytest.raises(shmq.NotAllowed):
+        conn.consume(queue, consumer_tag="t")
+    consumer.cancel()
+    with pytest.raises(shmq.NotFound):
+        conn.cancel("unknown")
+
+
+def test_a_closed_connection_says_so(connect: Callable[[], shmq.Connection], queue: str) -> None:
+    closed = connect()
+    closed.publish(b"x", routing_key=queue, confirm="memory")
+    closed.close()
+    closed.close()
+
+    for call in (lambda: closed.publish(b"", routing_key=queue), lambda: closed.get(queue), closed.status):
+        with pytest.raises(shmq.ConnectionClosed):
+            call()
+
+
+def test_status_says_what_survives(conn: shmq.Connection) -> None:
+    report = conn.status()
+
+    assert report.durability == "memory"
+    assert {process.role for process in report.processes} >= {"broker", "supervisor"}

@@ -1,0 +1,87 @@
+"""One connection, many threads: two publishers, acks from others, requests in between."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import shmq
+from support.deadline import scaled
+
+PUBLISHERS, CONSUMERS, MESSAGES = 4, 4, 2_000
+
+
+def run_all(works: list[Callable[[], None]]) -> None:
+    errors: list[BaseException] = []
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - told by the thread that waits
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(scaled(60))
+    assert not any(thread.is_alive() for thread in threads)
+    assert errors == []
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_eight_threads_share_a_connection(mode: Any) -> None:
+    got: list[bytes] = []
+    total = PUBLISHERS * MESSAGES
+    with shmq.local() as url, shmq.connect(url, mode=mode) as conn:
+        conn.declare_queue("q", capacity_messages=1_000)
+
+        def publisher(number: int) -> Callable[[], None]:
+            def work() -> None:
+                for count in range(MESSAGES):
+                    conn.publish(b"%d %d" % (number, count), routing_key="q", timeout=scaled(30))
+                    if count % 500 == 0:
+                        conn.queue_info("q")
+
+            return work
+
+        def consume() -> None:
+            while len(got) < total:
+                for message in conn.get_batch("q", max_messages=50, max_wait=0.1):
+                    got.append(message.body)
+                    message.ack()
+
+        run_all([publisher(number) for number in range(PUBLISHERS)] + [consume] * CONSUMERS)
+
+        conn.wait_for_confirms()
+        info = conn.queue_info("q")
+        assert (info.messages, info.unacked) == (0, 0)
+    assert sorted(got) == sorted(b"%d %d" % (n, c) for n in range(PUBLISHERS) for c in range(MESSAGES))
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_acks_come_from_another_thread(mode: Any) -> None:
+    handed: list[shmq.Message] = []
+    with shmq.local() as url, shmq.connect(url, mode=mode) as conn:
+        conn.declare_queue("q")
+        conn.publish_many([b"x"] * MESSAGES, routing_key="q", confirm="memory")
+
+        def consume() -> None:
+            for count, message in enumerate(conn.consume("q", prefetch=10), start=1):
+                handed.append(message)
+                if count == MESSAGES:
+                    return
+
+        def ack() -> None:
+            acked = 0
+            while acked < MESSAGES:
+                for message in handed[acked:]:
+                    message.ack()
+                    acked += 1
+
+        run_all([consume, ack])
+
+        conn.wait_for_confirms()
+        info = conn.queue_info("q")
+        assert (info.messages, info.unacked) == (0, 0)
