@@ -217,8 +217,9 @@ static int one_step(struct shmq_queue *q, uint64_t now, bool full, struct shmq_h
 int shmq_heal_step(struct shmq_queue *q, uint64_t now_ns, bool full, struct shmq_heal_report *out) {
     *out = (struct shmq_heal_report){0};
     if (!q->heal && !(q->heal = calloc(1, sizeof *q->heal))) return -ENOMEM;
+    bool begun = q->heal->marks != NULL;
     int r = one_step(q, now_ns, full, out);
-    if (full && !r && !out->passes) r = one_step(q, now_ns, full, out); /* the end of a pass that had begun: now a whole one */
+    if (full && !r && begun) r = one_step(q, now_ns, full, out); /* the end of a pass that had begun: now a whole one */
     out->suspects = q->heal->before.n + q->heal->now.n;
     uint64_t flags = atomic_load_explicit(&q->header->flags, memory_order_relaxed);
     if (flags & SHMQ_FLAG_RESCAN) {
