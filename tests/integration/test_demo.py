@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from support.deadline import scaled
 
 pytest.importorskip("skimage")
@@ -24,7 +25,7 @@ def run(*command: str, seconds: float) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_demo_loses_nothing_and_draws_a_sheet(tmp_path: Path) -> None:
-    demo = run("-m", "examples.vision_pipeline", "--output", str(tmp_path), seconds=60)
+    demo = run("-m", "examples.vision_pipeline", "--output", str(tmp_path), seconds=150)
 
     assert demo.returncode == 0, demo.stdout + demo.stderr
     last = demo.stdout.splitlines()[-1]
