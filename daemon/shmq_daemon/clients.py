@@ -244,9 +244,14 @@ class Clients:
     def _on_pidfd(self, client: Client, _events: int) -> None:
         """The process is dead: the supervisor, which sees the same, reaps; what is the broker's goes at once."""
         self._loop.remove(client.pidfd)
-        if client.session is not None:
-            client.session.drain()  # what it had said before counts
-            client.session.close()
+        self._died(client)
+
+    def _died(self, client: Client) -> None:
+        """What it had said before counts: it is read first, whoever told us of the death."""
+        session = client.session
+        if session is not None:
+            session.drain()  # closes the session when it comes to the end
+            session.close()
         client.alive = False
         self._end(client, "died")
 
@@ -269,8 +274,7 @@ class Clients:
         if client is None or client.row.incarnation != frame.incarnation:
             return
         if not client.ended:
-            client.alive = False
-            self._end(client, "died")
+            self._died(client)
         for opened in self._catalog.open.values():
             self._registry.unmark(opened.queue.number, frame.owner)
         self._registry.free(frame.owner)

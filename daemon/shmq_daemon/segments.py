@@ -7,6 +7,7 @@ prefix.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -20,7 +21,7 @@ SHM: Final = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared mem
 MODE: Final = 0o600
 
 
-class ForeignSegment(Exception):  # noqa: N818 - says what it is
+class ForeignSegment(OSError):  # noqa: N818 - says what it is
     """An object under our name that is not ours: other owner, other mode."""
 
 
@@ -36,7 +37,10 @@ def new_name(instance: str) -> str:
 
 def create(name: str, size: int) -> int:
     """Make a zeroed, sparse object. Returns its descriptor. Raises OSError, ForeignSegment."""
-    shared = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=MODE)
+    try:
+        shared = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=MODE)
+    except posix_ipc.Error as error:  # a name that is there already, and what else is no OSError yet
+        raise OSError(errno.EEXIST, f"{error}", name) from error
     fd: int = shared.fd
     try:
         os.set_inheritable(fd, False)
@@ -55,7 +59,9 @@ def open_existing(name: str, *, read_only: bool = False) -> int:
     try:
         shared = posix_ipc.SharedMemory(name, 0, read_only=read_only)
     except posix_ipc.ExistentialError as error:
-        raise FileNotFoundError(name) from error
+        raise FileNotFoundError(errno.ENOENT, "no such shared memory object", name) from error
+    except posix_ipc.PermissionsError as error:
+        raise ForeignSegment(f"{name}: {error}, left untouched") from error
     fd: int = shared.fd
     os.set_inheritable(fd, False)
     try:

@@ -126,7 +126,7 @@ class Session:
     def drain(self) -> None:
         """Read what a dead peer has left; it can't be more than the kernel holds."""
         for _ in range(DRAIN_READS_MAX):
-            if not self.open or self._paused or not self._read():
+            if not self.open or not self._read():
                 return
 
     def _check_progress(self, now_ns: int) -> None:
@@ -183,8 +183,8 @@ class Session:
                 self._write(self._out[0])
         except BlockingIOError:
             pass
-        except OSError:
-            self.close()
+        except OSError:  # the loop tells us of the hang-up, and what was said before it is read
+            self._on_hung_up()
             return
         self._watch()
         if was_full and not self.is_full and self.client is not None:

@@ -160,13 +160,20 @@ class Topology:
             yield from bindings
 
     def _orphans(self, gone: list[Binding], besides: str = "") -> Iterator[Event]:
-        """Exchanges that delete themselves because these were their last bindings as source."""
-        for source in sorted({binding.source for binding in gone} - {besides}):
-            if self.exchanges[source].definition.auto_delete and not set(self.outgoing(source)) - set(gone):
-                incoming = self._to.get((True, source), set())
-                yield from map(Unbound, incoming)
-                yield ExchangeDeleted(source)
-                yield from self._orphans([*gone, *incoming], besides=source)
+        """Exchanges that delete themselves because these were their last bindings as source, and so on up."""
+        unbound, ended = set(gone), {besides}
+        left = sorted({binding.source for binding in gone})
+        while left:
+            name = left.pop(0)
+            auto = name not in ended and self.exchanges[name].definition.auto_delete
+            if not auto or set(self.outgoing(name)) - unbound:
+                continue
+            ended.add(name)
+            incoming = self._to.get((True, name), set()) - unbound
+            unbound |= incoming
+            left.extend(sorted({binding.source for binding in incoming}))
+            yield from map(Unbound, incoming)
+            yield ExchangeDeleted(name)
 
     # -- changing ---------------------------------------------------------------------------------------------
 

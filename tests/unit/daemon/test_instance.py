@@ -1,0 +1,93 @@
+"""One daemon per place."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from shmq.errors import AlreadyRunning, ConfigError
+from shmq_daemon import instance, peer, places
+
+
+def test_a_lock_is_not_inherited_and_names_its_holder(tmp_path: Path) -> None:
+    fd = instance.take_lock(tmp_path / "lock")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            instance.take_lock(tmp_path / "lock")
+        except AlreadyRunning as error:
+            os._exit(0 if error.pid == os.getppid() else 2)
+        os._exit(1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(fd)
+
+
+def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    instance.bind_listener(path).close()
+    listener = instance.bind_listener(path)
+    with pytest.raises(AlreadyRunning):
+        instance.bind_listener(path)
+    listener.close()
+
+
+def test_what_is_no_socket_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="is no socket"):
+        instance.bind_listener(path)
+
+
+def test_a_path_that_no_socket_can_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="longer than 107 bytes"):
+        instance.bind_listener(tmp_path / ("x" * 120))
+
+
+def test_root_has_the_systems_places_and_users_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert places.choose(None, None) == places.Places(Path("/run/shmq/shmq.sock"), Path("/var/lib/shmq"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/a/.state")
+
+    assert places.choose(None, None) == places.Places(
+        Path("/run/user/1000/shmq/shmq.sock"), Path("/home/a/.state/shmq")
+    )
+
+
+def test_paths_become_absolute() -> None:
+    chosen = places.choose("s.sock", "data")
+
+    assert chosen.socket.is_absolute()
+    assert chosen.data.is_absolute()
+
+
+def test_a_peer_is_known_by_pid_start_time_and_pidfd() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        found = peer.identify(ours)
+
+    assert (found.pid, found.uid, found.start_time) == (os.getpid(), os.geteuid(), peer.start_time(os.getpid()))
+    assert not peer.is_dead(found.pidfd)
+    os.close(found.pidfd)
+
+
+def test_another_process_with_the_same_pid_is_not_the_same() -> None:
+    assert peer.reopen(os.getpid(), peer.start_time(os.getpid()) + 1) == -1
+    fd = peer.reopen(os.getpid(), peer.start_time(os.getpid()))
+    assert fd >= 0
+    os.close(fd)
+
+
+def test_a_dead_process_is_seen_as_dead() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    pidfd = os.pidfd_open(pid)
+    os.waitpid(pid, 0)
+
+    assert peer.is_dead(pidfd)
+    assert peer.start_time(pid) == 0
+    os.close(pidfd)

@@ -1,0 +1,75 @@
+"""What a queue effectively does."""
+
+import pytest
+
+from shmq.definitions import ExchangeDefinition, QueueDefinition
+from shmq.errors import AccessRefused, NotSupported
+from shmq_daemon import policy
+
+SIZES = policy.Sizes(1000, 5 << 20, 300)
+
+
+def test_a_queue_that_asks_for_nothing_gets_the_defaults() -> None:
+    assert policy.geometry_of(QueueDefinition("q"), SIZES) == (1, 1000, 320, policy.RING_ENTRIES, 5 << 20)
+
+
+def test_a_queue_gets_what_it_asks_for_rounded_up() -> None:
+    asked = QueueDefinition("q", max_priority=9, capacity_messages=10, capacity_bytes=1)
+
+    assert policy.geometry_of(asked, SIZES) == (10, 10, 320, policy.RING_ENTRIES, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("definition", "limit"),
+    [
+        (QueueDefinition("q"), -1),
+        (QueueDefinition("q", dead_letter_exchange=""), 20),
+        (QueueDefinition("q", dead_letter_exchange="", delivery_limit=-1), -1),
+        (QueueDefinition("q", delivery_limit=3), 3),
+    ],
+)
+def test_the_delivery_limit_is_on_where_dead_letters_have_somewhere_to_go(
+    definition: QueueDefinition, limit: int
+) -> None:
+    assert policy.delivery_limit_of(definition) == limit
+
+
+@pytest.mark.parametrize(
+    ("queue_ms", "message_ns", "both"), [(None, -1, -1), (None, 5, 5), (1, -1, 10**6), (1, 5, 5), (0, 5, 0)]
+)
+def test_the_lower_time_to_live_holds(queue_ms: int | None, message_ns: int, both: int) -> None:
+    assert policy.ttl_ns_of(QueueDefinition("q", message_ttl_ms=queue_ms), message_ns) == both
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        QueueDefinition("q", max_length=5),
+        QueueDefinition("q", overflow="drop-head"),
+        QueueDefinition("q", expires_ms=5),
+        QueueDefinition("q", single_active_consumer=True),
+        QueueDefinition("q", other={"x-delayed-retry-type": "all"}),
+    ],
+)
+def test_what_is_known_and_not_kept_is_refused(definition: QueueDefinition) -> None:
+    with pytest.raises(NotSupported, match="x-"):
+        policy.check_kept(definition)
+
+
+def test_an_unknown_argument_is_accepted() -> None:
+    policy.check_kept(QueueDefinition("q", other={"x-team": "vision"}))
+
+
+def test_exchanges_that_are_not_there_yet_are_refused() -> None:
+    with pytest.raises(NotSupported):
+        policy.check_exchange_kept(ExchangeDefinition("e", alternate_exchange="other"))
+
+
+def test_reserved_names_are_the_brokers() -> None:
+    with pytest.raises(AccessRefused):
+        policy.check_unreserved("queue", "amq.mine")
+
+
+@pytest.mark.parametrize(("arena", "largest"), [(0, 320), (5 << 20, 5 << 20), (1 << 40, 1 << 30)])
+def test_the_largest_body_follows_from_the_arena(arena: int, largest: int) -> None:
+    assert policy.body_bytes_max((1, 10, 320, 4, arena)) == largest

@@ -1,0 +1,101 @@
+"""Rows and bitmaps of the registry survive who wrote them."""
+
+import os
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from shmq.errors import LayoutMismatch
+from shmq_daemon import segments
+from shmq_daemon.peer import Peer
+from shmq_daemon.registry import BROKERS, BYTES, CLIENTS_FIRST, SUPERVISORS, Registry
+
+PEER = Peer(4711, 1000, 1000, 12345, -1)
+SECRET = bytes(range(16))
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    name = segments.new_name("test-" + secrets.token_hex(4))
+    yield name
+    segments.unlink(name)
+
+
+@pytest.fixture
+def registry(name: str) -> Iterator[Registry]:
+    opened = Registry.open(name)
+    yield opened
+    opened.close()
+
+
+def test_a_row_is_there_for_the_next_process(registry: Registry, name: str) -> None:
+    row = registry.add(CLIENTS_FIRST, PEER, 99, SECRET)
+    again = Registry.open(name)
+    found = list(again.rows())
+    again.close()
+
+    assert found == [row]
+    assert (row.pid, row.start_time, row.connection_id, row.secret) == (4711, 12345, 99, SECRET)
+
+
+def test_indices_are_given_once_and_again_only_when_freed(registry: Registry) -> None:
+    first = registry.free_index()
+    assert first is not None
+    registry.add(first, PEER, 1, SECRET)
+    assert registry.free_index() != first
+    registry.free(first)
+
+    assert list(registry.rows()) == []
+
+
+def test_incarnations_grow(registry: Registry) -> None:
+    first = registry.add(40, PEER, 1, SECRET)
+    registry.free(40)
+
+    assert registry.add(40, PEER, 2, SECRET).incarnation > first.incarnation
+
+
+def test_every_start_has_another_index_and_epoch(registry: Registry) -> None:
+    brokers = [registry.next_broker_index() for _ in BROKERS]
+
+    assert sorted(brokers) == list(BROKERS)
+    assert registry.next_supervisor_index() in SUPERVISORS
+    assert registry.next_epoch() < registry.next_epoch()
+
+
+def test_marks_are_per_queue_and_client(registry: Registry) -> None:
+    registry.open_bitmap(0)
+    registry.open_bitmap(5)
+    registry.mark(5, 1000)
+
+    assert registry.had(5, 1000)
+    assert not registry.had(5, 1001)
+    assert not registry.had(0, 1000)
+    registry.unmark(5, 1000)
+    assert not registry.had(5, 1000)
+
+
+def test_a_new_queue_begins_unmarked(registry: Registry) -> None:
+    registry.open_bitmap(3)
+    registry.mark(3, 50)
+    registry.open_bitmap(3)
+
+    assert not registry.had(3, 50)
+
+
+def test_the_supervisor_sees_what_the_broker_marks(registry: Registry) -> None:
+    registry.open_bitmap(1)
+    seen = Registry(os.dup(registry.fd), read_only=True)
+    registry.mark(1, 77)
+
+    assert seen.had(1, 77)
+    seen.close()
+
+
+def test_a_foreign_layout_is_refused(name: str) -> None:
+    fd = segments.create(name, BYTES)
+    os.pwrite(fd, b"\x01" * 16, 0)
+    os.close(fd)
+    with pytest.raises(LayoutMismatch):
+        Registry.open(name)
