@@ -226,7 +226,7 @@ class Link:
     def _give_back(self, session: Session) -> None:
         with self._turn:
             tags, session.orphans = session.orphans, []
-        if tags and session.ended is None:
+        if tags and session.ended is None and session.is_open:
             session.say(Nack(0, tags), self.read_on)
 
     def read_on(self) -> None:
@@ -312,6 +312,14 @@ class Link:
         """As `say`, in this session or not at all."""
         try:
             session.say(frame, self.read_on)
+        except ConnectionLost as error:
+            self._lose(session, error)
+            raise
+
+    def begin_in(self, session: Session, make: Callable[[int], ClientFrame]) -> Answer:
+        """Send a request in this session or not at all; somebody will look at its answer."""
+        try:
+            return session.begin(make, self.read_on)[1]
         except ConnectionLost as error:
             self._lose(session, error)
             raise

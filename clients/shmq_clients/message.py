@@ -240,7 +240,7 @@ class SocketMessage(Enveloped):
         self._session.touch(self.delivery_tag, extend)
 
     def begin_settling(self, state: str) -> bool:
-        """Mark it settled, or raise AlreadySettled, StaleDelivery. False: it was acked at delivery, as is wanted now."""
+        """Mark it settled, or raise AlreadySettled, StaleDelivery. False: acked at delivery, as is wanted now."""
         if self._state == "auto" and state == "acked":
             return False
         self._check_unsettled()

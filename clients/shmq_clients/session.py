@@ -109,8 +109,12 @@ class Session:
         """Send what wants no answer; its refusal is raised by a later call."""
         self.stream.send(frame, read)
 
+    @property
+    def is_open(self) -> bool:
+        return self.stream.wire.state is State.OPEN
+
     def goodbye(self, *, clean: bool) -> None:
-        if self.stream.wire.state is State.OPEN:
+        if self.is_open:
             self.stream.send(Goodbye(clean=clean), _nothing)
 
     # -- in -----------------------------------------------------------------------------------------------------------
@@ -146,7 +150,8 @@ class Session:
             if isinstance(frame, Got):
                 self.orphans.extend(delivery.delivery_tag for delivery in frame.deliveries)
             return
-        answer.descriptors = self.stream.wire.take_descriptors()
+        if getattr(frame, "descriptors", 0):  # then it is the last of those that were read together
+            answer.descriptors = self.stream.wire.take_descriptors()
         answer.frame, answer.done = frame, True
 
     def _on_welcome(self, frame: Welcome) -> None:

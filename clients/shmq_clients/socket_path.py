@@ -67,32 +67,22 @@ class SocketPath:
 
     def publish(self, body: Any, out: Outgoing) -> None:  # noqa: ANN401 - any buffer
         """Raises at once where it waits for an answer (confirm "memory"), else a later call does."""
-        payload = flat(body)
-        level = _confirm(out, payload.nbytes)
+        payload, timeout = flat(body), _patience(out.timeout_ns)
 
         def frame(seq: int) -> Publish:
-            return Publish(
-                seq,
-                out.exchange,
-                out.routing_key,
-                out.envelope,
-                payload,  # type: ignore[arg-type] # any buffer becomes a binary
-                out.priority,
-                PERSISTENT if out.persistent else 0,
-                level,
-                out.mandatory,
-                out.ttl_ns,
-                out.delay_ns,
-                out.timeout_ns,
-            )
+            return Publish(seq, out.exchange, out.routing_key, out.envelope, payload, *_how(seq, out))  # type: ignore[arg-type] # any buffer becomes a binary
 
-        if level == CONFIRM_SENT:
-            self._send(frame(0), payload.nbytes, out)
+        if _waits(out, payload.nbytes):
+            self.link.ask(frame, Ok, repeat=False, timeout=timeout)
+            return
+        window = self._current_window(timeout)
+        if window.enter(payload.nbytes, timeout):
+            window.end_step(self.link.begin_in(window.session, frame))
         else:
-            self.link.ask(frame, Ok, repeat=False, timeout=_patience(out.timeout_ns))
+            self.link.say_in(window.session, frame(0))
 
-    def publish_many(self, bodies: Sequence[Any], out: Outgoing) -> int:
-        """Publish in order; returns how many, all of them. Raises QueueFull with what was done so far in its text."""
+    def publish_many(self, bodies: Sequence[Any], out: Outgoing) -> None:
+        """Publish in order, all of them. Raises QueueFull with what was done so far in its text."""
         done = 0
         while done < len(bodies):
             batch = [flat(body) for body in bodies[done : done + BATCH_MESSAGES_MAX]]
@@ -101,42 +91,25 @@ class SocketPath:
             done += count
             if count < len(batch):
                 raise QueueFull(f"queue {out.routing_key!r} is full: {done} of {len(bodies)} were published")
-        return done
 
     def _publish_batch(self, batch: list[memoryview], out: Outgoing) -> int:
-        size = sum(body.nbytes for body in batch)
-        level = _confirm(out, size)
+        size, timeout = sum(body.nbytes for body in batch), _patience(out.timeout_ns)
 
         def frame(seq: int) -> PublishMany:
-            return PublishMany(
-                seq,
-                out.exchange,
-                out.routing_key,
-                out.envelope,
-                batch,  # type: ignore[arg-type] # any buffer becomes a binary
-                out.priority,
-                PERSISTENT if out.persistent else 0,
-                level,
-                out.mandatory,
-                out.ttl_ns,
-                out.delay_ns,
-                out.timeout_ns,
-            )
+            return PublishMany(seq, out.exchange, out.routing_key, out.envelope, batch, *_how(seq, out))  # type: ignore[arg-type] # as above
 
-        if level == CONFIRM_SENT:
-            self._send(frame(0), size, out)
-            return len(batch)
-        return self.link.ask(frame, Counted, repeat=False, timeout=_patience(out.timeout_ns)).count
+        window = self._current_window(timeout)
+        if _waits(out, size) or window.enter(size, timeout):
+            return self.link.ask(frame, Counted, repeat=False, timeout=timeout).count
+        self.link.say_in(window.session, frame(0))
+        return len(batch)
 
-    def _send(self, frame: Publish | PublishMany, size: int, out: Outgoing) -> None:
-        """Send what is answered only by a refusal, and not too much of it."""
-        timeout = _patience(out.timeout_ns)
+    def _current_window(self, timeout: float) -> Window:
         session = self.link.established(time.monotonic() + timeout, timeout)
         window = self._window
         if window is None or window.session is not session:
             window = self._window = Window(self.link, session)
-        window.enter(size, timeout)
-        self.link.say_in(session, frame)
+        return window
 
     # -- getting ------------------------------------------------------------------------------------------------------
 
@@ -197,10 +170,22 @@ def flat(body: Any) -> memoryview:  # noqa: ANN401 - any buffer
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
-def _confirm(out: Outgoing, size: int) -> int:
+def _waits(out: Outgoing, size: int) -> bool:
     """Whoever must hear of an unroutable message waits for the answer, and so does much at a time."""
-    wait = out.confirm == "memory" or out.mandatory or size >= ALONE_BYTES
-    return CONFIRM_MEMORY if wait else CONFIRM_SENT
+    return out.confirm == "memory" or out.mandatory or size >= ALONE_BYTES
+
+
+def _how(seq: int, out: Outgoing) -> tuple[int, int, int, bool, int, int, int]:
+    """The last fields of both frames of publishing; a number asks for an answer."""
+    return (
+        out.priority,
+        PERSISTENT if out.persistent else 0,
+        CONFIRM_MEMORY if seq else CONFIRM_SENT,
+        out.mandatory,
+        out.ttl_ns,
+        out.delay_ns,
+        out.timeout_ns,
+    )
 
 
 def _fitting(batch: list[memoryview]) -> int:

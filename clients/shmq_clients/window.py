@@ -2,7 +2,8 @@
 
 Owns: counting them, and waiting when it is too many. Does not own: the frames.
 Invariants: never more than the broker keeps for a client whose publishes wait for room; beyond that it would stop
-reading, and an ack behind them, which makes room, would not be read either.
+reading, and an ack behind them, which makes room, would not be read either. The broker keeps a client's publishes in
+order, so the answer to one says that all before it are done.
 """
 
 import threading
@@ -10,8 +11,7 @@ import time
 from collections import deque
 from typing import Final
 
-from shmq.errors import OperationTimeout
-from shmq.wire.frames import Ping
+from shmq.errors import ConnectionLost, OperationTimeout
 from shmq_clients.link import Link
 from shmq_clients.session import Answer, Session
 
@@ -22,7 +22,7 @@ ALONE_BYTES: Final = 1 << 20  # a frame from here on waits for its own answer
 
 
 class Window:
-    """Of one session: after each step a Ping, whose answer says that all before it is done."""
+    """Of one session. One frame in each step asks for an answer; nobody waits for it until there are too many."""
 
     def __init__(self, link: Link, session: Session) -> None:
         self.session = session
@@ -32,8 +32,11 @@ class Window:
         self._steps: deque[Answer] = deque()
         self._lock = threading.Lock()
 
-    def enter(self, size: int, timeout: float) -> None:
-        """Count a frame that is to be sent; first wait while too many are unanswered. Raises OperationTimeout."""
+    def enter(self, size: int, timeout: float) -> bool:
+        """Count a frame that is to be sent; first wait while too many are unanswered. True: this one ends a step.
+
+        Raises OperationTimeout.
+        """
         deadline = time.monotonic() + timeout
         while self._steps and (len(self._steps) >= STEPS_MAX or self._steps[0].done):
             self._wait(self._steps[0], deadline, timeout)
@@ -41,9 +44,12 @@ class Window:
             self._messages += 1
             self._bytes += size
             if self._messages < STEP_MESSAGES and self._bytes < STEP_BYTES:
-                return
+                return False
             self._messages = self._bytes = 0
-        _, answer = self.session.begin(Ping, self._link.read_on)
+        return True
+
+    def end_step(self, answer: Answer) -> None:
+        """Remember the answer that ends a step."""
         self._steps.append(answer)
 
     def _wait(self, oldest: Answer, deadline: float, timeout: float) -> None:
@@ -53,5 +59,8 @@ class Window:
                 raise OperationTimeout(operation="publishing", timeout=timeout)
             self._link.advance(remaining, oldest.is_done)
         with self._lock:
-            if self._steps and self._steps[0] is oldest:
+            mine = bool(self._steps) and self._steps[0] is oldest
+            if mine:
                 self._steps.popleft()
+        if mine and oldest.error is not None and not isinstance(oldest.error, ConnectionLost):
+            self._link.failures.append(oldest.error)
