@@ -5,7 +5,8 @@
  * A claimer that was stopped and believes the older, higher `committed` either finds our owner words (its swaps fail), or swaps after our
  * slot was freed, hence after `committed` was lowered, which it looks at once more (find_run in arena.c). Somebody may extend the tier
  * again before the hole is punched: then the memory is committed anew before the slot is freed, or, without memory, the slot is kept and that
- * is tried again. Slots, rings and owner tables are never given back. */
+ * is tried again. Somebody may have allocated before the punch and raise `committed` behind it: that swap fails, as the punch is followed by
+ * a change of the word. Slots, rings and owner tables are never given back. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -54,10 +55,12 @@ static uint64_t punch(struct shmq_queue *q, uint32_t t, struct shmq_shrunk *s) {
     const struct shmq_tier *tier = &q->layout.tier[t];
     uint64_t at = tier->data + ((uint64_t)s->from << tier->shift), bytes = (uint64_t)(s->to - s->from) << tier->shift;
     bool punched = !s->held && fallocate(q->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)bytes) == 0;
-    uint32_t committed = shmq_tier_committed(q, t);
-    s->held = committed > s->from && shmq_commit_memory(q, at, bytes) != SHMQ_OK;
+    uint64_t word = shmq_load(&q->header->tier[t].committed);
+    /* the change count: an extender that allocated before the hole was punched must not raise `committed` over it */
+    bool quiet = (uint32_t)word <= s->from && shmq_cas(&q->header->tier[t].committed, word, word + (UINT64_C(1) << 32));
+    s->held = !quiet && shmq_commit_memory(q, at, bytes) != SHMQ_OK;
     if (!s->held) shmq_slot_free(q, s->slot, s->ctl);
-    return punched && committed <= s->from ? bytes : 0;
+    return punched && quiet ? bytes : 0;
 }
 
 static uint64_t shrink_tier(struct shmq_queue *q, uint32_t t) {
