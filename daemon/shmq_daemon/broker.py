@@ -10,6 +10,7 @@ session.
 import errno
 import functools
 import os
+import resource
 import signal
 import socket
 import time
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 HELLO_NS: Final = int(HELLO_TIMEOUT_SECONDS * 1e9)
 ACCEPTED_MAX: Final = 64  # in one turn of the loop
+DESCRIPTORS_RESERVED: Final = 256  # for the work of those who are connected
 NO_DESCRIPTORS_REST_NS: Final = 100_000_000
 OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 BLOCKING_ALARMS: Final = ("shm-full",)
@@ -61,6 +63,8 @@ class Broker:
         self._sessions: set[Session] = set()
         self.unflushed: set[Session] = set()
         self._blocked_reason = ""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._descriptors_max = limit - min(limit // 4, DESCRIPTORS_RESERVED)
 
     # -- the life of the process ------------------------------------------------------------------------------
 
@@ -142,6 +146,11 @@ class Broker:
             self,
         )
         self._sessions.add(session)
+        if connection.fileno() >= self._descriptors_max:
+            session.end(
+                ConnectionLost(reason=f"shmqd has no descriptors left for more than {len(self._sessions)} sessions")
+            )
+            return
         self._timers.after(HELLO_NS, functools.partial(self._check_hello, session))
 
     def _rest(self, error: OSError) -> None:

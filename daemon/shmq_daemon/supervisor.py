@@ -36,7 +36,7 @@ from shmq_daemon.master import Instance
 from shmq_daemon.process import Child
 from shmq_daemon.reaping import Clients, Reaper
 from shmq_daemon.registry import Registry
-from shmq_daemon.sweep import Sweep
+from shmq_daemon.sweep import CANT_GROW, Sweep
 from shmq_daemon.topology import Topology
 from shmq_daemon.watched import Quarantine, Watched
 
@@ -222,7 +222,7 @@ class Supervisor:
     def _on_queue_deleted(self, frame: QueueDeleted, _descriptors: tuple[int, ...]) -> None:
         world = self._told()
         queue = world.topology.queues_by_id[frame.queue_id]
-        for kind in (QUARANTINED, TARGET_FULL):
+        for kind in (QUARANTINED, TARGET_FULL, CANT_GROW):
             self.clear_alarm(kind, queue.name)
         world.topology.apply(frame)
         watched = world.watched.pop(frame.queue_id, None)

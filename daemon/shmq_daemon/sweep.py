@@ -23,6 +23,10 @@ HEAL_APART_NS: Final = 200_000_000  # between two looks at one queue
 TIMEOUT_LOOK_NS: Final = 500_000_000
 NS_PER_MS: Final = 1_000_000
 SHM_FULL: Final = "shm-full"
+CANT_GROW: Final = "queue-cant-grow"
+HELD: Final = ("ready", "unacked", "delayed", "dead_pending")
+NEARLY_ALL: Final = 0.9
+SLOT_BYTES: Final = 64  # of a slot beside its inline area
 SHM_LOW, SHM_FINE = 0.02, 0.04  # free share of /dev/shm that raises and clears the alarm
 
 
@@ -116,6 +120,7 @@ class Sweep:
             self._log.info("queue healed", queue=watched.name, **found)
         if rescan:
             self._rescan(watched)
+        self._watch_growth(watched)
 
     def _look_at_timeouts(self, now_ns: int) -> None:
         if now_ns < self._timeouts_due_ns:
@@ -134,6 +139,25 @@ class Sweep:
         if requeued:
             self.counts["overdue"] += requeued
             self._log.info("ack timeout, requeued", queue=watched.name, requeued=requeued, ack_timeout_ms=timeout_ms)
+
+    def _watch_growth(self, watched: Watched) -> None:
+        """A queue doubles what it has committed: one that has used it up and can't double is as good as full."""
+        figures = watched.core.stats()
+        used = sum(figures[name] for name in HELD)
+        _, slots, inline_bytes, _, arena_bytes = watched.queue.geometry
+        committed, arena = figures["slots_committed"], figures["arena_committed_bytes"]
+        needed = 0
+        if committed < slots and used >= committed * NEARLY_ALL:
+            needed = committed * (inline_bytes + SLOT_BYTES)
+        if arena < arena_bytes and figures["arena_used_bytes"] >= arena * NEARLY_ALL:
+            needed = max(needed, arena)
+        memory = os.statvfs(segments.SHM)
+        free = memory.f_bavail * memory.f_frsize
+        if free < needed:
+            text = f"queue {watched.name!r} can't grow by {needed >> 20} MiB, {segments.SHM} has {free >> 20} MiB free"
+            self._alarms.raise_alarm(CANT_GROW, watched.name, text)
+        else:
+            self._alarms.clear_alarm(CANT_GROW, watched.name)
 
     def _watch_memory(self) -> None:
         figures = os.statvfs(segments.SHM)

@@ -1,0 +1,278 @@
+"""What the supervisor does: dead letters, delays, time-outs; and damage to one queue, which leaves the others alone."""
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import shmq
+from shmq_daemon import state
+from shmq_daemon.events import QueueDeclared
+from support.deadline import scaled, wait_until
+from support.needs import missing
+from support.shmqd import SHM, Shmqd, instance
+
+LAYOUT_AT = 8  # of the second word of a segment's header
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Shmqd]:
+    with instance(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def connection(daemon: Shmqd) -> Iterator[shmq.Connection]:
+    with daemon.connect() as connection:
+        yield connection
+
+
+def take(connection: shmq.Connection, queue: str, timeout: float = 2.0) -> shmq.Message:
+    message = connection.get(queue, timeout=timeout)
+    assert message is not None
+    return message
+
+
+def alarms(connection: shmq.Connection) -> dict[str, str]:
+    return {alarm.kind: alarm.text for alarm in connection.status().alarms}
+
+
+# -- dead letters ---------------------------------------------------------------------------------------------------
+
+
+def test_a_rejected_message_goes_through_its_exchange_to_every_target_and_is_gone_here(
+    connection: shmq.Connection,
+) -> None:
+    connection.declare_exchange("dlx", "direct")
+    for name in ("first", "second"):
+        connection.declare_queue(name)
+        connection.bind_queue(name, "dlx", "broken")
+    connection.declare_queue("jobs", dead_letter_exchange="dlx", dead_letter_routing_key="broken")
+    connection.publish(b"bad", routing_key="jobs", headers={"team": "vision"})
+    take(connection, "jobs").reject()
+
+    for name in ("first", "second"):
+        message = take(connection, name)
+        assert (message.body, message.headers["team"]) == (b"bad", "vision")
+        assert message.headers["x-death"][0]["reason"] == "rejected"
+        message.ack()
+    wait_until(lambda: connection.queue_info("jobs").totals["dead_pending"] == 0, "the source is free")
+
+
+def test_an_expired_message_is_dead_lettered_wherever_it_is(connection: shmq.Connection) -> None:
+    connection.declare_queue("dead")
+    connection.declare_queue("jobs", dead_letter_exchange="", dead_letter_routing_key="dead")
+    connection.publish(b"stays", routing_key="jobs")
+    connection.publish(b"expires", routing_key="jobs", expiration=50)
+    message = take(connection, "dead")
+
+    assert (message.body, message.headers["x-death"][0]["reason"]) == (b"expires", "expired")
+    assert message.headers["x-death"][0]["original-expiration"] == "50"
+    message.ack()
+
+
+def test_a_full_target_raises_an_alarm_naming_both_and_others_go_on(connection: shmq.Connection) -> None:
+    connection.declare_queue("narrow", capacity_messages=1)
+    connection.declare_queue("wide")
+    for source, target in (("a", "narrow"), ("b", "wide")):
+        connection.declare_queue(source, dead_letter_exchange="", dead_letter_routing_key=target)
+    for number in range(3):
+        connection.publish(b"%d" % number, routing_key="a")
+        take(connection, "a").reject()
+    wait_until(lambda: "dead-letter-target-full" in alarms(connection), "the alarm is raised")
+    text = alarms(connection)["dead-letter-target-full"]
+    connection.publish(b"other", routing_key="b")
+    take(connection, "b").reject()
+
+    assert "'narrow'" in text
+    assert "'a'" in text
+    take(connection, "wide").ack()
+    bodies = []
+    for _ in range(3):
+        message = take(connection, "narrow")
+        bodies.append(message.body)
+        message.ack()
+    assert sorted(bodies) == [b"0", b"1", b"2"]
+    wait_until(lambda: not alarms(connection), "the alarm is cleared")
+
+
+def test_an_expiring_circle_ends_and_its_message_is_counted_as_dropped(connection: shmq.Connection) -> None:
+    connection.declare_queue(
+        "round", dead_letter_exchange="", dead_letter_routing_key="round", arguments={"x-message-ttl": 10}
+    )
+    connection.publish(b"dizzy", routing_key="round")
+
+    def dropped() -> bool:
+        return connection.status().totals.get("supervisor_dead_dropped", 0) == 1
+
+    wait_until(dropped, "the message is dropped")
+    assert connection.queue_info("round").messages == 0
+
+
+def test_over_the_limit_without_an_exchange_is_dropped_and_counted(connection: shmq.Connection) -> None:
+    connection.declare_queue("jobs", delivery_limit=1)
+    connection.publish(b"poison", routing_key="jobs")
+    for _ in range(2):
+        take(connection, "jobs").reject(requeue=True)
+
+    wait_until(lambda: connection.status().totals.get("supervisor_dead_dropped", 0) == 1, "it is dropped")
+
+
+# -- time -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_delayed_message_comes_when_it_is_due_and_not_before(connection: shmq.Connection) -> None:
+    connection.declare_queue("jobs")
+    started = time.monotonic()
+    connection.publish(b"later", routing_key="jobs", delay=0.3)
+    message = take(connection, "jobs")
+
+    assert 0.3 <= time.monotonic() - started <= 0.35
+    message.ack()
+
+
+def test_delays_survive_the_supervisor(daemon: Shmqd, connection: shmq.Connection) -> None:
+    connection.declare_queue("jobs")
+    connection.publish(b"later", routing_key="jobs", delay=0.5)
+    wait_until(lambda: connection.queue_info("jobs").totals["delayed"] == 1, "it is delayed")
+    daemon.kill("supervisor")
+
+    assert take(connection, "jobs", 5.0).body == b"later"
+
+
+def test_an_ack_timeout_gives_just_that_delivery_back(connection: shmq.Connection) -> None:
+    connection.declare_queue("jobs", arguments={"x-consumer-timeout": 500})
+    connection.publish(b"slow", routing_key="jobs")
+    late = take(connection, "jobs")
+    again = take(connection, "jobs", 5.0)
+
+    assert (again.body, again.redelivered) == (b"slow", True)
+    with pytest.raises(shmq.StaleDelivery):
+        late.ack()
+    again.ack()
+
+
+# -- damage ---------------------------------------------------------------------------------------------------------
+
+
+def segment_of(daemon: Shmqd, name: str) -> Path:
+    store = state.State(daemon.data / "state.db", state.boot_id())
+    queues = [event.queue for event in store.events() if isinstance(event, QueueDeclared)]
+    store.close()
+    return SHM / next(queue.segment for queue in queues if queue.name == name).removeprefix("/")
+
+
+def test_a_segment_of_another_layout_is_refused_by_name_and_left_untouched(daemon: Shmqd) -> None:
+    with daemon.connect() as connection:
+        connection.declare_queue("foreign")
+        connection.declare_queue("jobs")
+    daemon.stop()
+    segment = segment_of(daemon, "foreign")
+    with segment.open("r+b") as file:
+        file.seek(LAYOUT_AT)
+        file.write(struct.pack("<Q", 99))
+        file.seek(0)
+        before = file.read(4096)
+    daemon.start()
+
+    with daemon.connect() as connection:
+        connection.publish(b"fine", routing_key="jobs")
+        take(connection, "jobs").ack()
+        with pytest.raises(shmq.ShmqError, match="foreign"):
+            connection.get("foreign", timeout=0)
+        wait_until(lambda: "queue-quarantined" in alarms(connection), "an alarm says so")
+    with segment.open("rb") as file:
+        assert file.read(4096) == before
+
+
+def test_a_name_without_memory_is_made_anew(daemon: Shmqd) -> None:
+    with daemon.connect() as connection:
+        connection.declare_queue("jobs")
+    daemon.stop()
+    segment_of(daemon, "jobs").unlink()
+    daemon.start()
+
+    with daemon.connect() as connection:
+        connection.publish(b"fine", routing_key="jobs")
+        assert take(connection, "jobs").body == b"fine"
+
+
+def test_an_empty_segment_of_a_death_in_between_is_finished(daemon: Shmqd) -> None:
+    with daemon.connect() as connection:
+        connection.declare_queue("jobs", delivery_limit=2)
+    daemon.stop()
+    os.truncate(segment_of(daemon, "jobs"), 0)
+    daemon.start()
+
+    with daemon.connect() as connection:
+        connection.publish(b"fine", routing_key="jobs")
+        assert take(connection, "jobs").body == b"fine"
+
+
+def test_a_full_dev_shm_is_an_error_in_the_caller_and_an_alarm(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        missing("root, for a small /dev/shm of its own")
+    script = tmp_path / "full.py"
+    script.write_text(
+        "import shmq, sys, time\n"
+        "with shmq.local() as url, shmq.connect(url, mode=sys.argv[1]) as connection:\n"
+        "    connection.declare_queue('jobs', capacity_bytes=1 << 30)\n"
+        "    count = 0\n"
+        "    try:\n"
+        "        while True:\n"
+        "            connection.publish(bytes(100_000), routing_key='jobs', timeout=1, confirm='memory')\n"
+        "            count += 1\n"
+        "    except shmq.ShmFull as error:\n"
+        "        print('full', count > 50)\n"
+        "    deadline = time.monotonic() + 10\n"
+        "    while not connection.status().alarms and time.monotonic() < deadline:\n"
+        "        time.sleep(0.01)\n"
+        "    print({alarm.kind for alarm in connection.status().alarms} <= {'shm-full', 'queue-cant-grow'})\n"
+        "    message = connection.get('jobs', timeout=1)\n"
+        "    print(len(message.body))\n"
+        "    message.ack()\n"
+        "    connection.publish(bytes(100_000), routing_key='jobs', timeout=1, confirm='memory')\n"
+        "    print('room again')\n"
+    )
+    for mode in ("direct", "socket"):
+        command = f"mount -t tmpfs -o size=24m tmpfs /dev/shm && exec {sys.executable} {script} {mode}"
+        run = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", command], capture_output=True, text=True, timeout=scaled(30), check=False
+        )
+        if "unshare" in run.stderr or "mount:" in run.stderr:
+            missing("mount namespaces")
+
+        assert run.stdout.split("\n")[:4] == ["full True", "True", "100000", "room again"], run.stderr
+
+
+def test_without_descriptors_new_peers_wait_and_those_who_are_here_are_served(tmp_path: Path) -> None:
+    limit = "import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"
+    script = f"{limit}; runpy.run_module('shmq_daemon.main', run_name='__main__')"
+    daemon = Shmqd(tmp_path)
+    process = subprocess.Popen([sys.executable, "-P", "-c", script, *daemon.places])
+    try:
+        wait_until(daemon.socket.exists, "it listens")
+        with shmq.connect(daemon.url) as connection:
+            connection.declare_queue("jobs")
+            others = []
+            for _ in range(100):
+                other = socket.socket(socket.AF_UNIX)
+                other.connect(str(daemon.socket))
+                others.append(other)
+            connection.publish(b"fine", routing_key="jobs")
+            assert connection.status().durability == "memory"
+            take(connection, "jobs").ack()
+            for other in others:
+                other.close()
+        with shmq.connect(daemon.url) as connection:
+            assert connection.status().durability == "memory"
+    finally:
+        process.terminate()
+        process.wait(scaled(10))
+        daemon.run("--discard")
