@@ -1,0 +1,89 @@
+"""What a run is made of: its queues, and what each life of each worker is told.
+
+Owns: the shape of a run as plain data that travels as JSON. Does not own: doing any of it. Invariant: a plan follows
+from its seed alone, so a run can be repeated (what the scheduler makes of it is another matter).
+"""
+
+import random
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+import shmq
+from crash.history import QueueRules
+
+Mode = Literal["direct", "socket"]
+Role = Literal["publish", "consume"]
+EXCHANGE: Final = "crash.copies"
+COPIES_KEY: Final = "copies"
+DEAD_EXCHANGE: Final = "crash.dead"
+CAPACITY: Final = 2_000  # messages in a queue: a producer that runs ahead waits for room, and is killed there too
+ROLES: Final[tuple[Role, ...]] = (
+    "publish",
+    "consume",
+    "publish",
+    "consume",
+    "publish",
+    "consume",
+    "consume",
+    "consume",
+)
+
+
+@dataclass(frozen=True)
+class Life:
+    """All that one life of a worker has to know. queues: names; rules: what was declared, in the same order."""
+
+    run: int
+    worker: int
+    incarnation: int
+    role: Role
+    mode: Mode
+    url: str
+    logbook: str
+    queues: tuple[QueueRules, ...]
+    copies: int  # bit mask of the queues that the exchange routes to
+    ends_by_itself: bool
+
+    def dice(self) -> random.Random:
+        """Return this life's own dice."""
+        return random.Random(f"{self.run}/{self.worker}/{self.incarnation}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Life":
+        rules = tuple(QueueRules(**rules) for rules in fields.pop("queues"))
+        return cls(queues=rules, **fields)
+
+
+def queues_of(run: int) -> tuple[QueueRules, ...]:
+    """One plain queue, one with ten levels whose dead are kept, one with all levels there are, and the dead ones."""
+    dice = random.Random(run)
+    limit = dice.choice([2, 5, 20])
+    names = [f"{kind}-{run}" for kind in ("plain", "levels", "all-levels", "dead")]
+    return (
+        QueueRules(names[0]),
+        QueueRules(names[1], levels=10, dead_letter=3, delivery_limit=limit),
+        QueueRules(names[2], levels=256),
+        QueueRules(names[3]),
+    )
+
+
+def declare(conn: shmq.Connection, queues: tuple[QueueRules, ...], copies: int) -> None:
+    """Make the queues of a run."""
+    conn.declare_exchange(EXCHANGE)
+    conn.declare_exchange(DEAD_EXCHANGE)
+    for index, rules in enumerate(queues):
+        dead = None if rules.dead_letter is None else queues[rules.dead_letter].name
+        conn.declare_queue(
+            rules.name,
+            max_priority=rules.levels - 1 or None,
+            capacity_messages=CAPACITY if rules.name != queues[-1].name else 20 * CAPACITY,
+            delivery_limit=rules.delivery_limit if rules.delivery_limit >= 0 else None,
+            dead_letter_exchange=DEAD_EXCHANGE if dead else None,
+            dead_letter_routing_key=dead,
+        )
+        if copies >> index & 1:
+            conn.bind_queue(rules.name, EXCHANGE, f"{COPIES_KEY}-{queues[0].name}")
+    conn.bind_queue(queues[-1].name, DEAD_EXCHANGE, queues[-1].name)

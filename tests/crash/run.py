@@ -1,0 +1,126 @@
+"""One run from its plan to its verdict: workers at work, faults, everything healed and drained, the history checked.
+
+Owns: the order of these steps. Does not own: each of them. Invariant: a run in which nothing happened, or in which
+fewer than 1,000 messages were confirmed, shows nothing and fails.
+"""
+
+import os
+import random
+import select
+import time
+from pathlib import Path
+from typing import Final
+
+import shmq
+from crash import bodies, checker, counters
+from crash.consuming import Consumer
+from crash.history import History
+from crash.logbook import Logbook, read_into
+from crash.nemesis import Workers
+from crash.plan import Life, Mode, Role, declare, queues_of
+from crash.zygote import Zygote
+from support.deadline import scaled
+
+CONFIRMED_MIN: Final = 1_000
+DRAIN_SECONDS: Final = 20.0
+HEAL_SECONDS: Final = 10.0
+QUIET_SECONDS: Final = 0.3  # without a message and with every counter at rest, before a queue counts as drained
+SEED_VARIABLE: Final = "SHMQ_CRASH_SEED"
+
+
+def seed() -> int:
+    """The seed of a run: the one asked for, else a new one. It is printed, so that the run can be repeated."""
+    number = int(os.environ.get(SEED_VARIABLE, "0")) or random.SystemRandom().randrange(1, 1 << 31)
+    print(f"{SEED_VARIABLE}={number}")
+    return number
+
+
+class Run:
+    """Workers of the given modes at the queues of one seed."""
+
+    def __init__(self, number: int, url: str, folder: Path, roles: list[tuple[Role, Mode]]) -> None:
+        self.number = number
+        self.url = url
+        self.folder = folder
+        self.queues = queues_of(number)
+        self.copies = 0b101
+        self.dice = random.Random(number)
+        bodies.prepare(number)
+        with shmq.connect(url) as conn:
+            declare(conn, self.queues, self.copies)
+        self.zygote = Zygote(number)
+        self.workers = Workers(
+            self.zygote, folder, [self._life(index, role, mode) for index, (role, mode) in enumerate(roles)], self.dice
+        )
+        self.history = History(list(self.queues))
+
+    def _life(self, worker: int, role: Role, mode: Mode) -> Life:
+        logbook = str(self.folder / f"{worker}.log")
+        return Life(
+            run=self.number,
+            worker=worker,
+            incarnation=1,
+            role=role,
+            mode=mode,
+            url=self.url,
+            logbook=logbook,
+            queues=self.queues,
+            copies=self.copies,
+            ends_by_itself=False,
+        )
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def finish(self, *, drain_by: Mode = "direct") -> History:
+        """Stop all, drain all queues, return the history."""
+        self.workers.stop()
+        self.zygote.__exit__()
+        self.workers.read_into(self.history)
+        self._drain(drain_by)
+        return self.history
+
+    def _drain(self, mode: Mode) -> None:
+        worker = len(self.workers.workers)
+        log = Logbook(self.folder / f"{worker}.log", create=True)
+        log.begin(1, range(len(self.queues)), socket=mode == "socket")
+        with shmq.connect(self.url, mode=mode) as conn:
+            consumer = Consumer(self._life(worker, "consume", mode), conn, log)
+            self.drained = self._drain_all(conn, consumer)
+            self.rests = [self._rest(conn, queue) for queue in range(len(self.queues))]
+        read_into(self.history, worker, log.records())
+        log.close()
+
+    def _drain_all(self, conn: shmq.Connection, consumer: Consumer) -> list[int]:
+        """Until nothing comes and nothing is expected any more; returns how many there were."""
+        drained = [0] * len(self.queues)
+        deadline = time.monotonic() + scaled(DRAIN_SECONDS)
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < QUIET_SECONDS:
+            for queue in range(len(self.queues)):
+                count = consumer.drain(queue)
+                drained[queue] += count
+                if count or not counters.is_at_rest(conn.queue_info(self.queues[queue].name).totals):
+                    quiet_since = time.monotonic()
+            if time.monotonic() > deadline:
+                self.history.errors.append(f"still not drained after {DRAIN_SECONDS:g} s")
+                break
+        return drained
+
+    def _rest(self, conn: shmq.Connection, queue: int) -> counters.Rest:
+        """What is left of a drained queue, looked at in its segment once the healer had its time."""
+        name = self.queues[queue].name
+        with shmq.connect(self.url, mode="direct") as direct:
+            segment = direct._attachments.attach(name).queue
+            deadline = time.monotonic() + scaled(HEAL_SECONDS)
+            while (faults := segment.check()) and time.monotonic() < deadline:
+                select.select([], [], [], 0.01)
+            return counters.Rest(queue, conn.queue_info(name).totals, segment.count_states(), faults)
+
+    def verdict(self) -> list[checker.Violation]:
+        """What is wrong with this run."""
+        found = checker.check(self.history)
+        found += [checker.Violation("conservation", text) for text in counters.check(self.history, self.rests)]
+        confirmed = self.history.confirmed()
+        if confirmed < CONFIRMED_MIN:
+            found.append(checker.Violation("idle", f"only {confirmed} messages were confirmed"))
+        return found
