@@ -183,6 +183,12 @@ class Attachments:
         if core.wait((attachment.queue,), side, pause_ns, self.link.fileno()) == core.OTHER:
             self.link.advance(TAKE_TURNS)
 
+    def freshen(self, attachment: Attachment) -> None:
+        """Get the bells of a new broker, for who publishes and does not wait: others listen to the new ones only."""
+        if attachment.queue.bells_stale:
+            self.link.advance(0)
+            self._renew(attachment)
+
     def _renew(self, attachment: Attachment) -> bool:
         if self.link.session is None:
             return False

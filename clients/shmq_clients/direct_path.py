@@ -33,12 +33,14 @@ class DirectPath:
 
     def publish(self, target: Attachment, body: Any, out: Outgoing, deadline_ns: int) -> None:  # noqa: ANN401 - any buffer
         """Publish one message. Raises QueueFull, ShmFull, BodyTooLarge; QueueGone."""
+        self._attachments.freshen(target)
         queue, keywords = target.queue, _keywords(target, out)
         while (outcome := queue.publish(body, **keywords)) != core.OK:
             self._wait_for_room(target, outcome, memoryview(body).nbytes, out, deadline_ns)
 
     def publish_many(self, target: Attachment, bodies: Sequence[Any], out: Outgoing, deadline_ns: int) -> None:
         """Publish in order; an error leaves the first ones published. Raises as `publish`."""
+        self._attachments.freshen(target)
         queue, keywords, done = target.queue, _keywords(target, out), 0
         while True:
             count, outcome = queue.publish_many(bodies, start=done, **keywords)
@@ -53,6 +55,7 @@ class DirectPath:
 
     def loan(self, target: Attachment, body_bytes: int, out: Outgoing, deadline_ns: int) -> core.Loan:
         """Lend room for a body. Raises as `publish`."""
+        self._attachments.freshen(target)
         queue, keywords = target.queue, _keywords(target, out)
         while isinstance(loan := queue.loan(body_bytes, **keywords), int):
             self._wait_for_room(target, loan, body_bytes, out, deadline_ns)

@@ -61,14 +61,13 @@ class _Daemon:
 
     def __init__(self, directory: Path) -> None:
         self.socket = directory / "shmq.sock"
-        self._log = directory / "shmqd.log"
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the daemon; without a name: it leaves nothing
         command = [sys.executable, "-P", "-m", "shmq_daemon.main", "--ephemeral"]
-        command += ["--socket", str(self.socket), "--data", str(directory / "data")]
-        with self._log.open("wb") as log:
-            # A group of its own: Ctrl-C must reach the owner, who still needs the broker to end in order.
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, process_group=0
-            )
+        command += ["--socket", str(self.socket), "--data", str(directory)]
+        # A group of its own: Ctrl-C must reach the owner, who still needs the broker to end in order.
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
+            command, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log, process_group=0
+        )
         forks.register(self)
 
     def wait_until_ready(self, timeout: float) -> None:
@@ -91,7 +90,8 @@ class _Daemon:
         return True
 
     def _failed(self, what: str) -> DaemonNotRunning:
-        lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
         return DaemonNotRunning("\n".join([f"{what}; its log:", *lines]))
 
     def stop(self) -> None:
@@ -102,6 +102,7 @@ class _Daemon:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._log.close()
 
     def forked(self) -> None:
         self._let_go()

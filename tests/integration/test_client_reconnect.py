@@ -1,0 +1,159 @@
+"""The daemon's deaths as a client sees them: the data path goes on, requests wait, consumers resume."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shmq
+from support.deadline import scaled, wait_until
+from support.shmqd import Shmqd, instance
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Shmqd]:
+    with instance(tmp_path) as running, running.connect() as connection:
+        connection.declare_queue("q")
+        yield running
+
+
+def kill(daemon: Shmqd, role: str) -> None:
+    """Kill the child that serves now; the one before may still be what the status knows."""
+
+    def killed() -> bool:
+        try:
+            daemon.kill(role)
+        except (ProcessLookupError, StopIteration, shmq.SessionError):
+            return False
+        return True
+
+    wait_until(killed, f"a {role} to kill")
+
+
+class Collector:
+    """Consumes in a thread until cancelled; keeps bodies and what ended it."""
+
+    def __init__(self, connection: shmq.Connection) -> None:
+        self.bodies: list[bytes] = []
+        self.ended_by: BaseException | None = None
+        self._consumer = connection.consume("q", prefetch=10)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            for message in self._consumer:
+                self.bodies.append(message.body)
+                message.ack()
+        except shmq.ShmqError as error:
+            self.ended_by = error
+
+    def stop(self) -> None:
+        self._consumer.cancel()
+        self._thread.join(scaled(5))
+        assert not self._thread.is_alive()
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+@pytest.mark.parametrize("role", ["broker", "supervisor"])
+def test_a_waiting_consumer_outlives_a_child_of_the_daemon(daemon: Shmqd, mode: Any, role: str) -> None:
+    with daemon.connect(mode) as conn:
+        collector = Collector(conn)
+        for number in range(3):
+            kill(daemon, role)
+            with shmq.connect(daemon.url, timeout=scaled(5)) as other:
+                other.publish(b"%d" % number, routing_key="q", confirm="memory")
+            wait_until(lambda number=number: len(collector.bodies) == number + 1, "it is delivered", 2)  # type: ignore[misc] # bound now
+        collector.stop()
+
+    assert collector.bodies == [b"0", b"1", b"2"]
+    assert collector.ended_by is None
+
+
+def test_a_direct_publisher_does_not_notice(daemon: Shmqd) -> None:
+    with daemon.connect("direct") as conn:
+        conn.publish(b"x", routing_key="q")
+        broker = daemon.child("broker")
+        os.kill(broker, signal.SIGKILL)
+        slowest, count, end = 0.0, 1, time.monotonic() + 1.5
+        while time.monotonic() < end:
+            start = time.monotonic()
+            conn.publish(b"x", routing_key="q")
+            slowest = max(slowest, time.monotonic() - start)
+            count += 1
+            time.sleep(0.0001)
+
+        assert slowest < 0.1 * scaled(1)
+        assert len(conn.get_batch("q", max_messages=65_536)) == min(count, 65_536)
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_a_request_waits_for_the_next_broker(daemon: Shmqd, mode: Any) -> None:
+    with daemon.connect(mode) as conn:
+        for _ in range(5):
+            kill(daemon, "broker")
+            assert conn.declare_queue("q").name == "q"
+            assert conn.queue_info("q").messages == 0
+
+
+def test_a_stopped_daemon_is_told_and_a_new_one_found(daemon: Shmqd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shmq_clients.link.REQUEST_TIMEOUT", 0.5)
+    with daemon.connect("direct") as conn:
+        collector = Collector(conn)
+        conn.publish(b"before", routing_key="q")
+        daemon.stop()
+        conn.publish(b"without", routing_key="q")
+        with pytest.raises(shmq.DaemonNotRunning) as caught:
+            conn._link.request(lambda seq: pytest.fail(f"{seq}"), timeout=0.3)
+        assert str(daemon.socket) in str(caught.value)
+
+        daemon.start()
+
+        conn.publish(b"after", routing_key="q")
+        wait_until(lambda: conn.status().durability == "memory", "it is connected again")
+        wait_until(lambda: len(collector.bodies) == 3, "all three are delivered")
+        collector.stop()
+    assert collector.bodies == [b"before", b"without", b"after"]
+
+
+def test_what_was_unacked_by_frames_is_stale_after_the_brokers_death(daemon: Shmqd) -> None:
+    with daemon.connect("socket") as conn:
+        conn.publish(b"x", routing_key="q", confirm="memory")
+        message = conn.get("q", timeout=1)
+        assert message is not None
+        daemon.kill("broker")
+        assert conn.queue_info("q").definition.name == "q"
+
+        with pytest.raises(shmq.StaleDelivery):
+            message.ack()
+
+        again = conn.get("q", timeout=2)
+        assert again is not None
+        assert again.redelivered
+        again.ack()
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+@pytest.mark.parametrize("call", ["conn.get('q', timeout=30)", "next(conn.consume('q'))", "list(conn.consume('q'))"])
+def test_ctrl_c_ends_a_blocked_call_at_once(daemon: Shmqd, mode: str, call: str) -> None:
+    script = f"import shmq\nconn = shmq.connect({daemon.url!r}, mode={mode!r})\nprint(1, flush=True)\n{call}"
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0
+    )
+    assert waiting.stdout is not None
+    waiting.stdout.read(1)
+    time.sleep(0.1)
+    start = time.monotonic()
+
+    waiting.send_signal(signal.SIGINT)
+
+    assert waiting.wait(scaled(5)) == -signal.SIGINT
+    assert time.monotonic() - start < scaled(1)
+    waiting.stdout.close()

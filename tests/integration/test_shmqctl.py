@@ -1,0 +1,90 @@
+"""shmqctl as a person and as a script use it: tables, JSON, exit codes, one line for an error."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shmq
+from shmq._version import __version__
+from support.deadline import scaled
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with shmq.local() as url:
+        yield url
+
+
+def run(*arguments: str, stdin: bytes = b"", code: int = 0) -> str:
+    """Run the command and return what it printed; on an error, its one line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "shmq_clients.cli", *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=scaled(20),
+        check=False,
+    )
+    assert done.returncode == code, done.stderr.decode()
+    if code:
+        assert len(done.stderr.decode().splitlines()) == 1
+        return done.stderr.decode()
+    assert done.stderr == b""
+    return done.stdout.decode()
+
+
+def run_json(*arguments: str) -> Any:
+    return json.loads(run(*arguments, "--json"))
+
+
+def test_it_does_what_it_says(url: str) -> None:
+    at = ("--url", url)
+    assert "jobs" in run("declare", "jobs", "--max-priority", "9", "--argument", "x-delivery-limit=3", *at)
+    run("publish", "jobs", "first", "--header", "a=1", "--priority", "2", *at)
+    run("publish", "jobs", *at, stdin=b"\xff\x00")
+
+    (queue,) = run_json("queues", *at)
+    assert (queue["name"], queue["messages"]) == ("jobs", 2)
+    assert queue["arguments"] == {"x-max-priority": 9, "x-delivery-limit": 3}
+    assert "jobs" in run("queues", *at)
+    (looked,) = run_json("get", "jobs", "--requeue", *at)
+    assert (looked["body"], looked["headers"], looked["priority"]) == ("first", {"a": 1}, 2)
+    assert run("get", "jobs", "--raw", *at) == "first"
+    assert "\\x00" in run("get", "jobs", *at)
+    run("publish", "jobs", "x", *at)
+    assert run("purge", "jobs", *at) == "1 messages dropped\n"
+    assert run_json("delete", "jobs", *at) == {"count": 0}
+    assert run_json("queues", *at) == []
+
+
+def test_status_is_for_people_and_programs(url: str) -> None:
+    facts = run_json("status", "--url", url)
+
+    assert facts["durability"] == "memory"
+    assert {process["role"] for process in facts["processes"]} >= {"broker", "supervisor"}
+    assert "durability: memory" in run("status", "--url", url)
+
+
+def test_an_error_is_one_line_and_a_code(url: str, tmp_path: Path) -> None:
+    at = ("--url", url)
+    assert "no queue 'nix'" in run("purge", "nix", *at, code=1)
+    assert "'nix'" in run("publish", "nix", "x", *at, code=1)
+    run("declare", "other", *at)
+    assert "max-priority" in run("declare", "other", "--max-priority", "3", *at, code=1)
+    assert "can't be used" in run("declare", "a\nb", *at, code=1)
+    assert str(tmp_path) in run("status", "--url", f"shmq://{tmp_path}/none.sock", code=3)
+
+
+def test_names_are_shown_and_not_interpreted(url: str) -> None:
+    at = ("--url", url)
+    run("declare", "[red]a[/red]", *at)
+
+    assert "[red]a[/red]" in run("queues", *at)
+
+
+def test_the_version_names_protocol_and_layout() -> None:
+    assert run("--version").split(",")[0] == f"shmqctl {__version__}"
