@@ -96,7 +96,9 @@ class Clients:
         for row in self._registry.rows():
             client = self._add(row, reopen(row.pid, row.start_time))
             client.alive = client.pidfd >= 0 or row.pid == 0
-            if client.alive:
+            if row.left:
+                client.ended = client.left_clean = True
+            elif client.alive:
                 self._lose(client)
             else:
                 self._timers.after(0, functools.partial(self._on_adopted_dead, client))
@@ -213,6 +215,8 @@ class Clients:
         """Everything of this client is settled when this returns, as far as a living process can."""
         self._end(client, "closed")
         client.left_clean = clean
+        if clean:
+            self._registry.leave(client.owner)
         self.tell(link.ClientLeft(client.owner, clean), ())
 
     def session_ended(self, client: Client) -> None:

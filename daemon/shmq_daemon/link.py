@@ -11,6 +11,7 @@ was sent.
 """
 
 import array
+import errno
 import os
 import socket
 from collections import deque
@@ -189,6 +190,10 @@ class Link:
             self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno == errno.ETOOMANYREFS:  # descriptors under way that the other end has not taken yet
+                return False
+            raise
         return True
 
     def receive(self) -> list[Packet] | None:

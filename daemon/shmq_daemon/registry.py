@@ -43,6 +43,7 @@ BYTES: Final = BITMAPS_AT + QUEUES_MAX * BITMAP_BYTES
 
 UNUSED: Final = 0
 LIVE: Final = 1
+LEFT: Final = 2  # said goodbye, with nothing half done: waits for its reap alone
 
 
 class Row(NamedTuple):
@@ -55,6 +56,7 @@ class Row(NamedTuple):
     start_time: int
     connection_id: int
     secret: bytes
+    left: bool = False
 
 
 class Registry:
@@ -122,17 +124,22 @@ class Registry:
     def rows(self) -> Iterator[Row]:
         for index in range(CLIENTS_FIRST, CLIENTS_END):
             at = ROWS_AT + index * ROW.size
-            if STATE.unpack_from(self._map, at)[0] == LIVE:
-                _, _, *fields = ROW.unpack_from(self._map, at)
-                yield Row(index, *fields)
+            state = STATE.unpack_from(self._map, at)[0]
+            if state in (LIVE, LEFT):
+                fields = ROW.unpack_from(self._map, at)
+                yield Row(index, *fields[2:], state == LEFT)
 
     def add(self, index: int, peer: Peer, connection_id: int, secret: bytes) -> Row:
         row = Row(index, self._count(2) + 1, peer.pid, peer.uid, peer.start_time, connection_id, secret)
         at = ROWS_AT + index * ROW.size
-        ROW.pack_into(self._map, at, UNUSED, *row)
+        ROW.pack_into(self._map, at, UNUSED, *row[:-1])
         STATE.pack_into(self._map, at, LIVE)
         self._taken.add(index)
         return row
+
+    def leave(self, index: int) -> None:
+        """A clean goodbye, which the next broker must know of too."""
+        STATE.pack_into(self._map, ROWS_AT + index * ROW.size, LEFT)
 
     def free(self, index: int) -> None:
         """After the reap: nobody has this index, and its bits are clear."""

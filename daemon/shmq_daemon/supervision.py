@@ -138,7 +138,7 @@ class Supervision:
         self._log.warning("link to the supervisor lost")
         self._loop.remove(self._link.fileno())
         self._link.close()
-        self._link = None
+        self._link = self.supervisor = None
         self._opened = False
         self._timers.after(0, self._reconnect)
 

@@ -49,6 +49,18 @@ def test_indices_are_given_once_and_again_only_when_freed(registry: Registry) ->
     assert list(registry.rows()) == []
 
 
+def test_a_goodbye_is_there_for_the_next_process(registry: Registry, name: str) -> None:
+    registry.add(CLIENTS_FIRST, PEER, 99, SECRET)
+    registry.leave(CLIENTS_FIRST)
+    again = Registry.open(name)
+    (row,) = again.rows()
+    index = again.free_index()
+    again.close()
+
+    assert row.left
+    assert index != CLIENTS_FIRST
+
+
 def test_incarnations_grow(registry: Registry) -> None:
     first = registry.add(40, PEER, 1, SECRET)
     registry.free(40)
