@@ -61,6 +61,7 @@ class Clients:
     def _on_pidfd(self, owner: int, _events: int) -> None:
         if owner in self._by_owner:
             self._by_owner[owner].alive = False
+            self._loop.remove(self._by_owner[owner].pidfd)
             self._on_dead(owner)
 
     def dead(self) -> list[int]:

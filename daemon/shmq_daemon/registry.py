@@ -127,7 +127,7 @@ class Registry:
             state = STATE.unpack_from(self._map, at)[0]
             if state in (LIVE, LEFT):
                 fields = ROW.unpack_from(self._map, at)
-                yield Row(index, *fields[2:], state == LEFT)
+                yield Row._make((index, *fields[2:], state == LEFT))
 
     def add(self, index: int, peer: Peer, connection_id: int, secret: bytes) -> Row:
         row = Row(index, self._count(2) + 1, peer.pid, peer.uid, peer.start_time, connection_id, secret)

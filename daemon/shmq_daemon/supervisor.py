@@ -175,13 +175,20 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 self._link.flush()
                 self._loop.change(self._link.fileno(), READ | WRITE if self._link.wants_write else READ)
-        packets = self._link.receive()
-        if packets is None:
-            self._log.warning("link to the broker lost")
-            self._drop_link()
-            return
-        for packet in packets:
-            self._take(packet)
+        self._read_link()
+
+    def _read_link(self) -> None:
+        """Take all that has come."""
+        while self._link is not None:
+            packets = self._link.receive()
+            if packets is None:
+                self._log.warning("link to the broker lost")
+                self._drop_link()
+            elif not packets:
+                return
+            else:
+                for packet in packets:
+                    self._take(packet)
 
     def _take(self, packet: Packet) -> None:
         self._dispatch[type(packet.frame)](packet.frame, packet.descriptors)
@@ -254,9 +261,17 @@ class Supervisor:
 
     def _on_client_died(self, frame: link.ClientDied, _descriptors: tuple[int, ...]) -> None:
         if frame.owner in self._clients:
-            self._on_client_dead(frame.owner)
+            self._clients[frame.owner].alive = False
+            self._reap_dead(frame.owner)
 
     def _on_client_dead(self, owner: int) -> None:
+        """The kernel says so. What the broker told before is read first: of every queue that this client was given."""
+        self._read_link()
+        self._reap_dead(owner)
+
+    def _reap_dead(self, owner: int) -> None:
+        if self._world is None or not self._world.synced or owner not in self._clients:
+            return  # what dies before all was told is found when it is
         client = self._clients[owner]
         self._clients.remove(client)
         self._reaper.reap(client, count_failure=True)

@@ -82,7 +82,8 @@ class Sweep:
             return
         if now_ns < self.due_ns:
             return
-        before = time.thread_time_ns()  # not the clock: on a busy host that counts others' work, and healing would starve
+        # Not the clock: on a busy host that counts others' work, and healing would starve.
+        before = time.thread_time_ns()
         self._look_round(now_ns)
         self._look_at_timeouts(now_ns)
         self._watch_memory()
