@@ -30,7 +30,7 @@ from shmq_daemon.process import ALIVE, ASK, CANT_SERVE, READY, fork_child
 STOP_NS_MAX: Final = 5_000_000_000  # for a child to end in order
 QUIET_NS: Final = 5_000_000_000  # a child that served this long is started again at once
 BACK_OFF_NS: Final = 50_000_000  # doubled with every death since it was quiet
-BACK_OFF_SERVED_NS_MAX: Final = 400_000_000  # a child that served is back within a second, whatever kills it
+BACK_OFF_SERVED_NS_MAX: Final = 100_000_000  # one that served is back within a second, whatever kills it
 BACK_OFF_NS_MAX: Final = 5_000_000_000  # one that does not come up must not burn the host
 
 
