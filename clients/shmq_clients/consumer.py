@@ -113,10 +113,10 @@ class SocketConsumer:
     def __init__(self, path: SocketPath, subscription: Subscription, *, keep: object) -> None:
         self.consumer_tag = subscription.consume.consumer_tag
         self.queue_name = subscription.consume.queue
+        self._cancelled = False
         self._path = path
         self._subscription = subscription
         self._keep = keep
-        self._cancelled = False
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -141,3 +141,8 @@ class SocketConsumer:
         if not self._cancelled:
             self._cancelled = True
             self._path.cancel(self._subscription)
+
+    def __del__(self) -> None:
+        """Nobody iterates any more: the broker must not go on pushing. May run anywhere, so others do the writing."""
+        if not getattr(self, "_cancelled", True):
+            self._path.abandon(self._subscription)

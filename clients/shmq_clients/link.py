@@ -70,6 +70,7 @@ class Link:
         self._retry_at = 0.0
         self._last_error: ShmqError | None = None
         self._closed: ShmqError | None = None
+        self._chores: deque[Callable[[Session], None]] = deque()
         forks.register(self)
 
     # -- opening ------------------------------------------------------------------------------------------------------
@@ -92,7 +93,9 @@ class Link:
 
     def _silence(self, timeout: float) -> ShmqError:
         if isinstance(self._last_error, ConnectionLost):
-            return NotShmqd(path=str(self.paths[0]), reason=f"no hello: {self._last_error.reason}")
+            told_by_shmqd = not self._last_error.path
+            reason = f"no hello: {self._last_error.reason}"
+            return self._last_error if told_by_shmqd else NotShmqd(path=str(self.paths[0]), reason=reason)
         return OperationTimeout(operation=f"hello on {self.paths[0]}", timeout=timeout)
 
     @property
@@ -191,27 +194,27 @@ class Link:
     def advance(self, timeout: float, done: Callable[[], bool] = bool) -> None:
         """Wait at most `timeout` (and not long) for something to come and take it, unless `done` already."""
         pause = min(self.tick(), timeout, SLICE)
-        with self._turn:
-            if done():
-                return
-            if self._reading:
-                self._turn.wait(pause)
-                return
-            self._reading = True
-            session = self._session
+        mine = False
         try:
-            if session is None:
-                time.sleep(pause)
-            else:
-                self._take(session, pause)
-        finally:
             with self._turn:
+                if done():
+                    return
+                if self._reading:
+                    self._turn.wait(pause)
+                    return
+                self._reading = mine = True  # in one statement: no signal can come between
+            self._take(self._session, pause)
+        finally:
+            if mine:
                 self._reading = False
-                self._turn.notify_all()
-        if session is not None and session.orphans:
-            self._give_back(session)
+                with self._turn:
+                    self._turn.notify_all()
+        self._do_chores()
 
-    def _take(self, session: Session, pause: float) -> None:
+    def _take(self, session: Session | None, pause: float) -> None:
+        if session is None:
+            time.sleep(pause)
+            return
         fd = session.stream.fileno()
         if fd < 0 or not poll(fd, select.POLLIN, pause):
             return
@@ -223,11 +226,20 @@ class Link:
         if greeting and session.welcome is not None:
             self._greeted(session, session.welcome)
 
-    def _give_back(self, session: Session) -> None:
+    def later(self, chore: Callable[[Session], None]) -> None:
+        """Have something done in a session by the next caller; for those who must not write themselves."""
+        self._chores.append(chore)
+
+    def _do_chores(self) -> None:
+        session = self.session
+        if session is None or session.ended is not None or not session.is_open:
+            return
         with self._turn:
             tags, session.orphans = session.orphans, []
-        if tags and session.ended is None and session.is_open:
+        if tags:
             session.say(Nack(0, tags), self.read_on)
+        while self._chores:
+            self._chores.popleft()(session)
 
     def read_on(self) -> None:
         """For a writer that must read: take what is there, or leave it to the thread that reads already."""
@@ -293,6 +305,8 @@ class Link:
             if remaining <= 0:
                 raise self._last_error or OperationTimeout(operation="hello", timeout=timeout)
             self.advance(remaining, lambda: self.session is not None)
+        if self._chores:
+            self._do_chores()
         return session
 
     def raise_failures(self) -> None:

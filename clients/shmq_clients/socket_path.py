@@ -159,6 +159,13 @@ class SocketPath:
             tag = subscription.consume.consumer_tag
             self.link.ask(lambda seq: Cancel(seq, tag), Ok)
 
+    def abandon(self, subscription: Subscription) -> None:
+        """As `cancel`, at the next chance and without an answer."""
+        self._forget(subscription)
+        self.link.later(
+            lambda session: session.say(Cancel(SEQ_MAX, subscription.consume.consumer_tag), self.link.read_on)
+        )
+
     def _forget(self, subscription: Subscription) -> None:
         self._subscriptions.pop(subscription.consume.consumer_tag, None)
         subscription.end()

@@ -125,6 +125,8 @@ class Stream:
 
 def poll(fd: int, events: int, timeout: float) -> int:
     """Wait for events on one descriptor; 0 when time is up. Signals are honoured."""
+    if fd < 0:  # closed by another thread
+        return select.POLLNVAL
     poller = select.poll()
     poller.register(fd, events)
     ready = poller.poll(max(0.0, timeout) * 1000)

@@ -243,3 +243,15 @@ def test_views_survive_the_ack(conn: shmq.Connection, queue: str) -> None:
     message.ack()
 
     assert bytes(view) == b"v" * 100_000
+
+
+def test_a_consumer_that_is_dropped_keeps_nothing_back(conn: shmq.Connection, queue: str) -> None:
+    conn.publish_many([b"a", b"b", b"c"], routing_key=queue, confirm="memory")
+    for message in conn.consume(queue, prefetch=3):
+        message.ack()
+        break
+
+    assert [message.body for message in (conn.get(queue, timeout=2), conn.get(queue, timeout=2)) if message] == [
+        b"b",
+        b"c",
+    ]

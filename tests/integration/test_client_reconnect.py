@@ -155,5 +155,5 @@ def test_ctrl_c_ends_a_blocked_call_at_once(daemon: Shmqd, mode: str, call: str)
     waiting.send_signal(signal.SIGINT)
 
     assert waiting.wait(scaled(5)) == -signal.SIGINT
-    assert time.monotonic() - start < scaled(1)
+    assert time.monotonic() - start < scaled(3)
     waiting.stdout.close()

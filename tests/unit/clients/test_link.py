@@ -1,0 +1,191 @@
+"""shmq_clients.link and session: answers, refusals, lost sessions, what is said again and what is not."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import shmq
+from shmq.wire import frames as wire
+from support.deadline import scaled, wait_until
+from support.scripted_broker import ScriptedBroker, scripted
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[ScriptedBroker]:
+    with scripted(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture
+def conn(broker: ScriptedBroker) -> Iterator[shmq.Connection]:
+    with shmq.connect(broker.url, mode="socket", timeout=scaled(2)) as conn:
+        yield conn
+
+
+def declared(frame: wire.DeclareQueue) -> list[wire.QueueDeclared]:
+    return [wire.QueueDeclared(frame.seq, frame.definition.name or "amq.gen-1", 3, 1)]
+
+
+def test_an_answer_goes_to_who_asked(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    broker.answers[wire.DeclareQueue] = declared
+
+    assert conn.declare_queue("q", max_priority=3) == ("q", 3, 1)
+    (frame,) = broker.received(wire.DeclareQueue)
+    assert (frame.definition.name, frame.definition.durable, frame.definition.max_priority) == ("q", True, 3)
+
+
+def test_answers_out_of_order_find_their_threads(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    waiting: list[wire.PurgeQueue] = []
+
+    def later(frame: wire.PurgeQueue) -> list[wire.Counted]:
+        waiting.append(frame)
+        if len(waiting) < 8:
+            return []
+        return [wire.Counted(one.seq, int(one.queue)) for one in reversed(waiting)]
+
+    broker.answers[wire.PurgeQueue] = later
+    counts: dict[int, int] = {}
+
+    def purge(number: int) -> None:
+        counts[number] = conn.purge_queue(str(number))
+
+    threads = [threading.Thread(target=purge, args=(number,)) for number in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(scaled(5))
+
+    assert counts == {number: number for number in range(1, 9)}
+
+
+def test_a_refusal_is_its_class_with_its_data(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    broker.answers[wire.PurgeQueue] = lambda frame: [wire.Error(frame.seq, 404, "", {"kind": "queue", "name": "x"})]
+
+    with pytest.raises(shmq.NotFound) as caught:
+        conn.purge_queue("x")
+
+    assert caught.value.name == "x"
+
+
+def test_what_may_be_repeated_is_asked_again_in_the_next_session(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    def hang_up_once(_frame: wire.DeclareQueue) -> None:
+        broker.answers[wire.DeclareQueue] = declared
+
+    broker.answers[wire.DeclareQueue] = hang_up_once
+
+    assert conn.declare_queue("q").name == "q"
+    assert len(broker.received(wire.DeclareQueue)) == 2
+    first, second = broker.received(wire.Hello)
+    assert first.resume is None
+    assert second.resume.connection_id == "connection-1"
+
+
+@pytest.mark.parametrize("call", [lambda conn: conn.purge_queue("q"), lambda conn: conn.declare_queue("")])
+def test_what_must_not_be_repeated_is_lost_and_says_so(
+    broker: ScriptedBroker, conn: shmq.Connection, call: object
+) -> None:
+    broker.answers[wire.PurgeQueue] = broker.answers[wire.DeclareQueue] = lambda _frame: None
+
+    with pytest.raises(shmq.ConnectionLost, match="may or may not be done"):
+        call(conn)  # type: ignore[operator] # one of the two above
+
+    assert len(broker.received(wire.PurgeQueue) + broker.received(wire.DeclareQueue)) == 1
+
+
+def test_a_refusal_of_what_wanted_no_answer_is_raised_by_a_later_call(
+    broker: ScriptedBroker, conn: shmq.Connection
+) -> None:
+    broker.answers[wire.Publish] = lambda _frame: [wire.Error(0, 608, "", {"queue": "q", "depth": 5, "limit": 5})]
+    conn.publish(b"x", routing_key="q")
+
+    with pytest.raises(shmq.QueueFull, match="5 of 5"):
+        conn.wait_for_confirms()
+    conn.wait_for_confirms()
+
+
+def test_a_message_that_nobody_waits_for_any_more_goes_back(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    delivery = wire.Delivery(7, 0, 0, 1, 0, 1, 0, b"", b"body")
+    conn.wait_for_confirms()
+    broker.push(wire.Got(4_000_000, [delivery]))
+
+    def came() -> bool:
+        conn.wait_for_confirms()
+        return bool(broker.received(wire.Nack))
+
+    wait_until(came, "a nack")
+
+    (nack,) = broker.received(wire.Nack)
+    assert (nack.delivery_tags, nack.requeue) == ([7], True)
+
+
+def test_a_consumer_consumes_again_in_the_next_session(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    def consuming(frame: wire.Consume) -> list[object]:
+        body = b"%d" % broker.sessions
+        return [
+            wire.Consuming(frame.seq, frame.consumer_tag),
+            wire.Deliver(frame.consumer_tag, [wire.Delivery(1, 0, 0, 1, 0, 1, 0, b"", body)]),
+        ]
+
+    broker.answers[wire.Consume] = consuming
+    broker.answers[wire.Recover] = lambda frame: [wire.Counted(frame.seq, 1)]
+    broker.answers[wire.Cancel] = lambda frame: [wire.Ok(frame.seq)]
+    consumer = conn.consume("q", prefetch=5)
+    first = next(consumer)
+    broker.drop()
+    second = next(consumer)
+
+    assert (first.body, second.body) == (b"1", b"2")
+    with pytest.raises(shmq.StaleDelivery):
+        first.ack()
+    second.ack()
+    kinds = [type(frame) for frame in broker.frames if isinstance(frame, wire.Recover | wire.Consume)]
+    assert kinds == [wire.Consume, wire.Recover, wire.Consume]
+
+
+def test_a_broker_that_does_not_answer_ends_a_request_at_its_deadline(
+    broker: ScriptedBroker, conn: shmq.Connection
+) -> None:
+    assert broker.sessions == 1
+    start = time.monotonic()
+
+    with pytest.raises(shmq.OperationTimeout):
+        conn._link.request(lambda seq: wire.InspectQueue(seq, "q"), timeout=0.2)
+
+    assert time.monotonic() - start < scaled(1)
+
+
+def test_goodbye_is_said_and_answered(broker: ScriptedBroker) -> None:
+    conn = shmq.connect(broker.url, mode="socket", timeout=scaled(2))
+    conn.close()
+
+    (goodbye,) = broker.received(wire.Goodbye)
+    assert goodbye.clean
+
+
+def test_who_is_not_admitted_is_told_why(broker: ScriptedBroker) -> None:
+    broker.answers[wire.Hello] = lambda _hello: [wire.Closing(403, "not you", {})]
+
+    with pytest.raises(shmq.AccessRefused, match="not you"):
+        shmq.connect(broker.url)
+
+
+def test_another_protocol_is_refused_at_once(broker: ScriptedBroker) -> None:
+    broker.answers[wire.Hello] = lambda _hello: [wire.Closing(601, "", {"ours": 9, "theirs": 1})]
+
+    with pytest.raises(shmq.ProtocolMismatch):
+        shmq.connect(broker.url)
+
+
+def test_a_broker_that_stops_is_no_stranger(broker: ScriptedBroker) -> None:
+    broker.answers[wire.Hello] = lambda _hello: [wire.Closing(320, "", {"reason": "it stops"})]
+
+    with pytest.raises(shmq.ConnectionLost, match="it stops"):
+        shmq.connect(broker.url, timeout=0.2)
+
+
+def test_mode_direct_says_why_it_cannot_be(broker: ScriptedBroker) -> None:
+    with pytest.raises(shmq.DirectRefused, match="scripted"):
+        shmq.connect(broker.url, mode="direct")

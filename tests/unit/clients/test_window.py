@@ -1,0 +1,67 @@
+"""shmq_clients.window: publishes without an answer stay below what the broker keeps for one client."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import shmq
+from shmq.wire import frames as wire
+from shmq_clients.window import ALONE_BYTES, STEP_MESSAGES, STEPS_MAX
+from support.deadline import scaled
+from support.scripted_broker import ScriptedBroker, scripted
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[ScriptedBroker]:
+    with scripted(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture
+def conn(broker: ScriptedBroker) -> Iterator[shmq.Connection]:
+    with shmq.connect(broker.url, mode="socket", timeout=scaled(2)) as conn:
+        yield conn
+
+
+def publish(conn: shmq.Connection, count: int) -> None:
+    for _ in range(count):
+        conn.publish(b"x", routing_key="q", timeout=0)
+
+
+def test_one_publish_in_each_step_asks_for_an_answer(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    broker.answers[wire.Publish] = lambda frame: [wire.Ok(frame.seq)] if frame.seq else []
+    publish(conn, 3 * STEP_MESSAGES)
+    conn.wait_for_confirms()
+
+    published = broker.received(wire.Publish)
+    assert len(published) == 3 * STEP_MESSAGES
+    assert [frame.confirm for frame in published].count(wire.CONFIRM_MEMORY) == 3
+    assert all(bool(frame.seq) == (frame.confirm == wire.CONFIRM_MEMORY) for frame in published)
+
+
+def test_a_broker_that_does_not_answer_gets_no_more_than_the_window(
+    broker: ScriptedBroker, conn: shmq.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shmq_clients.socket_path.REQUEST_TIMEOUT", 0.2)
+
+    with pytest.raises(shmq.OperationTimeout):
+        publish(conn, 10_000)
+
+    conn.wait_for_confirms()
+    assert len(broker.received(wire.Publish)) == STEPS_MAX * STEP_MESSAGES
+
+
+def test_a_refused_step_is_raised_by_a_later_call(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    broker.answers[wire.Publish] = lambda frame: [wire.Error(frame.seq, 608, "full", {})] if frame.seq else []
+
+    with pytest.raises(shmq.QueueFull):
+        publish(conn, (STEPS_MAX + 2) * STEP_MESSAGES)
+
+
+def test_much_at_a_time_waits_for_its_answer(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    broker.answers[wire.Publish] = lambda frame: [wire.Ok(frame.seq)]
+    conn.publish(bytes(ALONE_BYTES), routing_key="q")
+
+    (frame,) = broker.received(wire.Publish)
+    assert frame.confirm == wire.CONFIRM_MEMORY
