@@ -23,12 +23,12 @@ from shmq.errors import DirectRefused, InvalidArgument, NotAllowed, NotFound, Sh
 from shmq.limits import BATCH_MESSAGES_MAX, PREFETCH_MAX
 from shmq.message import Message
 from shmq.names import check_name
-from shmq.wire.frames import Consume, Ok, Ping
+from shmq.wire.frames import Consume
 from shmq_clients import forks
 from shmq_clients.attachments import Attachments
 from shmq_clients.consumer import Consumer, DirectConsumer, SocketConsumer
 from shmq_clients.direct_path import DirectPath
-from shmq_clients.durations import nanoseconds, wait_nanoseconds
+from shmq_clients.durations import SECOND_NS, nanoseconds, wait_nanoseconds
 from shmq_clients.link import HELLO_TIMEOUT, Link
 from shmq_clients.message import Settling, SocketMessage
 from shmq_clients.outgoing import PublishKeywords
@@ -116,8 +116,7 @@ class Connection(Topology):
 
     def wait_for_confirms(self, timeout: float = 30.0) -> None:
         """Return when the broker has done all that was sent before; raises the first refusal of it."""
-        self._link.ask(Ping, Ok, timeout=nanoseconds(timeout, "timeout") / 1e9)
-        self._link.raise_failures()
+        self._socket.wait_for_confirms(nanoseconds(timeout, "timeout") / SECOND_NS)
 
     # -- getting ------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
+
 from shmq.core._core import PERSISTENT
 from shmq.errors import QueueFull
 from shmq.limits import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, SEQ_MAX
@@ -23,6 +25,7 @@ from shmq.wire.frames import (
     Get,
     Got,
     Ok,
+    Ping,
     Publish,
     PublishMany,
     Recover,
@@ -91,6 +94,15 @@ class SocketPath:
             done += count
             if count < len(batch):
                 raise QueueFull(f"queue {out.routing_key!r} is full: {done} of {len(bodies)} were published")
+
+    def wait_for_confirms(self, timeout: float) -> None:
+        """Wait until all that was sent is done. Publishes may wait for room: only one behind them knows their end."""
+        if self._window is None:
+            self.link.ask(Ping, Ok, timeout=timeout)
+        else:
+            nothing = PublishMany(0, "", "", b"", [])
+            self.link.ask(lambda seq: msgspec.structs.replace(nothing, seq=seq), Counted, timeout=timeout)
+        self.link.raise_failures()
 
     def _publish_batch(self, batch: list[memoryview], out: Outgoing) -> int:
         size, timeout = sum(body.nbytes for body in batch), _patience(out.timeout_ns)

@@ -138,6 +138,17 @@ def test_a_full_queue_refuses_after_the_timeout(conn: shmq.Connection, new_queue
     assert queue in str(caught.value)
 
 
+def test_waiting_for_confirms_tells_of_a_publish_that_found_no_room(
+    conn: shmq.Connection, new_queue: Callable[..., str]
+) -> None:
+    queue = new_queue(capacity_messages=16)
+    fill(conn, queue)
+
+    with pytest.raises(shmq.QueueFull):  # noqa: PT012 - direct mode knows at once
+        conn.publish(b"x", routing_key=queue, timeout=0.3)
+        conn.wait_for_confirms()
+
+
 def test_a_publisher_goes_on_when_there_is_room(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
     queue = new_queue(capacity_messages=16)
     fill(conn, queue)

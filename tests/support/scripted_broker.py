@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shmq.wire.connection import broker_connection
-from shmq.wire.frames import Closing, Goodbye, Hello, Ok, Ping, Welcome
+from shmq.wire.frames import Closing, Counted, Goodbye, Hello, Ok, Ping, PublishMany, Welcome
 
 Answer = Callable[[Any], Sequence[Any] | None]
 """Frames in answer to one; None: hang up."""
@@ -26,6 +26,7 @@ class ScriptedBroker:
         self.answers: dict[type, Answer] = {
             Hello: self.welcome,
             Ping: lambda frame: [Ok(frame.seq)],
+            PublishMany: lambda frame: [Counted(frame.seq, len(frame.bodies))],
             Goodbye: lambda _frame: [Closing(200)],
         }
         self._numbers = itertools.count(1)
