@@ -75,13 +75,14 @@ def priority(facts: Facts) -> Iterator[str]:
 
 def _priority_in(facts: Facts, queue: int) -> Iterator[str]:
     waiting = sorted(_there(facts, queue), key=lambda there: there.start, reverse=True)
-    longest: list[There | None] = [None] * facts.queues[queue].levels
+    highest = facts.queues[queue].levels - 1
+    longest: list[There | None] = [None] * (highest + 1)
     for delivery in _by_since(facts, queue):
         while waiting and waiting[-1].start <= delivery.since:
             there = waiting.pop()
-            known = longest[there.level]
+            known = longest[min(there.level, highest)]
             if known is None or known.end < there.end:
-                longest[there.level] = there
+                longest[min(there.level, highest)] = there
         for higher in longest[delivery.level + 1 :]:
             if higher is not None and higher.end > delivery.at:
                 yield f"{_shown(facts, delivery)} while there was {_shown(facts, higher.delivery)}"
