@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -157,3 +158,45 @@ def test_ctrl_c_ends_a_blocked_call_at_once(daemon: Shmqd, mode: str, call: str)
     assert waiting.wait(scaled(5)) == -signal.SIGINT
     assert time.monotonic() - start < scaled(3)
     waiting.stdout.close()
+
+
+def cut(conn: shmq.Connection, *, forgotten: bool) -> None:
+    """End the socket without a goodbye; forgotten: the session can't be resumed, as after more than ten seconds."""
+    session = conn._link.session
+    assert session is not None
+    if forgotten:
+        conn._link._resume = None
+    session.stream._socket.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_a_cut_connection_goes_on(daemon: Shmqd, mode: Any, *, forgotten: bool) -> None:
+    with daemon.connect(mode) as conn, daemon.connect() as other:
+        collector = Collector(conn)
+        for number in range(5):
+            other.publish(b"%d" % number, routing_key="q", confirm="memory")
+            wait_until(lambda number=number: len(collector.bodies) == number + 1, "it is delivered")  # type: ignore[misc] # bound now
+            cut(conn, forgotten=forgotten)
+            wait_until(lambda: conn.queue_info("q").definition.name == "q", "it asks again")
+            conn.publish(b"own", routing_key="q", confirm="memory", priority=0)
+            wait_until(lambda: collector.bodies[-1:] == [b"own"], "its own is delivered")
+            collector.bodies.pop()
+        collector.stop()
+
+    assert collector.bodies == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_direct_deliveries_of_a_resumed_session_are_still_ours(daemon: Shmqd) -> None:
+    with daemon.connect("direct") as conn:
+        conn.publish(b"x", routing_key="q")
+        message = conn.get("q")
+        assert message is not None
+        owner = conn._attachments.attach("q").queue.owner
+
+        cut(conn, forgotten=False)
+        assert conn.queue_info("q").unacked == 1
+        message.ack()
+
+        assert conn._attachments.attach("q").queue.owner == owner
+        assert conn.queue_info("q").unacked == 0
