@@ -3,6 +3,9 @@
  * A claimer that dies leaves owner words that its reaped slot makes stale. */
 #include "shmq_core.h"
 
+#define EXTENT_BYTES_MAX (UINT64_C(16) << 20)
+#define EXTENT_BYTES_MIN (UINT64_C(64) << 10)
+
 static const uint64_t tier_bytes_max[SHMQ_TIERS] = {UINT64_C(64) << 10, UINT64_C(8) << 20, (UINT64_C(1) << 30)};
 
 static shmq_word *owner_word(const struct shmq_queue *q, uint32_t t, uint32_t granule) {
@@ -24,22 +27,26 @@ uint32_t shmq_tier_committed(struct shmq_queue *q, uint32_t t) {
     return n < q->layout.tier[t].granules ? n : q->layout.tier[t].granules;
 }
 
-/* Memory first, then the word (release, by the swap; pairs with shmq_tier_committed). */
+static int commit_granules(struct shmq_queue *q, const struct shmq_tier *tier, uint64_t from, uint64_t to) {
+    int r = shmq_commit_memory(q, tier->owners + from * 8, (to - from) * 8);
+    return r ? r : shmq_commit_memory(q, tier->data + (from << tier->shift), (to - from) << tier->shift);
+}
+
+/* Memory first, then the word (release, by the swap; pairs with shmq_tier_committed). Doubles, or takes what there is. */
 static int extend(struct shmq_queue *q, uint32_t t, uint32_t wanted) {
     const struct shmq_tier *tier = &q->layout.tier[t];
     uint64_t word = shmq_load(&q->header->tier[t].committed);
     uint64_t from = (uint32_t)word, step = from;
     if (from >= tier->granules) return SHMQ_FULL;
-    uint64_t step_max = (UINT64_C(64) << 20) >> tier->shift, step_min = (UINT64_C(64) << 10) >> tier->shift;
-    if (step > step_max) step = step_max;
-    if (step < step_min) step = step_min;
-    if (step < wanted) step = wanted;
-    if (step == 0) step = 1;
-    uint64_t to = from + step < tier->granules ? from + step : tier->granules;
-    int r = shmq_commit_memory(q, tier->owners + from * 8, (to - from) * 8);
-    if (!r) r = shmq_commit_memory(q, tier->data + (from << tier->shift), (to - from) << tier->shift);
+    uint64_t most = EXTENT_BYTES_MAX >> tier->shift, least = EXTENT_BYTES_MIN >> tier->shift;
+    if (least < wanted) least = wanted;
+    if (step > most) step = most;
+    if (step < least) step = least;
+    if (step > tier->granules - from) step = tier->granules - from;
+    int r = commit_granules(q, tier, from, from + step);
+    for (; r == SHMQ_NO_MEMORY && step / 2 >= least; r = commit_granules(q, tier, from, from + step)) step /= 2;
     if (r) return r;
-    shmq_cas(&q->header->tier[t].committed, word, ((word >> 32) + 1) << 32 | to);
+    shmq_cas(&q->header->tier[t].committed, word, ((word >> 32) + 1) << 32 | (from + step));
     return SHMQ_OK;
 }
 

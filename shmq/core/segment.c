@@ -77,6 +77,7 @@ int shmq_commit_slots(struct shmq_queue *q) {
     uint32_t to = from ? (from > all / 2 ? all : 2 * from) : (all < FIRST_SLOTS ? all : FIRST_SLOTS);
     if (from && to - from > 1u << 16) to = from + (1u << 16);
     int r = commit_slot_range(q, from, to);
+    for (; r == SHMQ_NO_MEMORY && to - from > FIRST_SLOTS; r = commit_slot_range(q, from, to)) to = from + (to - from) / 2; /* what there is */
     if (r) return r;
     uint64_t next = ((word >> 32) + 1) << 32 | to;
     if (!atomic_compare_exchange_strong_explicit(&q->header->slots_committed, &word, next, memory_order_acq_rel, memory_order_acquire))
