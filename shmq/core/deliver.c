@@ -57,11 +57,16 @@ static int commit_take(struct shmq_queue *q, const struct shmq_look *look, struc
         return r < 0 ? r : SHMQ_STALE; /* either way the reference is stale now */
     }
     uint64_t mine = delivered_word(q, look->ctl);
+    /* The message's own level: a reference whose 20 bits of generation fit again may stand in another level's ring. Read before the swap,
+     * which says that it was this message's: behind it the message may be taken back and the slot used anew while we are stopped. */
+    uint8_t level = shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed));
     /* acquire: pairs with READY's release; the only swap that delivers */
     if (!shmq_cas(&s->ctl, look->ctl, mine)) return SHMQ_STALE;
-    /* the message's own level: a reference whose 20 bits of generation fit again may stand in another level's ring */
-    shmq_gate_lower(q, shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed)));
-    return shmq_describe(q, look->slot, mine, d);
+    shmq_gate_lower(q, level);
+    int r = shmq_describe(q, look->slot, mine, d);
+    if (r == SHMQ_OK) return r;
+    atomic_thread_fence(memory_order_acquire);
+    return shmq_load(&s->ctl) == mine ? r : SHMQ_STALE; /* not ours any more: words of two messages do not fit */
 }
 
 static int take_level(struct shmq_queue *q, uint32_t level, struct shmq_delivery *d) {

@@ -1,0 +1,188 @@
+/* scenes.c - the operations of the core, each in the states it is tried in. */
+#include "stepping.h"
+#include "support.h"
+
+#include <string.h>
+
+/* ---- operations ---- */
+static int publish_own(struct stage *st, struct shmq_draft d)
+{
+    if (st->own_bytes != d.body_bytes) { /* beforehand, by the harness */
+        body_fill(st->own_body, st->own_bytes = (uint32_t)d.body_bytes, st->own_id);
+        return SHMQ_OK;
+    }
+    return shmq_publish(&st->q[CHILD], &d, st->own_body);
+}
+
+static int publish_small(struct stage *st)
+{
+    return publish_own(st, (struct shmq_draft){.body_bytes = 24, .level = st->q[0].geometry.levels / 2, .ttl_ns = -1});
+}
+
+static int publish_large(struct stage *st)
+{
+    return publish_own(st, large);
+}
+
+static int publish_delayed(struct stage *st)
+{
+    return publish_own(st, delayed);
+}
+
+static int abort_write(struct stage *st)
+{
+    struct shmq_write w;
+    int r = shmq_write_begin(&st->q[CHILD], &large, &w);
+    if (r == SHMQ_OK)
+        shmq_write_abort(&st->q[CHILD], &w);
+    return r == SHMQ_OK ? SHMQ_EMPTY : r; /* no message */
+}
+
+/* Take, copy, and look whether the copy is good: what a consumer does. */
+static int deliver(struct stage *st)
+{
+    struct report *say = st->report;
+    int r = shmq_take(&st->q[CHILD], &say->delivery);
+    if (r != SHMQ_OK)
+        return r;
+    memcpy(say->copy, say->delivery.body, say->delivery.body_bytes);
+    memcpy(&say->id, say->copy, sizeof say->id);
+    say->current = shmq_is_current(&st->q[CHILD], &say->delivery);
+    return r;
+}
+
+static int ack_held(struct stage *st)
+{
+    return shmq_ack(&st->q[CHILD], &st->held);
+}
+
+static int keep_held(struct stage *st)
+{
+    return shmq_ack_keep(&st->q[CHILD], &st->held);
+}
+
+static int release_held(struct stage *st)
+{
+    return shmq_release(&st->q[CHILD], &st->held);
+}
+
+static int requeue_held(struct stage *st)
+{
+    return shmq_requeue(&st->q[CHILD], st->held.slot, st->held.ctl, st->scene->limit);
+}
+
+static int reject_held(struct stage *st)
+{
+    return shmq_bury(&st->q[CHILD], st->held.slot, st->held.ctl, SHMQ_REJECTED);
+}
+
+static int delay_held(struct stage *st)
+{
+    return shmq_delay(&st->q[CHILD], st->held.slot, st->held.ctl, 12345678);
+}
+
+static int expire_sweep(struct stage *st)
+{
+    return shmq_expire_due(&st->q[CHILD], shmq_now(), 100) < 0 ? -1 : SHMQ_OK;
+}
+
+static int settle_one(struct stage *st)
+{
+    uint32_t slot;
+    uint64_t ctl;
+    int r = shmq_pop(&st->q[CHILD], SHMQ_DEAD, &slot, &ctl);
+    return r == SHMQ_OK ? shmq_settle_dead(&st->q[CHILD], slot, ctl) : r;
+}
+
+static int fire_one(struct stage *st)
+{
+    uint32_t slot;
+    uint64_t ctl;
+    int r = shmq_pop(&st->q[CHILD], SHMQ_DELAYED, &slot, &ctl);
+    return r == SHMQ_OK ? shmq_fire(&st->q[CHILD], slot, ctl, UINT64_MAX) : r;
+}
+
+static int purge_all(struct stage *st)
+{
+    return shmq_purge(&st->q[CHILD], st->now) < 0 ? -1 : SHMQ_OK;
+}
+
+static int reap_the_dead(struct stage *st)
+{
+    struct shmq_counts counts;
+    return shmq_reap(&st->q[CHILD], NULL, DEAD_ONE + 1, true, false, &counts);
+}
+
+static int heal_twice(struct stage *st)
+{
+    struct shmq_heal_report report;
+    int r = shmq_heal_step(&st->q[CHILD], st->now, true, &report);
+    return r ? r : shmq_heal_step(&st->q[CHILD], st->now + 200000000, true, &report);
+}
+
+/* operation, state, kind, prepare, act, levels, slots, ring entries, sleepers, limit, brings */
+const struct scene scenes[] = {
+    {"publish", "empty", PUBLISHES, empty, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "one", PUBLISHES, one, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "wrapped", PUBLISHES, wrapped, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "full", PUBLISHES, full, publish_small, 1, 4, 4, 0, 0, 1},
+    {"publish", "priorities", PUBLISHES, every_level, publish_small, 3, 8, 4, 0, 0, 1},
+    {"publish", "gated levels", PUBLISHES, every_level, publish_small, 20, 12, 4, 0, 0, 1},
+    {"publish", "returned", PUBLISHES, returned, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "growth", PUBLISHES, four, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "sealed", PUBLISHES, sealed, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "spill", PUBLISHES, stale_behind_head, publish_small, 1, 4, 4, 0, 0, 1},
+    {"publish", "sleepers", PUBLISHES, empty, publish_small, 1, 8, 4, 1, 0, 1},
+    {"publish", "more slots", PUBLISHES, all_committed_in_use, publish_small, 1, 72, 8, 0, 0, 1},
+    {"publish large", "empty", PUBLISHES, empty, publish_large, 1, 8, 4, 0, 0, 1},
+    {"publish large", "large", PUBLISHES, one_large, publish_large, 1, 8, 4, 0, 0, 1},
+    {"publish delayed", "empty", PUBLISHES, empty, publish_delayed, 1, 8, 4, 0, 0, 1},
+    {"publish delayed", "delayed", PUBLISHES, one_delayed, publish_delayed, 1, 8, 4, 0, 0, 1},
+    {"abort", "large", PUBLISHES, one_large, abort_write, 1, 8, 4, 0, 0, 0},
+    {"deliver", "empty", TAKES, empty, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "one", TAKES, one, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "wrapped", TAKES, wrapped, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "full", TAKES, full, deliver, 1, 4, 4, 0, 0, 0},
+    {"deliver", "priorities", TAKES, every_level, deliver, 3, 8, 4, 0, 0, 0},
+    {"deliver", "gated levels", TAKES, every_level, deliver, 20, 12, 4, 0, 0, 0},
+    {"deliver", "returned", TAKES, returned, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "sealed", TAKES, sealed, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "stale", TAKES, stale_behind_head, deliver, 1, 4, 4, 0, 0, 0},
+    {"deliver", "returned full", TAKES, returned_full, deliver, 1, 2, 4, 0, 0, 0},
+    {"deliver", "large", TAKES, one_large, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "delayed", TAKES, one_delayed, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "expired", TAKES, one_expired, deliver, 1, 8, 4, 0, 0, 0},
+    {"ack", "one", SETTLES, held_only, ack_held, 1, 8, 4, 0, 0, 0},
+    {"ack", "wrapped", SETTLES, held_wrapped, ack_held, 1, 8, 4, 0, 0, 0},
+    {"ack", "full", SETTLES, held_full, ack_held, 1, 4, 4, 0, 0, 0},
+    {"ack", "priorities", SETTLES, held_levels, ack_held, 3, 8, 4, 0, 0, 0},
+    {"ack", "large", SETTLES, held_large, ack_held, 1, 8, 4, 0, 0, 0},
+    {"ack", "sleepers", SETTLES, held_full, ack_held, 1, 4, 4, 1, 0, 0},
+    {"ack", "viewed", SETTLES, held_among_others, keep_held, 1, 8, 4, 0, 0, 0},
+    {"release", "viewed", SETTLES, viewed, release_held, 1, 8, 4, 0, 0, 0},
+    {"requeue", "one", SETTLES, held_only, requeue_held, 1, 8, 4, 0, 0, 0},
+    {"requeue", "wrapped", SETTLES, held_wrapped, requeue_held, 1, 8, 4, 0, 0, 0},
+    {"requeue", "full", SETTLES, held_full, requeue_held, 1, 4, 4, 0, 0, 0},
+    {"requeue", "priorities", SETTLES, held_levels, requeue_held, 3, 8, 4, 0, 0, 0},
+    {"requeue", "gated levels", SETTLES, held_levels, requeue_held, 20, 12, 4, 0, 0, 0},
+    {"requeue", "returned", SETTLES, held_returned, requeue_held, 1, 8, 4, 0, 0, 0},
+    {"requeue", "growth", SETTLES, held_growing, requeue_held, 1, 8, 4, 0, 0, 0},
+    {"requeue", "rotation", SETTLES, held_rotating, requeue_held, 1, 2, 4, 0, 0, 0},
+    {"requeue", "large", SETTLES, held_large, requeue_held, 1, 8, 4, 0, 0, 0},
+    {"requeue", "sleepers", SETTLES, held_only, requeue_held, 1, 8, 4, 1, 0, 0},
+    {"requeue", "over the limit", SETTLES, held_second, requeue_held, 1, 8, 4, 0, 1, 0},
+    {"requeue", "expired", SETTLES, held_expired, requeue_held, 1, 8, 4, 0, 0, 0},
+    {"reject", "one", SETTLES, held_only, reject_held, 1, 8, 4, 0, 0, 0},
+    {"reject", "large", SETTLES, held_large, reject_held, 1, 8, 4, 0, 0, 0},
+    {"reject", "priorities", SETTLES, held_levels, reject_held, 3, 8, 4, 0, 0, 0},
+    {"delay", "one", SETTLES, held_to_delay, delay_held, 1, 8, 4, 0, 0, 0},
+    {"delay", "full", SETTLES, held_full_to_delay, delay_held, 1, 4, 4, 0, 0, 0},
+    {"expire", "expired", SWEEPS, one_expired, expire_sweep, 1, 8, 4, 0, 0, 0},
+    {"settle", "dead", SWEEPS, dead_and_delayed_pending, settle_one, 1, 8, 4, 0, 0, 0},
+    {"fire", "delayed", SWEEPS, dead_and_delayed_pending, fire_one, 1, 8, 4, 0, 0, 0},
+    {"purge", "returned", SWEEPS, returned, purge_all, 1, 8, 4, 0, 0, 0},
+    {"purge", "gated levels", SWEEPS, every_level, purge_all, 20, 12, 4, 0, 0, 0},
+    {"reap", "unacked and writing", SWEEPS, held_by_a_dead_one, reap_the_dead, 1, 8, 4, 0, 0, 0},
+    {"heal", "lost references", SWEEPS, lost_references, heal_twice, 1, 8, 4, 0, 0, 0},
+};
+const uint32_t scenes_count = sizeof scenes / sizeof *scenes;
