@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from shmq.errors import ConnectionLost, FrameError, NotShmqd, OperationTimeout, ProtocolMismatch
+from shmq.errors import ConnectionClosed, ConnectionLost, FrameError, NotShmqd, OperationTimeout, ProtocolMismatch
 from shmq.limits import PENDING_DESCRIPTORS_MAX
 from shmq.wire.connection import Connection, client_connection
 from shmq.wire.frames import BrokerFrame, ClientFrame
@@ -53,7 +53,10 @@ class Stream:
     def send(self, frame: ClientFrame, read: Callable[[], object]) -> None:
         """Write a frame; call `read` when the broker waits for us to take what it has for us. Raises ConnectionLost."""
         with self._writing:
-            self.wire.send_into(frame, self._out)
+            try:
+                self.wire.send_into(frame, self._out)
+            except ConnectionClosed as error:  # another thread has seen its end
+                raise self._lost("it ended") from error
             self._flush(read)
 
     def _flush(self, read: Callable[[], object]) -> None:
