@@ -160,10 +160,9 @@ class Session:
 
     def _on_error(self, frame: Error) -> None:
         error = from_wire(frame.code, frame.text, frame.data)
-        answer = self._answers.pop(frame.seq, None)
-        if answer is None:
+        if frame.seq == 0:
             self._failures.append(error)
-        else:
+        elif (answer := self._answers.pop(frame.seq, None)) is not None:
             answer.error, answer.done = error, True
 
     def _on_closing(self, frame: Closing) -> None:

@@ -189,3 +189,11 @@ def test_a_broker_that_stops_is_no_stranger(broker: ScriptedBroker) -> None:
 def test_mode_direct_says_why_it_cannot_be(broker: ScriptedBroker) -> None:
     with pytest.raises(shmq.DirectRefused, match="scripted"):
         shmq.connect(broker.url, mode="direct")
+
+
+def test_a_refusal_that_nobody_waits_for_any_more_is_dropped(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    conn.wait_for_confirms()
+    broker.push(wire.Error(4_000_000, 404, "late", {}))
+
+    conn.wait_for_confirms()
+    conn.wait_for_confirms()
