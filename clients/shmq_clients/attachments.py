@@ -178,7 +178,7 @@ class Attachments:
         """Wait until it is worth looking at the queue again, at most `timeout_ns` and never long."""
         due_ns = int(min(self.link.tick(), SLICE) * SECOND_NS)
         pause_ns = min(timeout_ns, max(due_ns, 1_000_000))
-        if attachment.queue.bells_stale and not self._renew(attachment):
+        if self.link.session is None or (attachment.queue.bells_stale and not self._renew(attachment)):
             pause_ns = min(pause_ns, STALE_SLICE_NS)
         if core.wait((attachment.queue,), side, pause_ns, self.link.fileno()) == core.OTHER:
             self.link.advance(TAKE_TURNS)

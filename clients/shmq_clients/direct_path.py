@@ -81,6 +81,7 @@ class DirectPath:
 
     def _until(self, name: str, wait_ns: int, take: Callable[[core.Queue], T]) -> T:
         attachment = self._attachments.attach(name)
+        self._attachments.freshen(attachment)
         taken = take(attachment.queue)
         if taken or wait_ns == 0:
             return taken

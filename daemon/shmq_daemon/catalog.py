@@ -79,11 +79,12 @@ class Catalog:
         self._log.info("adopted", queues=len(self.open), exchanges=len(self.topology.exchanges), removed=len(removed))
 
     def _adopt_queue(self, queue: Queue, kept: Bells | None) -> None:
-        opened = self.open[queue.queue_id] = OpenQueue(queue, kept or Bells.make(self.epoch))
+        """Also with kept bells the epoch is a new one: it tells direct clients that never wait of the new broker."""
+        bells = Bells.make(self.epoch) if kept is None else kept._replace(epoch=self.epoch)
+        opened = self.open[queue.queue_id] = OpenQueue(queue, bells)
         try:
             self._open_segment(opened)
-            if kept is None:
-                opened.core.set_epoch(self.epoch)
+            opened.core.set_epoch(self.epoch)
             deleted = opened.core.deleted
         except (OSError, ShmqError) as error:
             self._set_apart(opened, error)

@@ -91,6 +91,14 @@ static inline bool shmq_py_is_live(const QueueObject *q)
 {
     return LIKELY(q->live == shmq_py_fork_epoch);
 }
+
+/* Others use other bells than we do: there is a new broker, which has not given us its own. */
+static inline bool shmq_py_bells_stale(const QueueObject *q)
+{
+    /* acquire: pairs with the release of set_epoch */
+    return shmq_py_is_live(q) &&
+           atomic_load_explicit(&q->core.header->epoch, memory_order_acquire) != q->core.bell_epoch;
+}
 static inline bool shmq_py_is_writable(const QueueObject *q)
 {
     return LIKELY(q->writable == shmq_py_fork_epoch);

@@ -30,12 +30,21 @@ static PyObject *take_in_turn(ConsumerObject *c, bool *failed)
     return NULL;
 }
 
-/* NULL without an exception ends the iteration. */
+static bool has_stale_bells(const ConsumerObject *c)
+{
+    for (Py_ssize_t i = 0; c->queues && i < PyTuple_GET_SIZE(c->queues); i++)
+        if (UNLIKELY(shmq_py_bells_stale((QueueObject *)PyTuple_GET_ITEM(c->queues, i))))
+            return true;
+    return false;
+}
+
+/* NULL without an exception ends the iteration. While bells are stale, `on_empty` is asked before each take: one who
+ * never waits would not learn that there is a new broker. */
 static PyObject *consumer_next(ConsumerObject *c)
 {
-    for (;;) {
+    for (bool asked = !has_stale_bells(c);; asked = true) {
         bool failed;
-        if (LIKELY(has_room(c))) {
+        if (LIKELY(asked && has_room(c))) {
             PyObject *m = take_in_turn(c, &failed);
             if (LIKELY(m || failed))
                 return m;

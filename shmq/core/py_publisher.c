@@ -65,6 +65,8 @@ static bool publish_fast(const PublisherObject *p, PyObject *const *args, size_t
         return false;
     }
     QueueObject *q = (QueueObject *)queue;
+    if (UNLIKELY(shmq_py_bells_stale(q)))
+        return false; /* others listen to new bells, and there is a new broker to say hello to */
     if (UNLIKELY(draft.level >= q->core.geometry.levels))
         draft.level = q->core.geometry.levels - 1;
     Py_INCREF(q); /* the dictionary may drop it while a large body is copied */

@@ -218,8 +218,7 @@ static PyObject *get_bells_stale(QueueObject *q, void *unused)
         shmq_py_refuse(q);
         return NULL;
     }
-    /* acquire: pairs with the release of set_epoch */
-    return PyBool_FromLong(atomic_load_explicit(&q->core.header->epoch, memory_order_acquire) != q->core.bell_epoch);
+    return PyBool_FromLong(shmq_py_bells_stale(q));
 }
 
 static PyObject *queue_repr(QueueObject *q)

@@ -33,6 +33,23 @@ def test_it_looks_again_when_on_empty_says_so(queue: core.Queue) -> None:
     assert [m.body for m in consume([queue], on_empty=on_empty)] == [b"3", b"2"]
 
 
+def test_stale_bells_are_told_before_each_take(queue: core.Queue) -> None:
+    told = []
+
+    def on_empty() -> bool:
+        told.append(queue.bells_stale)
+        return queue.bells_stale
+
+    queue.publish_many([b"1", b"2", b"3"])
+    consumer = consume([queue], on_empty=on_empty)
+    queue.set_epoch(2)
+    bodies = [next(consumer).body, next(consumer).body]
+    queue.set_bells((-1, -1, -1), 2)
+
+    assert bodies + [message.body for message in consumer] == [b"1", b"2", b"3"]
+    assert told == [True, True, False]
+
+
 def test_an_error_of_on_empty_is_the_callers(queue: core.Queue) -> None:
     def on_empty() -> bool:
         raise ZeroDivisionError

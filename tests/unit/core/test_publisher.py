@@ -115,6 +115,18 @@ def test_any_outcome_but_ok_goes_to_the_fallback(
     assert len(fallback.calls) == 4
 
 
+def test_stale_bells_go_to_the_fallback_until_there_are_new_ones(
+    publish: core.Publisher, queue: core.Queue, fallback: Fallback
+) -> None:
+    queue.set_epoch(2)
+    publish(b"1", routing_key="jobs")
+    queue.set_bells((-1, -1, -1), 2)
+    publish(b"2", routing_key="jobs")
+
+    assert [args for args, _ in fallback.calls] == [(b"1",)]
+    assert [message.body for message in queue.take_many(2)] == [b"2"]
+
+
 def test_an_error_of_the_fallback_is_the_callers(queue: core.Queue) -> None:
     def fail(_body: Any, **_keywords: Any) -> None:
         raise ZeroDivisionError
