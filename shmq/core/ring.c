@@ -142,7 +142,9 @@ int shmq_ring_look(struct shmq_queue *q, const struct shmq_ring *r, uint32_t sta
             *out = (struct shmq_look){.part = part, .position = h, .entry = e, .bits = bits, .slot = shmq_entry_slot(e)};
             if (shmq_reference_live(q, e, state, &out->ctl)) return SHMQ_OK;
             shmq_ring_clear(q, out);
-        } /* any other lap: a stale head */
+        } else if (shmq_load(&part->head) == h) {
+            return SHMQ_DAMAGED; /* of no lap that head can meet; had only our head been stale, it would have moved on */
+        }
     }
     return SHMQ_DAMAGED;
 }
