@@ -83,6 +83,7 @@ int shmq_ring_enqueue(struct shmq_queue *q, const struct shmq_ring *r, uint32_t 
         int put = shmq_ring_put(part, bits, slot, generation);
         if (put == SHMQ_PUT_DONE) return SHMQ_OK;
         if (put < 0) return put;
+        if (put == SHMQ_PUT_SEALED && shmq_load(&r->ends->back) == k) return SHMQ_DAMAGED; /* only rings before back are sealed */
         if (put != SHMQ_PUT_FULL) continue;
         int room = shmq_ring_make_room(q, r, k);
         if (room != SHMQ_OK) return room;

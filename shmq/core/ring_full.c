@@ -5,9 +5,11 @@
 
 #define LAP_MASK 0xfffffu
 
+/* Not full: the entry at tail is free, or belongs to a half-done step that whoever enqueues will finish. */
 static bool has_room(struct shmq_part *part, uint32_t bits) {
-    uint64_t t = shmq_load(&part->tail);
-    return shmq_load(&part->entry[shmq_entry_index(t, bits)]) == shmq_entry_empty(t >> bits & LAP_MASK);
+    uint64_t t = shmq_load(&part->tail), e = shmq_load(&part->entry[shmq_entry_index(t, bits)]), lap = t >> bits & LAP_MASK;
+    if (shmq_entry_lap(e) == ((lap + 1) & LAP_MASK)) return true;
+    return shmq_entry_lap(e) == lap && (shmq_entry_is_full(e) || e == shmq_entry_empty(lap) || e == shmq_entry_sealed(lap));
 }
 
 /* Memory first, then the swap: whoever sees the new back may touch it (acquire in shmq_ring_enqueue, shmq_ring_look). */
@@ -28,7 +30,8 @@ static int spill(struct shmq_queue *q, const struct shmq_ring *main, struct shmq
     for (uint32_t n = 0; n < SHMQ_LOOP_MAX && !has_room(back, bits); n++) {
         struct shmq_look look;
         int found = shmq_ring_look(q, main, SHMQ_READY, &look); /* clears what is stale, seals like a taker */
-        if (found != SHMQ_OK) return found == SHMQ_EMPTY ? SHMQ_OK : found;
+        if (found == SHMQ_EMPTY) return has_room(back, bits) ? SHMQ_OK : SHMQ_FULL; /* empty and full: damaged; not ours to say */
+        if (found != SHMQ_OK) return found;
         if (has_room(back, bits)) break;
         int moved = shmq_ring_enqueue(q, &returned, look.slot, shmq_ctl_generation(look.ctl));
         if (moved != SHMQ_OK) return moved; /* first there, then cleared here */
@@ -79,7 +82,7 @@ int shmq_ring_make_room(struct shmq_queue *q, const struct shmq_ring *r, uint64_
     struct shmq_part *part = shmq_ring_part(q, r, k, &bits);
     if (!part) return SHMQ_DAMAGED;
     uint64_t stale = r->kind == SHMQ_RETURNED ? count_stale(q, part, bits) : 0;
-    if (stale >= (UINT64_C(1) << bits) / 2 && stale) return rotate(q, part, bits);
+    if (stale >= (UINT64_C(1) << bits) / 2 && stale && rotate(q, part, bits) == SHMQ_OK) return SHMQ_OK;
     if (grow(q, r, k) == SHMQ_OK) return SHMQ_OK;
     if (shmq_load(&r->ends->back) != k) return SHMQ_OK; /* somebody else grew it */
     if (r->kind == SHMQ_MAIN) return spill(q, r, part, bits);
