@@ -12,6 +12,15 @@ from shmq.limits import TIME_NS_MAX
 
 SECOND_NS: Final = 1_000_000_000
 SECOND_MS: Final = 1_000
+ROUNDED_FROM: Final = 100  # shown without a fraction
+UNITS: Final = (
+    (3_600 * SECOND_NS, "h"),
+    (60 * SECOND_NS, "min"),
+    (SECOND_NS, "s"),
+    (10**6, "ms"),
+    (10**3, "us"),
+    (1, "ns"),
+)
 
 
 def nanoseconds(seconds: float, argument: str) -> int:
@@ -29,6 +38,12 @@ def wait_nanoseconds(seconds: float | None, argument: str) -> int:
     if seconds is None or seconds == math.inf:
         return TIME_NS_MAX
     return nanoseconds(seconds, argument)
+
+
+def shown(nanoseconds: int) -> str:
+    """Return a time for people, with three digits at most: `85 ns`, `1.2 us`, `340 ms`, `2.5 s`, `1.3 h`."""
+    value, unit = next(((nanoseconds / size, unit) for size, unit in UNITS if nanoseconds >= size), (0.0, "s"))
+    return f"{value:.3g} {unit}" if value < ROUNDED_FROM else f"{value:.0f} {unit}"
 
 
 def _checked(seconds: object, argument: str) -> float:

@@ -16,12 +16,13 @@ from rich.text import Text
 
 from shmq.definitions import queue_arguments
 from shmq.message import Message
-from shmq.wire.fields import QueueInfo
+from shmq.wire.fields import Latency, QueueInfo
 from shmq.wire.frames import StatusReport
+from shmq_clients.durations import SECOND_NS, shown
 
 BODY_SHOWN: Final = 60
 PIPE_WIDTH: Final = 200  # columns where nobody sees where a line ends
-SECOND_NS: Final = 1_000_000_000
+LATENCIES: Final = ("in queue p50/p99", "to ack p50/p99")
 
 
 def show_json(facts: Any) -> None:  # noqa: ANN401 - anything that is JSON
@@ -31,7 +32,7 @@ def show_json(facts: Any) -> None:  # noqa: ANN401 - anything that is JSON
 
 def show_queues(queues: list[QueueInfo]) -> None:
     """Write one line a queue."""
-    table = _table("queue", "ready", "unacked", "consumers", "capacity", "mode", "features")
+    table = _table("queue", "ready", "unacked", "consumers", "capacity", *LATENCIES, "mode", "features")
     for info in queues:
         table.add_row(
             Text(info.definition.name),
@@ -39,6 +40,8 @@ def show_queues(queues: list[QueueInfo]) -> None:
             str(info.unacked),
             str(info.consumers),
             str(info.capacity_messages),
+            _latency(info.time_in_queue),
+            _latency(info.time_to_ack),
             info.mode,
             Text(features(info)),
         )
@@ -68,6 +71,8 @@ def queue_facts(info: QueueInfo) -> dict[str, Any]:
         "capacity_bytes": info.capacity_bytes,
         "mode": info.mode,
         "reason": info.reason,
+        "time_in_queue": _named(info.time_in_queue),
+        "time_to_ack": _named(info.time_to_ack),
         "totals": info.totals,
     }
 
@@ -133,6 +138,10 @@ def message_facts(message: Message) -> dict[str, Any]:
         return facts | {"body": message.body.decode()}
     except UnicodeDecodeError:
         return facts | {"body_base64": base64.b64encode(message.body).decode()}
+
+
+def _latency(latency: Latency) -> str:
+    return f"{shown(latency.p50_ns)} / {shown(latency.p99_ns)}" if latency.count else ""
 
 
 def _shortened(body: bytes) -> str:

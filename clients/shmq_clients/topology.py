@@ -113,7 +113,9 @@ class Topology:
         return self._link.ask(lambda seq: PurgeQueue(seq, queue), Counted, repeat=False).count
 
     def queue_info(self, queue: str) -> QueueInfo:
-        """Return what is to be known about one queue. Raises NotFound."""
+        """Return what is to be known about one queue, with the median and p99 of the times that messages spent in it
+        and with their consumers. Raises NotFound.
+        """
         check_name(queue, "queue")
         return self._link.ask(lambda seq: InspectQueue(seq, queue), QueueInspected).queue
 

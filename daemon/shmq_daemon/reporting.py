@@ -12,7 +12,8 @@ from typing import Any, Final
 from shmq._version import __version__
 from shmq.core import _core
 from shmq.errors import ShmqError
-from shmq.limits import PAGE_ENTRIES_MAX, PROTOCOL
+from shmq.limits import COUNT_MAX, PAGE_ENTRIES_MAX, PROTOCOL
+from shmq.quantiles import quantiles
 from shmq.wire import frames as wire
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client, Clients
@@ -23,6 +24,7 @@ from shmq_daemon.supervision import Supervision
 PAGE: Final = min(PAGE_ENTRIES_MAX, 200)  # a page stays far below the limit of a frame
 SUMMED: Final = ("published", "delivered", "acked", "requeued", "dead", "expired", "purged", "dropped")
 GAUGES: Final = ("ready", "unacked", "delayed", "dead_pending", "arena_committed_bytes")
+BOUNDS: Final = _core.Queue.histogram_bounds()
 
 
 class Reporting:
@@ -111,6 +113,8 @@ class Reporting:
             "socket" if reason else "direct",
             reason,
             figures,
+            _latency(opened, "queue"),
+            _latency(opened, "ack"),
         )
 
 
@@ -119,6 +123,15 @@ def _stats(opened: OpenQueue) -> dict[str, int]:
         return opened.core.stats()
     except (ShmqError, OSError):
         return {}
+
+
+def _latency(opened: OpenQueue, which: str) -> wire.Latency:
+    """Counts come from a segment that others write: what would not fit in a frame is cut."""
+    try:
+        counts = opened.core.histogram(which)
+    except (ShmqError, OSError):
+        return wire.Latency()
+    return wire.Latency(min(sum(counts), COUNT_MAX), *quantiles(counts, BOUNDS, (50, 99)))
 
 
 def _answer(client: Client, frame: wire.BrokerFrame) -> None:

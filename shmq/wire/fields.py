@@ -87,6 +87,14 @@ class Delivery(Part, frozen=True):
     body: Body
 
 
+class Latency(Part, frozen=True):
+    """How long something took, since the queue was made: upper bounds, known to an eighth of a power of two."""
+
+    count: Count = 0  # 0: nothing was measured, and the rest means nothing
+    p50_ns: Count = 0
+    p99_ns: Count = 0
+
+
 class QueueInfo(Part, frozen=True):
     """What a person or a program may want to know about one queue."""
 
@@ -100,6 +108,8 @@ class QueueInfo(Part, frozen=True):
     mode: Name  # what this connection would use: "direct" or "socket"
     reason: Text  # why not direct, else empty
     totals: Totals  # `Queue.stats` of the core
+    time_in_queue: Latency = Latency()  # from publish to delivery, of each delivery
+    time_to_ack: Latency = Latency()  # from delivery to ack
 
 
 class ProcessInfo(Part, frozen=True):

@@ -28,7 +28,7 @@ from shmq.wire.answers import (
     Unblocked,
     Welcome,
 )
-from shmq.wire.fields import Alarm, Delivery, Frame, ProcessInfo, QueueInfo, Resume
+from shmq.wire.fields import Alarm, Delivery, Frame, Latency, ProcessInfo, QueueInfo, Resume
 from shmq.wire.requests import (
     CONFIRM_DISK,
     CONFIRM_MEMORY,
@@ -101,6 +101,7 @@ __all__ = [
     "Got",
     "Hello",
     "InspectQueue",
+    "Latency",
     "ListQueues",
     "Nack",
     "Ok",

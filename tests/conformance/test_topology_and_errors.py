@@ -188,6 +188,20 @@ def test_queues_are_listed(conn: shmq.Connection, new_queue: Callable[..., str])
     assert names <= {info.definition.name for info in conn.queues()}
 
 
+def test_queue_info_tells_how_long_messages_took(conn: shmq.Connection, queue: str) -> None:
+    assert conn.queue_info(queue).time_in_queue.count == 0
+    conn.publish_many([b"x"] * 10, routing_key=queue, confirm="memory")
+    time.sleep(0.05)
+    conn.ack_many(conn.get_batch(queue, max_messages=9))
+
+    conn.wait_for_confirms()
+    info = conn.queue_info(queue)
+
+    assert (info.time_in_queue.count, info.time_to_ack.count) == (9, 9)
+    assert 0.05e9 <= info.time_in_queue.p50_ns <= info.time_in_queue.p99_ns
+    assert info.time_to_ack.p99_ns < scaled(5) * 1e9
+
+
 def test_queue_info_tells_the_mode(conn: shmq.Connection, queue: str, mode: str) -> None:
     assert conn.queue_info(queue).mode == mode
 

@@ -61,6 +61,22 @@ def test_it_does_what_it_says(url: str) -> None:
     assert run_json("queues", *at) == []
 
 
+def test_queues_shows_how_long_messages_take(url: str) -> None:
+    at = ("--url", url)
+    run("declare", "timed", *at)
+    assert [queue["time_to_ack"]["count"] for queue in run_json("queues", *at) if queue["name"] == "timed"] == [0]
+    run("publish", "timed", "x", *at)
+    run("get", "timed", *at)
+
+    (queue,) = [queue for queue in run_json("queues", *at) if queue["name"] == "timed"]
+
+    for time in (queue["time_in_queue"], queue["time_to_ack"]):
+        assert time["count"] == 1
+        assert 0 < time["p50_ns"] == time["p99_ns"] < scaled(10) * 1e9
+    (row,) = [line for line in run("queues", *at).splitlines() if line.startswith("timed")]
+    assert row.count(" / ") == 2
+
+
 def test_status_is_for_people_and_programs(url: str) -> None:
     facts = run_json("status", "--url", url)
 

@@ -4,13 +4,17 @@ from typing import Final
 
 from shmq.definitions import ExchangeDefinition, QueueDefinition
 from shmq.wire import frames
-from shmq.wire.fields import Alarm, Delivery, Frame, ProcessInfo, QueueInfo, Resume
+from shmq.wire.fields import Alarm, Delivery, Frame, Latency, ProcessInfo, QueueInfo, Resume
 
 SECRET: Final = bytes(range(16))
 QUEUE: Final = QueueDefinition("jobs", durable=True, max_priority=9, dead_letter_exchange="dead", other={"x-team": "a"})
 EXCHANGE: Final = ExchangeDefinition("images", "topic", durable=True, alternate_exchange="rest")
 DELIVERY: Final = Delivery(7, 5, 1, 2, 1, 123_456_789_000, 0, b"\x94\xa0\xa4jobs\x80\x80", b"body")
-INFO: Final = QueueInfo(QUEUE, 3, 10, 2, 1, 1_000_000, 1 << 30, "direct", "", {"published": 12})
+INFO: Final = QueueInfo(
+    *(QUEUE, 3, 10, 2, 1, 1_000_000, 1 << 30, "direct", "", {"published": 12}),
+    time_in_queue=Latency(12, 1_023, 9_215),
+    time_to_ack=Latency(10, 511, 767),
+)
 WELCOME: Final = frames.Welcome(
     1, 1, "0.1.0", "00ff", "c-1", SECRET, 32, "memory", resumed=True, direct=True, words=4, descriptors=2
 )
