@@ -18,6 +18,8 @@ BODY_BYTES_MAX: Final = 1 << 30  # as in the core
 BODY_FRAME_BYTES_MAX: Final = BODY_BYTES_MAX + (1 << 18)  # one largest body with everything around it
 BATCH_BYTES_MAX: Final = 16 << 20  # bodies in one frame that carries several (a single larger body travels alone)
 BATCH_MESSAGES_MAX: Final = 65_536  # bodies, deliveries or delivery tags in one frame
+DELIVERIES_MAX: Final = 128  # in one frame of the broker: nobody waits long for another's batch
+DELIVERIES_BYTES: Final = 1 << 20  # of bodies, after which it ends a frame
 PAGE_ENTRIES_MAX: Final = 500  # queues in one frame of a listing
 
 # Descriptors (SCM_RIGHTS).

@@ -13,15 +13,21 @@ from typing import Any, Final
 import msgspec
 
 from shmq.core._core import PERSISTENT
-from shmq.errors import QueueFull
-from shmq.limits import BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, SEQ_MAX
+from shmq.errors import BodyTooLarge, QueueFull, ShmqError
+from shmq.limits import (
+    BATCH_BYTES_MAX,
+    BATCH_MESSAGES_MAX,
+    BODY_BYTES_MAX,
+    DELIVERIES_BYTES,
+    DELIVERIES_MAX,
+    SEQ_MAX,
+)
 from shmq.wire.frames import (
     CONFIRM_MEMORY,
     CONFIRM_SENT,
     Cancel,
     Consume,
     Counted,
-    Delivery,
     Get,
     Got,
     Ok,
@@ -71,6 +77,7 @@ class SocketPath:
     def publish(self, body: Any, out: Outgoing) -> None:  # noqa: ANN401 - any buffer
         """Raises at once where it waits for an answer (confirm "memory"), else a later call does."""
         payload, timeout = flat(body), _patience(out.timeout_ns)
+        _check_size(payload, out)
 
         def frame(seq: int) -> Publish:
             return Publish(seq, out.exchange, out.routing_key, out.envelope, payload, *_how(seq, out))  # type: ignore[arg-type] # any buffer becomes a binary
@@ -90,6 +97,7 @@ class SocketPath:
         while done < len(bodies):
             batch = [flat(body) for body in bodies[done : done + BATCH_MESSAGES_MAX]]
             batch = batch[: _fitting(batch)]
+            _check_size(batch[0], out)
             count = self._publish_batch(batch, out)
             done += count
             if count < len(batch):
@@ -129,20 +137,27 @@ class SocketPath:
         """Wait for the first message, then return those that are there. An empty list when time is up."""
         self._used = True
         deadline = time.monotonic_ns() + wait_ns
+        got: list[SocketMessage] = []
         while True:
-            slice_ns = max(0, min(deadline - time.monotonic_ns(), GET_SLICE_NS))
-            got, session = self._get(queue, min(max_messages, BATCH_MESSAGES_MAX), slice_ns, no_ack)
-            if got or time.monotonic_ns() >= deadline:
-                deliveries = self.deliveries(session)
-                return [SocketMessage(one, queue, deliveries, no_ack=no_ack) for one in got]
+            slice_ns = 0 if got else max(0, min(deadline - time.monotonic_ns(), GET_SLICE_NS))
+            try:
+                part = self._get(queue, min(max_messages - len(got), BATCH_MESSAGES_MAX), slice_ns, no_ack)
+            except ShmqError:
+                if got:
+                    return got  # the next call meets the error again
+                raise
+            got += part
+            if len(got) >= max_messages or (not _more_may_be_there(part) and (got or time.monotonic_ns() >= deadline)):
+                return got
 
-    def _get(self, queue: str, max_messages: int, wait_ns: int, no_ack: bool) -> tuple[list[Delivery], Session]:  # noqa: FBT001
+    def _get(self, queue: str, max_messages: int, wait_ns: int, no_ack: bool) -> list[SocketMessage]:  # noqa: FBT001
         timeout = REQUEST_TIMEOUT + wait_ns / SECOND_NS
         reply = self.link.request(
             lambda seq: Get(seq, queue, max_messages, wait_ns, no_ack), repeat=not no_ack, timeout=timeout
         )
         assert isinstance(reply.frame, Got)
-        return reply.frame.deliveries, reply.session
+        deliveries = self.deliveries(reply.session)
+        return [SocketMessage(one, queue, deliveries, no_ack=no_ack) for one in reply.frame.deliveries]
 
     # -- consuming ----------------------------------------------------------------------------------------------------
 
@@ -187,6 +202,17 @@ def flat(body: Any) -> memoryview:  # noqa: ANN401 - any buffer
     """Return the bytes of any contiguous buffer. Raises TypeError for what is none."""
     view = memoryview(body)
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
+def _more_may_be_there(part: list[SocketMessage]) -> bool:
+    """Whether the broker ended this frame for its size."""
+    return len(part) >= DELIVERIES_MAX or sum(message.body_bytes for message in part) >= DELIVERIES_BYTES
+
+
+def _check_size(body: memoryview, out: Outgoing) -> None:
+    """Refuse here what would end the session there."""
+    if body.nbytes > BODY_BYTES_MAX:
+        raise BodyTooLarge(size=body.nbytes, limit=BODY_BYTES_MAX, queue="" if out.exchange else out.routing_key)
 
 
 def _waits(out: Outgoing, size: int) -> bool:

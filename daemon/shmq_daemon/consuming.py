@@ -22,6 +22,7 @@ from shmq.errors import (
     ShmqError,
     StaleDelivery,
 )
+from shmq.limits import DELIVERIES_BYTES, DELIVERIES_MAX
 from shmq.names import check_name
 from shmq.wire import frames as wire
 from shmq.wire.codes import to_wire
@@ -31,8 +32,6 @@ from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timer, Timers
 from shmq_daemon.opened import OpenQueue
 
-BATCH_MESSAGES: Final = 128  # in one frame
-BATCH_BYTES: Final = 1 << 20
 SERVED_MAX: Final = 1024  # of one queue in one turn of the loop
 UNLIMITED: Final = 1 << 30
 
@@ -272,7 +271,7 @@ class Consuming:
     ) -> list[wire.Delivery]:
         deliveries: list[wire.Delivery] = []
         core, size = opened.core, 0
-        while len(deliveries) < min(room, BATCH_MESSAGES) and size < BATCH_BYTES:
+        while len(deliveries) < min(room, DELIVERIES_MAX) and size < DELIVERIES_BYTES:
             message = core.take(no_ack)
             if message is None:
                 break
