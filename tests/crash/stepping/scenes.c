@@ -29,6 +29,11 @@ static int publish_delayed(struct stage *st)
     return publish_own(st, delayed);
 }
 
+static int publish_mortal(struct stage *st)
+{
+    return publish_own(st, (struct shmq_draft){.body_bytes = 24, .ttl_ns = 1000000000000});
+}
+
 static int abort_write(struct stage *st)
 {
     struct shmq_write w;
@@ -81,6 +86,30 @@ static int delay_held(struct stage *st)
     return shmq_delay(&st->q[CHILD], st->held.slot, st->held.ctl, 12345678);
 }
 
+static int touch_held(struct stage *st)
+{
+    int r = shmq_touch(&st->q[CHILD], st->held.slot, st->held.ctl, 12345678);
+    return r == SHMQ_STALE ? SHMQ_OK : r; /* too late, or in vain: readers ignore it */
+}
+
+/* Registers, looks, and gives up: with a token read, it passes that on; without, it takes its registration back. */
+static int sleep_and_leave(struct stage *st)
+{
+    struct shmq_queue *q = &st->q[CHILD];
+    shmq_bell_register(q, SHMQ_CONSUMERS);
+    if (shmq_bell_look(q, SHMQ_CONSUMERS) || !shmq_bell_token(q, SHMQ_CONSUMERS))
+        shmq_bell_leave(q, SHMQ_CONSUMERS);
+    else if (shmq_bell_look(q, SHMQ_CONSUMERS))
+        shmq_bell_ring(q, SHMQ_CONSUMERS);
+    return SHMQ_OK;
+}
+
+static int leave_only(struct stage *st)
+{
+    shmq_bell_leave(&st->q[CHILD], SHMQ_CONSUMERS);
+    return SHMQ_OK;
+}
+
 static int expire_sweep(struct stage *st)
 {
     return shmq_expire_due(&st->q[CHILD], shmq_now(), 100) < 0 ? -1 : SHMQ_OK;
@@ -113,6 +142,17 @@ static int reap_the_dead(struct stage *st)
     return shmq_reap(&st->q[CHILD], NULL, DEAD_ONE + 1, true, false, &counts);
 }
 
+static int give_back_overdue(struct stage *st)
+{
+    return shmq_overdue(&st->q[CHILD], 1000, UINT64_MAX / 2, 100) < 0 ? -1 : SHMQ_OK;
+}
+
+static int shrink(struct stage *st)
+{
+    shmq_arena_shrink(&st->q[CHILD]);
+    return SHMQ_OK;
+}
+
 static int heal_twice(struct stage *st)
 {
     struct shmq_heal_report report;
@@ -132,10 +172,17 @@ const struct scene scenes[] = {
     {"publish", "growth", PUBLISHES, four, publish_small, 1, 8, 4, 0, 0, 1},
     {"publish", "sealed", PUBLISHES, sealed, publish_small, 1, 8, 4, 0, 0, 1},
     {"publish", "spill", PUBLISHES, stale_behind_head, publish_small, 1, 4, 4, 0, 0, 1},
+    {"publish", "half-done enqueue", PUBLISHES, half_done_enqueue, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "half-done take", PUBLISHES, half_done_take, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "half-done seal", PUBLISHES, half_done_seal, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "lost bits", PUBLISHES, lost_bits, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "false hints", PUBLISHES, false_hints, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "mortal", PUBLISHES, one, publish_mortal, 1, 8, 4, 0, 0, 1},
     {"publish", "sleepers", PUBLISHES, empty, publish_small, 1, 8, 4, 1, 0, 1},
     {"publish", "more slots", PUBLISHES, all_committed_in_use, publish_small, 1, 72, 8, 0, 0, 1},
     {"publish large", "empty", PUBLISHES, empty, publish_large, 1, 8, 4, 0, 0, 1},
     {"publish large", "large", PUBLISHES, one_large, publish_large, 1, 8, 4, 0, 0, 1},
+    {"publish large", "from the start", PUBLISHES, large_from_the_start, publish_large, 1, 8, 4, 0, 0, 1},
     {"publish delayed", "empty", PUBLISHES, empty, publish_delayed, 1, 8, 4, 0, 0, 1},
     {"publish delayed", "delayed", PUBLISHES, one_delayed, publish_delayed, 1, 8, 4, 0, 0, 1},
     {"abort", "large", PUBLISHES, one_large, abort_write, 1, 8, 4, 0, 0, 0},
@@ -149,6 +196,12 @@ const struct scene scenes[] = {
     {"deliver", "sealed", TAKES, sealed, deliver, 1, 8, 4, 0, 0, 0},
     {"deliver", "stale", TAKES, stale_behind_head, deliver, 1, 4, 4, 0, 0, 0},
     {"deliver", "returned full", TAKES, returned_full, deliver, 1, 2, 4, 0, 0, 0},
+    {"deliver", "low level only", TAKES, lowest_level_only, deliver, 20, 12, 4, 0, 0, 0},
+    {"deliver", "half-done enqueue", TAKES, half_done_enqueue, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "half-done take", TAKES, half_done_take, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "full of next lap", TAKES, half_done_take_of_full, deliver, 1, 4, 4, 0, 0, 0},
+    {"deliver", "half-done seal", TAKES, half_done_seal, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "many rings", TAKES, returned_in_many_rings, deliver, 1, 8, 4, 0, 0, 0},
     {"deliver", "large", TAKES, one_large, deliver, 1, 8, 4, 0, 0, 0},
     {"deliver", "delayed", TAKES, one_delayed, deliver, 1, 8, 4, 0, 0, 0},
     {"deliver", "expired", TAKES, one_expired, deliver, 1, 8, 4, 0, 0, 0},
@@ -167,7 +220,10 @@ const struct scene scenes[] = {
     {"requeue", "gated levels", SETTLES, held_levels, requeue_held, 20, 12, 4, 0, 0, 0},
     {"requeue", "returned", SETTLES, held_returned, requeue_held, 1, 8, 4, 0, 0, 0},
     {"requeue", "growth", SETTLES, held_growing, requeue_held, 1, 8, 4, 0, 0, 0},
-    {"requeue", "rotation", SETTLES, held_rotating, requeue_held, 1, 2, 4, 0, 0, 0},
+    {"requeue", "half-done enqueue", SETTLES, held_with_half_done_enqueue, requeue_held, 1, 8, 4, 0, 0, 0},
+    {"requeue", "rotation", SETTLES, held_beside_stale, requeue_held, 1, 2, 4, 0, 0, 0},
+    {"requeue", "rotation, one stale", SETTLES, held_beside_one_stale, requeue_held, 1, 2, 4, 0, 0, 0},
+    {"requeue", "rotation, none stale", SETTLES, held_beside_live_only, requeue_held, 1, 2, 4, 0, 0, 0},
     {"requeue", "large", SETTLES, held_large, requeue_held, 1, 8, 4, 0, 0, 0},
     {"requeue", "sleepers", SETTLES, held_only, requeue_held, 1, 8, 4, 1, 0, 0},
     {"requeue", "over the limit", SETTLES, held_second, requeue_held, 1, 8, 4, 0, 1, 0},
@@ -177,12 +233,18 @@ const struct scene scenes[] = {
     {"reject", "priorities", SETTLES, held_levels, reject_held, 3, 8, 4, 0, 0, 0},
     {"delay", "one", SETTLES, held_to_delay, delay_held, 1, 8, 4, 0, 0, 0},
     {"delay", "full", SETTLES, held_full_to_delay, delay_held, 1, 4, 4, 0, 0, 0},
+    {"touch", "one", SWEEPS, held_only, touch_held, 1, 8, 4, 0, 0, 0},
+    {"sleep", "empty", SWEEPS, empty, sleep_and_leave, 1, 8, 4, 1, 0, 0},
+    {"sleep", "one", SWEEPS, one, sleep_and_leave, 1, 8, 4, 1, 0, 0},
+    {"leave", "token written", SWEEPS, tokens_written, leave_only, 1, 8, 4, 0, 0, 0},
     {"expire", "expired", SWEEPS, one_expired, expire_sweep, 1, 8, 4, 0, 0, 0},
     {"settle", "dead", SWEEPS, dead_and_delayed_pending, settle_one, 1, 8, 4, 0, 0, 0},
     {"fire", "delayed", SWEEPS, dead_and_delayed_pending, fire_one, 1, 8, 4, 0, 0, 0},
     {"purge", "returned", SWEEPS, returned, purge_all, 1, 8, 4, 0, 0, 0},
     {"purge", "gated levels", SWEEPS, every_level, purge_all, 20, 12, 4, 0, 0, 0},
     {"reap", "unacked and writing", SWEEPS, held_by_a_dead_one, reap_the_dead, 1, 8, 4, 0, 0, 0},
+    {"overdue", "unacked", SWEEPS, unacked_and_seen, give_back_overdue, 1, 8, 4, 0, 0, 0},
+    {"shrink", "free end", SWEEPS, free_end, shrink, 1, 64, 4, 0, 0, 0},
     {"heal", "lost references", SWEEPS, lost_references, heal_twice, 1, 8, 4, 0, 0, 0},
 };
 const uint32_t scenes_count = sizeof scenes / sizeof *scenes;

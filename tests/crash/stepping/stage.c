@@ -86,6 +86,15 @@ static void note_places(struct stage *st)
     }
 }
 
+static uint32_t silence(int fd)
+{
+    uint64_t token;
+    uint32_t n = 0;
+    while (read(fd, &token, sizeof token) > 0)
+        n++;
+    return n;
+}
+
 void stage_set(struct stage *st, const struct scene *scene)
 {
     memset(st, 0, sizeof *st);
@@ -110,16 +119,11 @@ void stage_set(struct stage *st, const struct scene *scene)
     if (st->image == MAP_FAILED)
         fault(st, "no memory", 0, 0);
     copy_image(st, false);
+    for (uint32_t side = 0; side < SHMQ_SIDES; side++)
+        st->tokens[side] = silence(st->bell[side]);
     memcpy(st->q0, st->q, sizeof st->q);
     st->ledger0 = st->ledger;
     stage_reset(st);
-}
-
-static void silence(int fd)
-{
-    uint64_t tokens;
-    while (read(fd, &tokens, sizeof tokens) > 0)
-        ;
 }
 
 void stage_reset(struct stage *st)
@@ -128,8 +132,12 @@ void stage_reset(struct stage *st)
         shmq_heal_forget(&st->q[i]);
     memcpy(st->q, st->q0, sizeof st->q);
     copy_image(st, true);
-    silence(st->bell[0]);
-    silence(st->bell[1]);
+    for (uint32_t side = 0; side < SHMQ_SIDES; side++) {
+        uint64_t tokens = st->tokens[side];
+        silence(st->bell[side]);
+        if (tokens && write(st->bell[side], &tokens, sizeof tokens) < 0)
+            fault(st, "cannot write tokens", tokens, 0);
+    }
     silence(st->supervisor_bell);
     st->ledger = st->ledger0;
     st->now = shmq_now();

@@ -18,13 +18,13 @@ static void put(struct stage *st, uint32_t handle, struct shmq_draft draft, uint
         fault(st, "cannot prepare: publish", (uint64_t)r, 0);
 }
 
-static void puts_of(struct stage *st, uint32_t n)
+void stage_puts(struct stage *st, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
         put(st, 1 + i % 2, small, 0);
 }
 
-static struct shmq_delivery take_by(struct stage *st, uint32_t handle)
+struct shmq_delivery stage_take(struct stage *st, uint32_t handle)
 {
     struct shmq_delivery d;
     int r = shmq_take(&st->q[handle], &d);
@@ -34,14 +34,14 @@ static struct shmq_delivery take_by(struct stage *st, uint32_t handle)
     return d;
 }
 
-static void ack_by(struct stage *st, uint32_t handle, const struct shmq_delivery *d)
+void stage_ack(struct stage *st, uint32_t handle, const struct shmq_delivery *d)
 {
     judge_settled(st, taken_id(d));
     if (shmq_ack(&st->q[handle], d) != SHMQ_OK)
         fault(st, "cannot prepare: ack", 0, 0);
 }
 
-static void give_back(struct stage *st, const struct shmq_delivery *d)
+void stage_give_back(struct stage *st, const struct shmq_delivery *d)
 {
     if (shmq_requeue(&st->q[1], d->slot, d->ctl, false) != SHMQ_OK)
         fault(st, "cannot prepare: requeue", 0, 0);
@@ -68,27 +68,27 @@ void empty(struct stage *st)
 
 void one(struct stage *st)
 {
-    puts_of(st, 1);
+    stage_puts(st, 1);
 }
 
 void wrapped(struct stage *st)
 {
     for (uint32_t i = 0; i < 6; i++) {
-        puts_of(st, 1);
-        struct shmq_delivery d = take_by(st, 1);
-        ack_by(st, 1, &d);
+        stage_puts(st, 1);
+        struct shmq_delivery d = stage_take(st, 1);
+        stage_ack(st, 1, &d);
     }
-    puts_of(st, 3);
+    stage_puts(st, 3);
 }
 
 void full(struct stage *st)
 {
-    puts_of(st, st->q[0].geometry.slots);
+    stage_puts(st, st->q[0].geometry.slots);
 }
 
 void four(struct stage *st) /* the first ring is full, slots are not */
 {
-    puts_of(st, 4);
+    stage_puts(st, 4);
 }
 
 void every_level(struct stage *st)
@@ -99,24 +99,24 @@ void every_level(struct stage *st)
 
 void returned(struct stage *st) /* two in the returned ring, the older one behind the younger; one in main */
 {
-    puts_of(st, 3);
-    struct shmq_delivery d[2] = {take_by(st, 1), take_by(st, 1)};
-    give_back(st, &d[1]);
-    give_back(st, &d[0]);
+    stage_puts(st, 3);
+    struct shmq_delivery d[2] = {stage_take(st, 1), stage_take(st, 1)};
+    stage_give_back(st, &d[1]);
+    stage_give_back(st, &d[0]);
 }
 
 void sealed(struct stage *st) /* growth has happened, the first ring is empty */
 {
-    puts_of(st, 6);
+    stage_puts(st, 6);
     for (int i = 0; i < 4; i++) {
-        struct shmq_delivery d = take_by(st, 2);
-        ack_by(st, 2, &d);
+        struct shmq_delivery d = stage_take(st, 2);
+        stage_ack(st, 2, &d);
     }
 }
 
 void stale_behind_head(struct stage *st) /* the largest main ring is full: a live head, then stale ones */
 {
-    puts_of(st, 4);
+    stage_puts(st, 4);
     for (uint32_t slot = 1; slot < 4; slot++)
         bury_and_settle(st, slot);
 }
@@ -124,15 +124,15 @@ void stale_behind_head(struct stage *st) /* the largest main ring is full: a liv
 /* The returned ring is full at its largest size: its head live, then stale ones (2 slots: 4 entries). */
 void returned_full(struct stage *st)
 {
-    puts_of(st, 2);
-    struct shmq_delivery d[2] = {take_by(st, 1), take_by(st, 1)};
-    give_back(st, &d[0]);
-    give_back(st, &d[1]);
+    stage_puts(st, 2);
+    struct shmq_delivery d[2] = {stage_take(st, 1), stage_take(st, 1)};
+    stage_give_back(st, &d[0]);
+    stage_give_back(st, &d[1]);
     for (int i = 0; i < 2; i++) {
         struct shmq_ring main = shmq_ring_main(&st->q[1], 0), ring = shmq_ring_returned(&st->q[1], 0);
         struct shmq_look look;
         bury_and_settle(st, 1);
-        puts_of(st, 1);
+        stage_puts(st, 1);
         if (shmq_ring_look(&st->q[1], &main, SHMQ_READY, &look) != SHMQ_OK ||
             shmq_ring_enqueue(&st->q[1], &ring, look.slot, shmq_ctl_generation(look.ctl)) != SHMQ_OK)
             fault(st, "cannot prepare: spill", 0, 0);
@@ -149,7 +149,7 @@ void one_large(struct stage *st)
 void one_delayed(struct stage *st)
 {
     put(st, 1, delayed, 0);
-    puts_of(st, 1);
+    stage_puts(st, 1);
 }
 
 void one_expired(struct stage *st)
@@ -161,10 +161,10 @@ void one_expired(struct stage *st)
 
 void dead_and_delayed_pending(struct stage *st)
 {
-    puts_of(st, 3);
+    stage_puts(st, 3);
     put(st, 1, delayed, 0);
     for (int i = 0; i < 2; i++) {
-        struct shmq_delivery d = take_by(st, 1);
+        struct shmq_delivery d = stage_take(st, 1);
         if (shmq_bury(&st->q[1], d.slot, d.ctl, SHMQ_REJECTED) != SHMQ_OK)
             fault(st, "cannot prepare: reject", 0, 0);
     }
@@ -172,56 +172,56 @@ void dead_and_delayed_pending(struct stage *st)
 
 void all_committed_in_use(struct stage *st) /* the next claim commits more slots */
 {
-    puts_of(st, 64);
+    stage_puts(st, 64);
 }
 
 /* ---- states with a delivery of the child ---- */
-static void hold(struct stage *st)
+void stage_hold(struct stage *st)
 {
-    st->held = take_by(st, CHILD);
+    st->held = stage_take(st, CHILD);
     st->held_id = taken_id(&st->held);
 }
 
 void held_only(struct stage *st)
 {
     one(st);
-    hold(st);
+    stage_hold(st);
 }
 
 void held_among_others(struct stage *st)
 {
-    puts_of(st, 3);
-    hold(st);
+    stage_puts(st, 3);
+    stage_hold(st);
 }
 
 void held_wrapped(struct stage *st)
 {
     wrapped(st);
-    hold(st);
+    stage_hold(st);
 }
 
 void held_full(struct stage *st)
 {
     full(st);
-    hold(st);
+    stage_hold(st);
 }
 
 void held_levels(struct stage *st)
 {
     every_level(st);
-    hold(st);
+    stage_hold(st);
 }
 
 void held_returned(struct stage *st)
 {
     returned(st);
-    hold(st);
+    stage_hold(st);
 }
 
 void held_large(struct stage *st)
 {
     one_large(st);
-    hold(st);
+    stage_hold(st);
 }
 
 void held_expired(struct stage *st)
@@ -233,33 +233,21 @@ void held_expired(struct stage *st)
 void held_second(struct stage *st) /* the limit is 1 and it failed once */
 {
     one(st);
-    struct shmq_delivery d = take_by(st, 1);
+    struct shmq_delivery d = stage_take(st, 1);
     if (shmq_requeue(&st->q[1], d.slot, d.ctl, true) != SHMQ_OK)
         fault(st, "cannot prepare: fail", 0, 0);
-    hold(st);
-}
-
-void held_rotating(struct stage *st) /* giving it back rotates the returned ring */
-{
-    returned_full(st);
-    st->held = take_by(st, CHILD); /* the live head; so the ring has 3, one of them live */
-    struct shmq_ring ring = shmq_ring_returned(&st->q[1], 0);
-    uint32_t slot = st->held.slot == 0 ? 1 : 0;
-    uint64_t ctl = shmq_load(&shmq_slot_at(&st->q[1], slot)->ctl);
-    if (shmq_ring_enqueue(&st->q[1], &ring, slot, shmq_ctl_generation(ctl)) != SHMQ_OK)
-        fault(st, "cannot prepare: fill", 0, 0);
-    st->held_id = taken_id(&st->held);
+    stage_hold(st);
 }
 
 void held_growing(struct stage *st) /* giving it back grows the returned ring */
 {
     struct shmq_delivery d[4];
-    puts_of(st, 5);
+    stage_puts(st, 5);
     for (int i = 0; i < 4; i++)
-        d[i] = take_by(st, 1);
-    hold(st);
+        d[i] = stage_take(st, 1);
+    stage_hold(st);
     for (int i = 0; i < 4; i++)
-        give_back(st, &d[i]);
+        stage_give_back(st, &d[i]);
 }
 
 void viewed(struct stage *st)
@@ -272,9 +260,9 @@ void viewed(struct stage *st)
 
 void held_by_a_dead_one(struct stage *st)
 {
-    puts_of(st, 3);
-    take_by(st, DEAD_ONE);
-    take_by(st, DEAD_ONE);
+    stage_puts(st, 3);
+    stage_take(st, DEAD_ONE);
+    stage_take(st, DEAD_ONE);
     struct shmq_write w;
     if (shmq_write_begin(&st->q[DEAD_ONE], &large, &w) != SHMQ_OK)
         fault(st, "cannot prepare: begin", 0, 0);
@@ -282,7 +270,7 @@ void held_by_a_dead_one(struct stage *st)
 
 void lost_references(struct stage *st) /* two READY without a reference, slots without bits */
 {
-    puts_of(st, 3);
+    stage_puts(st, 3);
     struct shmq_ring main = shmq_ring_main(&st->q[1], 0);
     struct shmq_look look;
     if (shmq_ring_look(&st->q[1], &main, SHMQ_READY, &look) != SHMQ_OK)

@@ -4,7 +4,7 @@
  *   stepping.c   the runs, the figures, the command line
  *   child.c      the traced child: its instructions, and how to get to one of them
  *   scenes.c     operations, each with the states it is tried in
- *   states.c     these states
+ *   states.c     these states; leftovers.c more of them
  *   stage.c      the segment, its handles, and putting everything back as it was
  *   judge.c      what must hold while the child is stopped, and what others do meanwhile
  *   verdict.c    after the death or the end of the child: reap, heal, drain, and every message counted
@@ -60,16 +60,27 @@ struct scene {
 extern const struct scene scenes[];
 extern const uint32_t scenes_count;
 
-/* states.c; held_: the child has a delivery */
+/* states.c: how states are made */
+void stage_puts(struct stage *st, uint32_t n);
+struct shmq_delivery stage_take(struct stage *st, uint32_t handle);
+void stage_ack(struct stage *st, uint32_t handle, const struct shmq_delivery *d);
+void stage_give_back(struct stage *st, const struct shmq_delivery *d);
+void stage_hold(struct stage *st); /* by the child */
+/* states.c, leftovers.c; held_: the child has a delivery */
 void empty(struct stage *st), one(struct stage *st), wrapped(struct stage *st), full(struct stage *st), four(struct stage *st);
 void every_level(struct stage *st), returned(struct stage *st), sealed(struct stage *st), one_large(struct stage *st);
 void one_delayed(struct stage *st), one_expired(struct stage *st), all_committed_in_use(struct stage *st);
 void stale_behind_head(struct stage *st), returned_full(struct stage *st), dead_and_delayed_pending(struct stage *st);
 void held_only(struct stage *st), held_among_others(struct stage *st), held_wrapped(struct stage *st), held_full(struct stage *st);
 void held_levels(struct stage *st), held_returned(struct stage *st), held_large(struct stage *st), held_expired(struct stage *st);
-void held_second(struct stage *st), held_rotating(struct stage *st), held_growing(struct stage *st), viewed(struct stage *st);
+void held_second(struct stage *st), held_growing(struct stage *st), viewed(struct stage *st);
 void held_to_delay(struct stage *st), held_full_to_delay(struct stage *st), held_by_a_dead_one(struct stage *st);
 void lost_references(struct stage *st);
+void half_done_enqueue(struct stage *st), half_done_take(struct stage *st), half_done_take_of_full(struct stage *st);
+void half_done_seal(struct stage *st), lost_bits(struct stage *st), false_hints(struct stage *st), large_from_the_start(struct stage *st);
+void lowest_level_only(struct stage *st), returned_in_many_rings(struct stage *st), tokens_written(struct stage *st);
+void held_with_half_done_enqueue(struct stage *st), held_beside_stale(struct stage *st), held_beside_one_stale(struct stage *st);
+void held_beside_live_only(struct stage *st), unacked_and_seen(struct stage *st), free_end(struct stage *st);
 extern const struct shmq_draft small, large, delayed;
 
 /* What the child says, in memory of its own that both see. */
@@ -86,6 +97,7 @@ struct stage {
     struct shmq_queue q[HANDLES], q0[HANDLES];
     struct ledger ledger, ledger0;
     int fd, bell[SHMQ_SIDES], supervisor_bell;
+    uint32_t tokens[SHMQ_SIDES]; /* written when the stage is set */
     uint8_t *image; /* of the segment, as it was */
     uint64_t image_bytes, now;
     struct shmq_delivery held; /* by the child */

@@ -139,12 +139,13 @@ static void everything_is_as_it_should_be(struct stage *st)
     all_slots_can_be_claimed(st);
 }
 
-/* Sleepers registered and a message there: after the supervisor's ringing a token must be there too. */
-static void sleepers_wake(struct stage *st)
+/* A sleeper was registered when the stage was set, and a message is there: so must be a token. After a death, when the supervisor has
+ * rung; without one, in any case. */
+static void sleepers_wake(struct stage *st, bool supervisor_rings)
 {
     if (!st->scene->sleepers)
         return;
-    for (int side = 0; side < SHMQ_SIDES; side++)
+    for (int side = 0; side < SHMQ_SIDES && supervisor_rings; side++)
         shmq_bell_ring_all(supervisor(st), (enum shmq_side)side);
     struct pollfd p = {.fd = st->bell[SHMQ_CONSUMERS], .events = POLLIN};
     if (shmq_may_have(&st->q[1]) && poll(&p, 1, 0) != 1)
@@ -158,7 +159,7 @@ static void finish(struct stage *st)
         if (rounds == ROUNDS_MAX)
             fault(st, "no end of healing and draining", 0, 0);
         changed = heal(st);
-        sleepers_wake(st);
+        sleepers_wake(st, true);
         judge_invariants(st);
         changed |= drain(st);
         changed |= take_up(st);
@@ -179,8 +180,7 @@ void verdict_killed(struct stage *st)
 {
     st->phase = "reap, heal and drain after the death";
     reap(st, false);
-    if (st->scene->sleepers && judge_unreferenced(st) == 0)
-        sleepers_wake(st);
+    sleepers_wake(st, true);
     finish(st);
 }
 
@@ -294,6 +294,7 @@ void verdict_continued(struct stage *st)
     judge_refusal(st, st->stopped_ctl == st->held.ctl && shmq_ctl_state(st->held.ctl) == SHMQ_UNACKED); /* ACKED is nobody else's */
     judge_result(st);
     judge_invariants(st);
+    sleepers_wake(st, false);
     for (uint32_t i = 0; i < kept_n; i++) {
         uint64_t id = judge_body(st, &kept[i]);
         if (shmq_ack(&st->q[1 + i], &kept[i]) != SHMQ_OK)
