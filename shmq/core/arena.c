@@ -19,6 +19,7 @@ bool shmq_arena_owner_live(struct shmq_queue *q, uint64_t owner, uint32_t *slot)
     if (s == 0 || s > shmq_slots_committed(q)) return false;
     *slot = (uint32_t)s - 1;
     uint64_t c = shmq_load(&shmq_slot_at(q, *slot)->ctl);
+    if (SHMQ_BROKEN(GRANULES_BY_SLOT)) return shmq_ctl_state(c) != SHMQ_FREE;
     return shmq_ctl_state(c) != SHMQ_FREE && shmq_ctl_generation(c) == (uint32_t)(owner >> 12 & 0xfffffffu);
 }
 
@@ -46,7 +47,7 @@ static int extend(struct shmq_queue *q, uint32_t t, uint32_t wanted) {
     int r = commit_granules(q, tier, from, from + step);
     for (; r == SHMQ_NO_MEMORY && step / 2 >= least; r = commit_granules(q, tier, from, from + step)) step /= 2;
     if (r) return r;
-    shmq_cas(&q->header->tier[t].committed, word, ((word >> 32) + 1) << 32 | (from + step));
+    SHMQ_CAS_UNLESS(TIERS_RELAXED, &q->header->tier[t].committed, word, ((word >> 32) + 1) << 32 | (from + step));
     return SHMQ_OK;
 }
 

@@ -24,7 +24,7 @@ void shmq_bell_register(struct shmq_queue *q, enum shmq_side side) {
     shmq_word *registered = &q->header->registered[side][0];
     uint64_t v = shmq_load(registered);
     while (!shmq_cas(registered, v, changed(v, 1))) v = shmq_load(registered);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the fence in shmq_bell_ring */
+    if (!SHMQ_BROKEN(REGISTER_WITHOUT_FENCE)) atomic_thread_fence(memory_order_seq_cst); /* pairs with the fence in shmq_bell_ring */
 }
 
 bool shmq_bell_token(struct shmq_queue *q, enum shmq_side side) {
@@ -34,6 +34,7 @@ bool shmq_bell_token(struct shmq_queue *q, enum shmq_side side) {
 
 void shmq_bell_leave(struct shmq_queue *q, enum shmq_side side) {
     shmq_word *registered = &q->header->registered[side][0];
+    if (SHMQ_BROKEN(LEAVES_WITH_TOKEN) && shmq_bell_token(q, side)) return;
     for (uint64_t v = shmq_load(registered); NUMBER(v); v = shmq_load(registered))
         if (shmq_cas(registered, v, changed(v, -1))) return;
     if (shmq_bell_token(q, side) && shmq_bell_look(q, side)) shmq_bell_ring(q, side); /* pass it on */
@@ -41,11 +42,12 @@ void shmq_bell_leave(struct shmq_queue *q, enum shmq_side side) {
 
 void shmq_bell_ring(struct shmq_queue *q, enum shmq_side side) {
     shmq_word *registered = &q->header->registered[side][0];
-    shmq_fence_after_swap(); /* pairs with the fence in shmq_bell_register */
+    if (!SHMQ_BROKEN(RING_WITHOUT_FENCE)) shmq_fence_after_swap(); /* pairs with the fence in shmq_bell_register */
     uint64_t v = shmq_load(registered);
     if (!NUMBER(v)) return;
+    if (SHMQ_BROKEN(TOKEN_AFTER_COUNT)) shmq_cas(registered, v, changed(v, -1));
     write_token(q->bell[side]);
-    shmq_cas(registered, v, changed(v, -1)); /* failed: somebody else took one down */
+    if (!SHMQ_BROKEN(TOKEN_AFTER_COUNT)) shmq_cas(registered, v, changed(v, -1)); /* failed: somebody else took one down */
 }
 
 void shmq_bell_ring_all(struct shmq_queue *q, enum shmq_side side) {

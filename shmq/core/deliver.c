@@ -28,7 +28,8 @@ int shmq_touch(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t deadl
 
 /* ---- take ---- */
 static uint64_t delivered_word(const struct shmq_queue *q, uint64_t ctl) {
-    uint32_t deliveries = shmq_ctl_deliveries(ctl) == 255 ? 128 : shmq_ctl_deliveries(ctl) + 1; /* successive words always differ */
+    uint32_t behind_255 = SHMQ_BROKEN(DELIVERIES_SATURATE) ? 255 : 128; /* successive words always differ */
+    uint32_t deliveries = shmq_ctl_deliveries(ctl) == 255 ? behind_255 : shmq_ctl_deliveries(ctl) + 1;
     return shmq_ctl(shmq_ctl_generation(ctl), q->owner, deliveries, shmq_ctl_failures(ctl), SHMQ_UNACKED);
 }
 
@@ -60,9 +61,11 @@ static int commit_take(struct shmq_queue *q, const struct shmq_look *look, struc
     /* The message's own level: a reference whose 20 bits of generation fit again may stand in another level's ring. Read before the swap,
      * which says that it was this message's: behind it the message may be taken back and the slot used anew while we are stopped. */
     uint8_t level = shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed));
+    if (SHMQ_BROKEN(GATE_LOWERED_EARLY)) shmq_gate_lower(q, level);
     /* acquire: pairs with READY's release; the only swap that delivers */
-    if (!shmq_cas(&s->ctl, look->ctl, mine)) return SHMQ_STALE;
-    shmq_gate_lower(q, level);
+    if (SHMQ_BROKEN(DELIVERY_WITHOUT_SWAP)) atomic_store(&s->ctl, mine);
+    else if (!shmq_cas(&s->ctl, look->ctl, mine)) return SHMQ_STALE;
+    if (!SHMQ_BROKEN(GATE_LOWERED_EARLY)) shmq_gate_lower(q, level);
     int r = shmq_describe(q, look->slot, mine, d);
     if (r == SHMQ_OK) return r;
     atomic_thread_fence(memory_order_acquire);
@@ -79,6 +82,7 @@ static int take_level(struct shmq_queue *q, uint32_t level, struct shmq_delivery
         if (in_returned < 0) return in_returned;
         if (in_returned != SHMQ_OK && in_main != SHMQ_OK) return SHMQ_EMPTY;
         const struct shmq_look *first = in_returned == SHMQ_OK ? &low : &look;
+        if (SHMQ_BROKEN(RETURNED_AFTER_MAIN) && in_main == SHMQ_OK) first = &look;
         int r = commit_take(q, first, d);
         if (r == SHMQ_STALE) continue;
         if (first == &look || shmq_load(&first->part->head) == first->position) shmq_ring_clear(q, first);
@@ -136,8 +140,15 @@ static void record_ack(struct shmq_queue *q, const struct shmq_delivery *d) {
     if (d->taken_ns) shmq_record(q, 1, shmq_now() - d->taken_ns, d->sample);
 }
 
+static uint64_t whoever_has_it(struct shmq_queue *q, const struct shmq_delivery *d) { /* of a broken build */
+    uint64_t there = shmq_load(&shmq_slot_at(q, d->slot)->ctl);
+    bool same = shmq_ctl_generation(there) == shmq_ctl_generation(d->ctl) && shmq_ctl_state(there) == shmq_ctl_state(d->ctl);
+    return same ? there : d->ctl;
+}
+
 int shmq_ack(struct shmq_queue *q, const struct shmq_delivery *d) {
-    int r = shmq_slot_free(q, d->slot, d->ctl); /* release: our loads of the body before the next writer's stores */
+    uint64_t ctl = SHMQ_BROKEN(ACK_WITHOUT_OWNER) ? whoever_has_it(q, d) : d->ctl;
+    int r = shmq_slot_free(q, d->slot, ctl); /* release: our loads of the body before the next writer's stores */
     if (r == SHMQ_OK) record_ack(q, d);
     return r;
 }

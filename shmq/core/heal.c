@@ -140,6 +140,8 @@ static int heal_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_
     struct shmq_heal *h = q->heal;
     while (h->before_at < h->before.n && h->before.list[h->before_at].slot < slot) h->before_at++;
     const struct suspect *earlier = h->before_at < h->before.n ? &h->before.list[h->before_at] : NULL;
+    const struct suspect at_once = {.ctl = ctl, .slot = slot};
+    if (SHMQ_BROKEN(HEALER_LOOKS_ONCE)) earlier = &at_once;
     if (!earlier || earlier->slot != slot || earlier->ctl != ctl) return suspect(h, slot, ctl, now);
     if (now - earlier->since < SECOND_LOOK_NS) return suspect(h, slot, ctl, earlier->since);
     uint8_t level = shmq_shape_level(atomic_load_explicit(&shmq_slot_at(q, slot)->shape, memory_order_relaxed));

@@ -54,12 +54,13 @@ void shmq_write_abort(struct shmq_queue *q, struct shmq_write *w) {
 
 int shmq_make_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t level) {
     uint64_t ready = shmq_ctl_moved(ctl, 0, SHMQ_READY);
-    shmq_gate_raise(q, level); /* before it can be seen */
+    if (!SHMQ_BROKEN(GATE_RAISED_LATE)) shmq_gate_raise(q, level); /* before it can be seen */
     /* release: body and metadata before READY; pairs with the acquire of ctl in shmq_reference_live */
-    if (!shmq_cas(&shmq_slot_at(q, slot)->ctl, ctl, ready)) {
+    if (!SHMQ_CAS_UNLESS(READY_RELAXED, &shmq_slot_at(q, slot)->ctl, ctl, ready)) {
         shmq_gate_lower(q, level);
         return SHMQ_STALE;
     }
+    if (SHMQ_BROKEN(GATE_RAISED_LATE)) shmq_gate_raise(q, level);
     struct shmq_ring ring = shmq_ring_main(q, level);
     int r = shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(ctl));
     if (r != SHMQ_OK) atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed); /* left to the healer */
@@ -102,6 +103,7 @@ int shmq_publish(struct shmq_queue *q, const struct shmq_draft *d, const void *b
     struct shmq_write w;
     int r = shmq_write_begin(q, d, &w);
     if (r != SHMQ_OK) return r;
+    if (SHMQ_BROKEN(COMMIT_BEFORE_BODY)) r = shmq_write_commit(q, &w);
     if (d->body_bytes) memcpy(w.body, body, d->body_bytes);
-    return shmq_write_commit(q, &w);
+    return SHMQ_BROKEN(COMMIT_BEFORE_BODY) ? r : shmq_write_commit(q, &w);
 }

@@ -86,7 +86,7 @@ static int register_all(struct sleeper *s)
             register_at(q, p, s->side);
         s->fd[i] = (struct pollfd){.fd = q->core.bell[s->side], .events = POLLIN};
     }
-    for (Py_ssize_t i = 0; i < s->count; i++)
+    for (Py_ssize_t i = 0; i < s->count && !SHMQ_BROKEN(SLEEP_WITHOUT_LOOK); i++)
         if (shmq_bell_look(&queue_at(s, i)->core, s->side))
             return SHMQ_PY_LOOK;
     return SHMQ_PY_TIMEOUT;

@@ -105,10 +105,11 @@ int shmq_ring_clear(struct shmq_queue *q, const struct shmq_look *look) {
     (void)q;
     struct shmq_part *part = look->part;
     uint64_t h = look->position, lap = h >> look->bits & LAP_MASK, next = (lap + 1) & LAP_MASK, e = look->entry;
-    if (shmq_load(&part->tail) == h) shmq_cas(&part->tail, h, h + 1); /* tail never behind head */
+    if (!SHMQ_BROKEN(TAIL_NOT_HELPED) && shmq_load(&part->tail) == h) shmq_cas(&part->tail, h, h + 1); /* tail never behind head */
     shmq_word *entry = &part->entry[shmq_entry_index(h, look->bits)];
     while (!shmq_cas(entry, e, shmq_entry_empty(next))) {
         e = shmq_load(entry);
+        if (SHMQ_BROKEN(HEAD_MOVED_BLINDLY)) break;
         if (shmq_entry_is_full(e) && shmq_entry_lap(e) == lap) continue; /* marked in between, at most once */
         if (shmq_entry_lap(e) != next) return SHMQ_OK;                   /* not seen to be cleared: head is not ours to move */
         break;
@@ -137,7 +138,7 @@ int shmq_ring_look(struct shmq_queue *q, const struct shmq_ring *r, uint32_t sta
             seal(r, entry, k, lap);
         } else if (e == shmq_entry_sealed(lap)) {
             shmq_cas(&r->ends->front, k, k + 1);
-        } else if (shmq_entry_lap(e) == ((lap + 1) & LAP_MASK)) {
+        } else if (shmq_entry_lap(e) == ((lap + 1) & LAP_MASK) && !(SHMQ_BROKEN(HALF_DONE_TAKE_UNSEEN) && shmq_entry_is_full(e))) {
             shmq_cas(&part->head, h, h + 1); /* a half-done take; EMPTY or FULL */
         } else if (shmq_entry_lap(e) == lap && shmq_entry_is_full(e)) {
             *out = (struct shmq_look){.part = part, .position = h, .entry = e, .bits = bits, .slot = shmq_entry_slot(e)};
@@ -178,7 +179,7 @@ static void consider(struct shmq_queue *q, struct lowest *low, const struct shmq
 static void consider_part(struct shmq_queue *q, struct lowest *low, struct shmq_part *part, uint32_t bits, uint64_t from) {
     uint64_t tail = shmq_load(&part->tail), size = UINT64_C(1) << bits;
     uint64_t end = tail - from <= size ? tail + 1 : from + size; /* tail included: a half-done enqueue */
-    for (uint64_t p = from; p != end && low->live < SHMQ_WINDOW; p++) {
+    for (uint64_t p = from; p != end && (SHMQ_BROKEN(WINDOW_OF_POSITIONS) ? p - from : low->live) < SHMQ_WINDOW; p++) {
         struct shmq_look look = {.part = part, .position = p, .bits = bits};
         look.entry = shmq_load(&part->entry[shmq_entry_index(p, bits)]);
         if (!shmq_entry_is_full(look.entry) || shmq_entry_lap(look.entry) != (p >> bits & LAP_MASK)) continue;
@@ -206,6 +207,7 @@ int shmq_ring_lowest(struct shmq_queue *q, const struct shmq_ring *r, struct shm
 }
 
 void shmq_ring_mark(const struct shmq_look *look) {
+    if (SHMQ_BROKEN(MIDDLE_TAKE_LEAVES)) return;
     uint64_t mark = shmq_entry_full(look->position >> look->bits & LAP_MASK, 0, SHMQ_NO_SLOT);
     shmq_cas(&look->part->entry[shmq_entry_index(look->position, look->bits)], look->entry, mark);
 }

@@ -21,7 +21,7 @@ static int grow(struct shmq_queue *q, const struct shmq_ring *r, uint64_t k) {
     uint64_t bytes = sizeof *next + (UINT64_C(8) << bits);
     int committed = shmq_commit_memory(q, (uint64_t)((uint8_t *)next - q->base), bytes);
     if (committed != SHMQ_OK) return SHMQ_FULL; /* counts as being of its largest size */
-    shmq_cas(&r->ends->back, k, k + 1);
+    SHMQ_CAS_UNLESS(BACK_RELAXED, &r->ends->back, k, k + 1);
     return SHMQ_OK;
 }
 
@@ -33,9 +33,10 @@ static int spill(struct shmq_queue *q, const struct shmq_ring *main, struct shmq
         if (found == SHMQ_EMPTY) return has_room(back, bits) ? SHMQ_OK : SHMQ_FULL; /* empty and full: damaged; not ours to say */
         if (found != SHMQ_OK) return found;
         if (has_room(back, bits)) break;
+        if (SHMQ_BROKEN(SPILL_CLEARS_FIRST)) shmq_ring_clear(q, &look);
         int moved = shmq_ring_enqueue(q, &returned, look.slot, shmq_ctl_generation(look.ctl));
         if (moved != SHMQ_OK) return moved; /* first there, then cleared here */
-        shmq_ring_clear(q, &look);
+        if (!SHMQ_BROKEN(SPILL_CLEARS_FIRST)) shmq_ring_clear(q, &look);
     }
     return SHMQ_OK;
 }
@@ -62,7 +63,7 @@ static void rotate_one(struct shmq_queue *q, struct shmq_part *part, uint32_t bi
     struct shmq_look look = {.part = part, .position = h, .entry = e, .bits = bits, .slot = shmq_entry_slot(e)};
     if (!shmq_reference_live(q, e, SHMQ_READY, &ctl)) {
         shmq_ring_clear(q, &look);
-    } else if (t - h == UINT64_C(1) << bits) {
+    } else if (SHMQ_BROKEN(ROTATES_WHEN_NOT_FULL) || t - h == UINT64_C(1) << bits) {
         if (!shmq_cas(entry, e, shmq_entry_full((lap + 1) & LAP_MASK, shmq_entry_generation(e), look.slot))) return;
         shmq_cas(&part->tail, t, t + 1);
         shmq_cas(&part->head, h, h + 1);

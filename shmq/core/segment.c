@@ -42,7 +42,7 @@ int shmq_commit_level(struct shmq_queue *q, uint32_t level) {
     if (shmq_level_committed(q, level)) return SHMQ_OK;
     int r = shmq_commit_memory(q, q->layout.levels + level * q->layout.level_stride, q->layout.level_stride);
     if (r) return r;
-    atomic_fetch_or_explicit(&q->header->levels_committed[level >> 6], UINT64_C(1) << (level & 63), memory_order_release);
+    atomic_fetch_or_explicit(&q->header->levels_committed[level >> 6], UINT64_C(1) << (level & 63), SHMQ_RELEASE_UNLESS(LEVELS_RELAXED));
     return SHMQ_OK;
 }
 
@@ -80,8 +80,7 @@ int shmq_commit_slots(struct shmq_queue *q) {
     for (; r == SHMQ_NO_MEMORY && to - from > FIRST_SLOTS; r = commit_slot_range(q, from, to)) to = from + (to - from) / 2; /* what there is */
     if (r) return r;
     uint64_t next = ((word >> 32) + 1) << 32 | to;
-    if (!atomic_compare_exchange_strong_explicit(&q->header->slots_committed, &word, next, memory_order_acq_rel, memory_order_acquire))
-        return SHMQ_OK; /* somebody else extended */
+    if (!SHMQ_CAS_UNLESS(SLOTS_RELAXED, &q->header->slots_committed, word, next)) return SHMQ_OK; /* somebody else extended */
     for (uint32_t s = from; s < to; s++) shmq_slot_hint(q, s);
     return SHMQ_OK;
 }
@@ -96,7 +95,7 @@ static void stamp_header(struct shmq_queue *q, uint64_t queue_id) {
     atomic_store_explicit(&h->queue_id, queue_id, memory_order_relaxed);
     atomic_store_explicit(&h->layout, SHMQ_LAYOUT, memory_order_relaxed);
     /* release: whoever sees the magic sees a laid-out segment (compare_header) */
-    atomic_store_explicit(&h->magic, SHMQ_MAGIC, memory_order_release);
+    atomic_store_explicit(&h->magic, SHMQ_MAGIC, SHMQ_RELEASE_UNLESS(MAGIC_RELAXED));
 }
 
 static int lay_out(struct shmq_queue *q, uint64_t queue_id) {

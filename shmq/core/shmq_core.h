@@ -31,6 +31,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shmq_break.h"
+
 #define SHMQ_LAYOUT 1u
 #define SHMQ_MAGIC UINT64_C(0x31676573716d6873) /* "shmqseg1" */
 #define SHMQ_LINE 128u /* pairs of cache lines are fetched together on x86-64 */
@@ -81,7 +83,9 @@ static inline uint32_t shmq_ctl_deliveries(uint64_t c) { return (uint32_t)(c >> 
 static inline uint32_t shmq_ctl_failures(uint64_t c) { return (uint32_t)(c >> 4) & 0xffu; }
 static inline uint32_t shmq_ctl_state(uint64_t c) { return (uint32_t)c & 0xfu; }
 /* The word of the next life of the slot. */
-static inline uint64_t shmq_ctl_freed(uint64_t c) { return shmq_ctl((uint64_t)shmq_ctl_generation(c) + 1, 0, 0, 0, SHMQ_FREE); }
+static inline uint64_t shmq_ctl_freed(uint64_t c) {
+    return shmq_ctl((uint64_t)shmq_ctl_generation(c) + (SHMQ_BROKEN(GENERATION_KEPT) ? 0 : 1), 0, 0, 0, SHMQ_FREE);
+}
 /* Same message, other owner and state. */
 static inline uint64_t shmq_ctl_moved(uint64_t c, uint32_t owner, uint32_t state) {
     return (c & ~(UINT64_C(0xffff) << 20 | 0xfu)) | (uint64_t)(owner & 0xffffu) << 20 | state;
@@ -314,6 +318,9 @@ static inline uint32_t shmq_entry_slot(uint64_t e) { return (uint32_t)(e >> 1) &
 static inline bool shmq_entry_is_full(uint64_t e) { return e & 1u; }
 static inline bool shmq_cas(shmq_word *word, uint64_t from, uint64_t to) {
     return atomic_compare_exchange_strong_explicit(word, &from, to, memory_order_acq_rel, memory_order_acquire);
+}
+static inline bool shmq_cas_relaxed(shmq_word *word, uint64_t from, uint64_t to) { /* of broken builds */
+    return atomic_compare_exchange_strong_explicit(word, &from, to, memory_order_relaxed, memory_order_relaxed);
 }
 static inline uint64_t shmq_load(const shmq_word *word) { return atomic_load_explicit(word, memory_order_acquire); }
 /* A full fence where the last shared access was a read-modify-write, which on x86-64 is one already. */

@@ -101,7 +101,7 @@ int shmq_slot_claim(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl) {
         if (!q->spares && !refill(q)) {
             int more = shmq_commit_slots(q);
             if (more == SHMQ_OK) continue;
-            int looked = full_look(q, slot, ctl);
+            int looked = SHMQ_BROKEN(FULL_FROM_HINTS) ? SHMQ_FULL : full_look(q, slot, ctl);
             return looked == SHMQ_OK ? SHMQ_OK : more; /* FULL, NO_MEMORY or an errno */
         }
         *slot = q->spare[--q->spares];
@@ -113,7 +113,7 @@ int shmq_slot_claim(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl) {
 int shmq_slot_free(struct shmq_queue *q, uint32_t slot, uint64_t ctl) {
     struct shmq_slot *s = shmq_slot_at(q, slot);
     uint64_t place = atomic_load_explicit(&s->place, memory_order_relaxed);
-    if (!shmq_cas(&s->ctl, ctl, shmq_ctl_freed(ctl))) return SHMQ_STALE;
+    if (!SHMQ_CAS_UNLESS(FREE_RELAXED, &s->ctl, ctl, shmq_ctl_freed(ctl))) return SHMQ_STALE;
     if (shmq_place_tier(place)) shmq_arena_release(q, place);
     shmq_slot_hint(q, slot);
     SHMQ_COUNT(q, freed, 1);

@@ -64,7 +64,7 @@ int shmq_reap(struct shmq_queue *q, const uint8_t *live, uint32_t owner, bool co
         if (!is_reaped(c, live, owner)) continue;
         if (shmq_ctl_state(c) == SHMQ_UNACKED)
             r = remember(&list, &n, &room, (struct given){atomic_load_explicit(&s->sequence, memory_order_relaxed), c, i});
-        else if (!lost_session)
+        else if (!lost_session || SHMQ_BROKEN(REAPS_THE_STOPPED))
             out->freed += free_owned(q, i, c);
     }
     int given = give_back(q, list, n, count_failure, out); /* also after an error: what was found is given back */

@@ -1,0 +1,46 @@
+/* shmq_break.h - deliberately broken builds, so that the tests can be seen to fail.
+ *
+ * SHMQ_BROKEN(NAME) is 0 and leaves no trace, unless the compiler is given -DSHMQ_BREAK_NAME: then one thing is taken away that the
+ * protocol cannot do without. tests/crash/test_broken_builds.py builds each of these and says which harness must catch it.
+ *
+ *   COMMIT_BEFORE_BODY         a publish is READY before its body is written
+ *   GENERATION_KEPT            a slot's generation does not change when it becomes FREE
+ *   DELIVERY_WITHOUT_SWAP      a take stores UNACKED instead of swapping it for the word it saw
+ *   GATE_RAISED_LATE           a gate is raised after READY
+ *   GATE_LOWERED_EARLY         a gate is lowered before the take's swap
+ *   SLEEP_WITHOUT_LOOK         no look between registering and sleeping
+ *   REGISTER_WITHOUT_FENCE     no full fence between registering and that look
+ *   RING_WITHOUT_FENCE         no full fence between the commit and the load of `registered`
+ *   TOKEN_AFTER_COUNT          a ringer lowers the count before it writes the token
+ *   LEAVES_WITH_TOKEN          who leaves takes a token along and lets its registration stand
+ *   REAPS_THE_STOPPED          a lost session of a living client loses its WRITING and ACKED slots too
+ *   ACK_WITHOUT_OWNER          an ack compares generation and state only
+ *   DELIVERIES_SATURATE        behind delivery 255 comes 255
+ *   TAIL_NOT_HELPED            an entry is cleared though tail is not behind it yet
+ *   HALF_DONE_TAKE_UNSEEN      FULL of the next lap is not known for a half-done take
+ *   HEAD_MOVED_BLINDLY         head moves past an entry that was not seen to be cleared
+ *   FULL_FROM_HINTS            "full" is said without looking at the control words
+ *   GRANULES_BY_SLOT           a granule is live while its slot is in use, whatever the generation
+ *   RETURNED_AFTER_MAIN        returned messages wait for the main ring
+ *   MIDDLE_TAKE_LEAVES         a take from the middle of the returned ring leaves its reference
+ *   WINDOW_OF_POSITIONS        the returned ring's window counts positions, not live references
+ *   SPILL_CLEARS_FIRST         a spill clears before it enqueues
+ *   ROTATES_WHEN_NOT_FULL      a returned ring is turned in place though it is full no more
+ *   HEALER_LOOKS_ONCE          the healer refers to what was unreferenced at one look
+ *   READY_RELAXED              and FREE_RELAXED, LEVELS_RELAXED, SLOTS_RELAXED, TIERS_RELAXED, BACK_RELAXED, MAGIC_RELAXED:
+ *                              what publishes this word is no release
+ */
+#ifndef SHMQ_BREAK_H
+#define SHMQ_BREAK_H
+
+/* Defined by -D: the first argument below becomes "0, 1", so that the second is 1. Otherwise it is one unknown word and the second 0. */
+#define SHMQ_BROKEN(name) SHMQ_SWITCH_VALUE(SHMQ_BREAK_##name)
+#define SHMQ_SWITCH_VALUE(value) SHMQ_SWITCH_PASTED(value)
+#define SHMQ_SWITCH_PASTED(value) SHMQ_SWITCH_SECOND(SHMQ_SWITCH_IS_##value 1, 0, 0)
+#define SHMQ_SWITCH_IS_1 0,
+#define SHMQ_SWITCH_SECOND(first, second, ...) second
+
+#define SHMQ_RELEASE_UNLESS(name) (SHMQ_BROKEN(name) ? memory_order_relaxed : memory_order_release)
+#define SHMQ_CAS_UNLESS(name, word, from, to) (SHMQ_BROKEN(name) ? shmq_cas_relaxed : shmq_cas)(word, from, to)
+
+#endif
