@@ -33,12 +33,13 @@
 #ifndef SHMQ_BREAK_H
 #define SHMQ_BREAK_H
 
-/* Defined by -D: the first argument below becomes "0, 1", so that the second is 1. Otherwise it is one unknown word and the second 0. */
+/* Defined by -D, `pasted` is "0," and the second argument 1; otherwise it is one unknown word and the second 0. */
 #define SHMQ_BROKEN(name) SHMQ_SWITCH_VALUE(SHMQ_BREAK_##name)
-#define SHMQ_SWITCH_VALUE(value) SHMQ_SWITCH_PASTED(value)
-#define SHMQ_SWITCH_PASTED(value) SHMQ_SWITCH_SECOND(SHMQ_SWITCH_IS_##value 1, 0, 0)
-#define SHMQ_SWITCH_IS_1 0,
+#define SHMQ_SWITCH_VALUE(value) SHMQ_SWITCH_PASTE(value)
+#define SHMQ_SWITCH_PASTE(value) SHMQ_SWITCH_PICK(SHMQ_SWITCH_IS_##value)
+#define SHMQ_SWITCH_PICK(pasted) SHMQ_SWITCH_SECOND(pasted 1, 0, 0)
 #define SHMQ_SWITCH_SECOND(first, second, ...) second
+#define SHMQ_SWITCH_IS_1 0,
 
 #define SHMQ_RELEASE_UNLESS(name) (SHMQ_BROKEN(name) ? memory_order_relaxed : memory_order_release)
 #define SHMQ_CAS_UNLESS(name, word, from, to) (SHMQ_BROKEN(name) ? shmq_cas_relaxed : shmq_cas)(word, from, to)
