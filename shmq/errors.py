@@ -72,14 +72,19 @@ class SessionError(ShmqError):
 
 @dataclass(eq=False)
 class DaemonNotRunning(SessionError):
-    """Nothing answers on any of the sockets tried."""
+    """Nothing answers on any of the sockets tried. `lost`: a session was, and ended `after` seconds ago, so."""
 
     paths: Sequence[str] = ()
     start_command: str = START_COMMAND
+    lost: str = ""
+    after: float = 0.0
 
     def _describe(self) -> str:
         tried = ", ".join(self.paths) or "no path"
-        return f"shmqd is not running: nothing answers on {tried}. Start it: {self.start_command}"
+        what = "shmqd is not running: nothing answers on"
+        if self.lost:
+            what = f"shmqd is gone: the session ended ({self.lost}), and for {self.after:.0f} s nothing answers on"
+        return f"{what} {tried}. Start it: {self.start_command}"
 
 
 @dataclass(eq=False)
@@ -136,16 +141,19 @@ class AlreadyRunning(SessionError):
 
 @dataclass(eq=False)
 class ConnectionLost(SessionError):
-    """The session ended without our wish; connecting again may help."""
+    """The session ended without our wish; connecting again may help, unless the instance is `gone` for good."""
 
     code = 320
     ends_session = True
     path: str = ""
     reason: str = ""
+    gone: bool = False
 
     def _describe(self) -> str:
         where = f" on {self.path}" if self.path else ""
         reason = f": {self.reason}" if self.reason else ""
+        if self.gone:
+            return f"shmqd{where} has ended for good, with its queues{reason}. Start another one and connect to that"
         return f"lost the connection to shmqd{where}{reason}. Connect again; unacked messages are redelivered"
 
 
@@ -280,6 +288,8 @@ class PreconditionFailed(ShmqError):
     asked: object = None
 
     def _describe(self) -> str:
+        if not self.argument:
+            return super()._describe()
         return (
             f"{self.kind} {self.name!r} has {self.argument} = {self.declared!r}, asked for {self.asked!r}."
             f" Ask for the same, or delete the {self.kind} first"

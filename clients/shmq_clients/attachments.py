@@ -175,13 +175,24 @@ class Attachments:
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     def wait(self, attachment: Attachment, side: int, timeout_ns: int) -> None:
-        """Wait until it is worth looking at the queue again, at most `timeout_ns` and never long."""
+        """Wait until it is worth looking at the queue again, at most `timeout_ns` and never long.
+
+        For messages only while there is a broker, or may soon be one again: raises as `Link.check_reach`.
+        """
+        if side == core.CONSUMERS:
+            self.link.check_reach()
         due_ns = int(min(self.link.tick(), SLICE) * SECOND_NS)
         pause_ns = min(timeout_ns, max(due_ns, 1_000_000))
         if self.link.session is None or (attachment.queue.bells_stale and not self._renew(attachment)):
             pause_ns = min(pause_ns, STALE_SLICE_NS)
         if core.wait((attachment.queue,), side, pause_ns, self.link.fileno()) == core.OTHER:
             self.link.advance(TAKE_TURNS)
+
+    def deleted(self, attachment: Attachment) -> NotFound:
+        """Return the error for a queue that is gone; raise that its instance is, if the broker has said so."""
+        self.link.advance(TAKE_TURNS)
+        self.link.check_reach()
+        return NotFound(f"queue {attachment.name!r} was deleted", name=attachment.name)
 
     def freshen(self, attachment: Attachment) -> None:
         """Get the bells of a new broker, for who publishes and does not wait: others listen to the new ones only."""

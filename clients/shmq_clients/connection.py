@@ -14,7 +14,6 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
@@ -29,7 +28,7 @@ from shmq_clients.attachments import Attachments
 from shmq_clients.consumer import Consumer, DirectConsumer, SocketConsumer
 from shmq_clients.direct_path import DirectPath
 from shmq_clients.durations import SECOND_NS, nanoseconds, wait_nanoseconds
-from shmq_clients.link import HELLO_TIMEOUT, Link
+from shmq_clients.link import HELLO_TIMEOUT, RECONNECT_TIMEOUT, Link
 from shmq_clients.message import Settling, SocketMessage
 from shmq_clients.outgoing import PublishKeywords
 from shmq_clients.publishing import Publishing
@@ -44,25 +43,33 @@ CLOSE_TIMEOUT: Final = 2.0
 _ack_each: Final = operator.methodcaller("ack")
 
 
-def connect(url: str | None = None, *, mode: Mode = "auto", timeout: float = HELLO_TIMEOUT) -> "Connection":
+def connect(
+    url: str | None = None,
+    *,
+    mode: Mode = "auto",
+    timeout: float = HELLO_TIMEOUT,
+    reconnect_timeout: float | None = RECONNECT_TIMEOUT,
+) -> "Connection":
     """Connect to shmqd and return a Connection; use it as a context manager, or close it.
 
     `url`: `shmq:///absolute/path.sock`; None: $SHMQ_URL, else the user's socket, else the system's. `mode`: "direct"
     works in shared memory or refuses, "socket" lets the broker do it, "auto" takes the best for each queue. `timeout`:
-    seconds for the daemon to answer. Raises DaemonNotRunning, NotShmqd, OperationTimeout, AccessRefused,
-    ProtocolMismatch, DirectRefused, InvalidArgument.
+    seconds for the daemon to answer. `reconnect_timeout`: seconds for a daemon to come back when it is gone, None: for
+    ever; then whatever waits for it raises DaemonNotRunning or ConnectionLost, and the next call tries again. Raises
+    DaemonNotRunning, NotShmqd, OperationTimeout, AccessRefused, ProtocolMismatch, DirectRefused, InvalidArgument.
     """
     if mode not in MODES:
         raise InvalidArgument(argument="mode", value=mode, allowed='"auto", "direct" or "socket"')
     nanoseconds(timeout, "timeout")
-    return Connection(socket_paths(url), mode, timeout)
+    patience = wait_nanoseconds(reconnect_timeout, "reconnect_timeout") / SECOND_NS
+    return Connection(Link(socket_paths(url), mode, patience), mode, timeout)
 
 
 class Connection(Topology):
     """A session with the broker, and the queues it works in. Made by `connect`."""
 
-    def __init__(self, paths: Sequence[Path], mode: Mode, timeout: float) -> None:
-        self._link = Link(paths, mode)
+    def __init__(self, link: Link, mode: Mode, timeout: float) -> None:
+        self._link = link
         self._attachments = Attachments(self._link)
         self._socket = SocketPath(self._link)
         self._direct = DirectPath(self._attachments)
@@ -121,7 +128,9 @@ class Connection(Topology):
     # -- getting ------------------------------------------------------------------------------------------------------
 
     def get(self, queue: str, *, timeout: float | None = 0, no_ack: bool = False) -> Message | None:
-        """Return the next message, or None when `timeout` seconds are over (None: wait for ever). Raises NotFound."""
+        """Return the next message, or None when `timeout` seconds are over (None: wait for ever). Raises NotFound, and
+        DaemonNotRunning or ConnectionLost when it would wait and the daemon stays away (`reconnect_timeout`).
+        """
         check_name(queue, "queue")
         wait_ns = wait_nanoseconds(timeout, "timeout")
         if self._is_direct(queue):
@@ -157,6 +166,8 @@ class Connection(Topology):
 
         `prefetch`: how many may be unacked at a time, 0: any number. Exclusive, prioritised or timed consumers are
         served through the broker. Raises NotFound, also when the queue is deleted later; AccessRefused, ResourceLocked.
+        Iteration also raises DaemonNotRunning or ConnectionLost when there is nothing to deliver and the daemon stays
+        away (`reconnect_timeout`); iterating again goes on, and tries again.
         """
         check_name(queue, "queue")
         if type(prefetch) is not int or not 0 <= prefetch <= PREFETCH_MAX:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from shmq.core import _core as core
-from shmq.errors import NotFound
 from shmq.message import Message
 from shmq_clients.attachments import Attachment, Attachments
 from shmq_clients.durations import SECOND_NS
@@ -87,7 +86,7 @@ class DirectConsumer:
         if attachment is None:
             return
         if attachment.queue.deleted:
-            raise NotFound(f"queue {self.queue_name!r} was deleted", name=self.queue_name)
+            raise self._attachments.deleted(attachment)
         self._attachments.wait(attachment, core.CONSUMERS, SLICE_NS)
         now = self._attachments.refreshed(attachment)
         if now is not attachment and self._attachment is attachment:
@@ -128,6 +127,7 @@ class SocketConsumer:
             if message is not None:
                 return message
             self._path.link.raise_failures()
+            self._path.link.check_reach()
             self._path.link.advance(SLICE, self._has_news)
         raise StopIteration
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from shmq.core import _core as core
-from shmq.errors import BodyTooLarge, NotFound, PublishError, QueueFull, ShmFull
+from shmq.errors import BodyTooLarge, PublishError, QueueFull, ShmFull
+from shmq.limits import TIME_NS_MAX
 from shmq_clients.attachments import Attachment, Attachments
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.outgoing import Outgoing
@@ -67,6 +68,8 @@ class DirectPath:
         remaining = deadline_ns - time.monotonic_ns()
         if remaining <= 0:
             raise _full(target, out)
+        if out.timeout_ns == TIME_NS_MAX:
+            self._attachments.link.check_reach()  # a wait without an end of its own
         self._attachments.wait(target, core.PRODUCERS, remaining)
 
     # -- getting ------------------------------------------------------------------------------------------------------
@@ -88,7 +91,7 @@ class DirectPath:
         deadline = time.monotonic_ns() + wait_ns
         while not taken and (remaining := deadline - time.monotonic_ns()) > 0:
             if attachment.queue.deleted:
-                raise NotFound(f"queue {name!r} was deleted", name=name)
+                raise self._attachments.deleted(attachment)
             self._attachments.wait(attachment, core.CONSUMERS, remaining)
             attachment = self._attachments.refreshed(attachment)
             taken = take(attachment.queue)

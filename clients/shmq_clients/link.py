@@ -2,8 +2,9 @@
 
 Owns: the session, back-off, who reads, requests with deadlines. Does not own: what requests mean, the data path.
 Invariants: no thread of its own: whoever waits reads for all, the others sleep until it has read something; connecting
-again never blocks a caller that waits for something else; a request that was under way when the session ended is sent
-again only if doing it twice is the same as once.
+again never blocks a caller that waits for something else, and no caller waits for a session longer than
+`reconnect_timeout`; a request that was under way when the session ended is sent again only if doing it twice is the
+same as once.
 """
 
 import errno
@@ -37,9 +38,11 @@ FrameT = TypeVar("FrameT", bound=Frame)
 
 HELLO_TIMEOUT: Final = 0.9  # of one try, when connecting again
 REQUEST_TIMEOUT: Final = 15.0  # for an answer, a restart of the daemon included
+RECONNECT_TIMEOUT: Final = 60.0  # for the next broker, when one is gone
 BACKOFF_FIRST: Final = 0.02
 BACKOFF_MAX: Final = 1.0
 SLICE: Final = 0.25  # no wait is longer without a look at what else may have changed
+TURN: Final = 0.02  # for another thread that is reading what we want to know
 FAILURES_MAX: Final = 1000  # kept for the next calls; an old one says more than a new one of its kind
 NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
 NOT_A_STREAM: Final = (errno.EPROTOTYPE, errno.ENOTSOCK)
@@ -53,10 +56,21 @@ class Reply(NamedTuple):
     session: Session
 
 
-class Link:
-    """Connects to the first of `paths` that answers. `on_welcome` are told of each new session and must not wait."""
+class Loss(NamedTuple):
+    """The end of a session that nobody wished. Gone: there will be no other."""
 
-    def __init__(self, paths: Sequence[Path], mode: Mode) -> None:
+    at: float
+    reason: str
+    gone: bool
+
+
+class Link:
+    """Connects to the first of `paths` that answers. `on_welcome` are told of each new session and must not wait.
+
+    `reconnect_timeout`: seconds after the end of a session in which a new one must come, else who needs it is told.
+    """
+
+    def __init__(self, paths: Sequence[Path], mode: Mode, reconnect_timeout: float = RECONNECT_TIMEOUT) -> None:
         self.paths = tuple(paths)
         self.mode: Mode = mode
         self.failures: deque[ShmqError] = deque(maxlen=FAILURES_MAX)
@@ -69,6 +83,8 @@ class Link:
         self._backoff = BACKOFF_FIRST
         self._retry_at = 0.0
         self._last_error: ShmqError | None = None
+        self._reconnect_timeout = reconnect_timeout
+        self._loss: Loss | None = None
         self._closed: ShmqError | None = None
         self._chores: deque[Callable[[Session], None]] = deque()
         forks.register(self)
@@ -108,6 +124,32 @@ class Link:
         """Raise ForkedHandle in a forked child, ConnectionClosed after close()."""
         if self._closed is not None:
             raise type(self._closed)
+
+    def check_reach(self) -> None:
+        """Raise what keeps us from a session, when one was lost and it is too long ago; for who would wait for it.
+
+        The next call tries once more. Raises DaemonNotRunning, ConnectionLost, ProtocolMismatch, AccessRefused.
+        """
+        if self._loss is not None:
+            self.tick()
+            error = self._unreachable()
+            if error is not None:
+                raise error
+
+    def _unreachable(self) -> ShmqError | None:
+        loss, last, path = self._loss, self._last_error, str(self.paths[0])
+        if loss is None or self._session is not None:  # or one is being greeted
+            return None
+        if loss.gone:
+            return ConnectionLost(path=path, reason=loss.reason, gone=True)
+        after = time.monotonic() - loss.at
+        if last is None or after < self._reconnect_timeout:
+            return None
+        if isinstance(last, ProtocolMismatch | AccessRefused):
+            return last
+        if isinstance(last, DaemonNotRunning):
+            return DaemonNotRunning(paths=last.paths, lost=loss.reason, after=after)
+        return ConnectionLost(path=path, reason=f"{loss.reason}; for {after:.0f} s there was no other: {last}")
 
     @property
     def closed(self) -> bool:
@@ -169,15 +211,18 @@ class Link:
             if self._session is not session:
                 return
             self._session = None
-            if session.welcome is not None:
-                self._backoff = BACKOFF_FIRST
-                self._retry_at = 0.0
-            else:
+            if session.welcome is None:
                 self._postpone(error)
+                return
+            gone = isinstance(error, ConnectionLost) and error.gone
+            if self._loss is None or gone:  # else it was welcome and not yet greeted: that is no new start
+                self._loss = Loss(time.monotonic(), _reason(error), gone)
+            self._backoff = BACKOFF_FIRST
+            self._retry_at = time.monotonic() + BACKOFF_MAX if gone else 0.0
 
     def _greeted(self, session: Session, welcome: Welcome) -> None:
         self._resume = Resume(welcome.connection_id, welcome.secret)
-        self._last_error = None
+        self._last_error = self._loss = None
         try:
             for tell in self.on_welcome:
                 tell(session, welcome)
@@ -193,15 +238,20 @@ class Link:
 
     def advance(self, timeout: float, done: Callable[[], bool] = bool) -> None:
         """Wait at most `timeout` (and not long) for something to come and take it, unless `done` already."""
+        if self._read_in_turn(timeout, done):
+            self._do_chores()
+
+    def _read_in_turn(self, timeout: float, done: Callable[[], bool] = bool) -> bool:
+        """Whether it was our turn."""
         pause = min(self.tick(), timeout, SLICE)
         mine = False
         try:
             with self._turn:
                 if done():
-                    return
+                    return False
                 if self._reading:
                     self._turn.wait(pause)
-                    return
+                    return False
                 self._reading = mine = True  # in one statement: no signal can come between
             self._take(self._session, pause)
         finally:
@@ -209,7 +259,7 @@ class Link:
                 self._reading = False
                 with self._turn:
                     self._turn.notify_all()
-        self._do_chores()
+        return True
 
     def _take(self, session: Session | None, pause: float) -> None:
         if session is None:
@@ -221,10 +271,10 @@ class Link:
         greeting = session.welcome is None
         try:
             session.read()
+            if greeting and session.welcome is not None:
+                self._greeted(session, session.welcome)
         except ShmqError as error:
             self._lose(session, error)
-        if greeting and session.welcome is not None:
-            self._greeted(session, session.welcome)
 
     def later(self, chore: Callable[[Session], None]) -> None:
         """Have something done in a session by the next caller; for those who must not write themselves."""
@@ -236,10 +286,13 @@ class Link:
             return
         with self._turn:
             tags, session.orphans = session.orphans, []
-        if tags:
-            session.say(Nack(0, tags), self.read_on)
-        while self._chores:
-            self._chores.popleft()(session)
+        try:
+            if tags:
+                session.say(Nack(0, tags), self.read_on)
+            while self._chores:
+                self._chores.popleft()(session)
+        except ConnectionLost as error:  # they were about this session: there is nothing left to do
+            self.lose(session, error)
 
     def read_on(self) -> None:
         """For a writer that must read: take what is there, or leave it to the thread that reads already."""
@@ -261,20 +314,29 @@ class Link:
         return frame
 
     def request(
-        self, make: Callable[[int], ClientFrame], *, repeat: bool = True, timeout: float = REQUEST_TIMEOUT
+        self,
+        make: Callable[[int], ClientFrame],
+        *,
+        repeat: bool = True,
+        timeout: float = REQUEST_TIMEOUT,
+        reach: float | None = None,
     ) -> Reply:
-        """Send a request and wait for its answer. `repeat`: it may be sent again in a new session.
+        """Send a request and wait for its answer. `repeat`: it may be sent again in a new session. `reach`: seconds to
+        wait for a session; then each answer has the whole timeout.
 
         Raises what the broker answered; ConnectionLost when the session ended meanwhile and it must not be repeated;
         DaemonNotRunning, OperationTimeout when time is up.
         """
         deadline = time.monotonic() + timeout
+        reached = deadline if reach is None else time.monotonic() + reach
         while True:
-            session = self.established(deadline, timeout)
+            session = self.established(reached, timeout)
+            if reach is not None:
+                deadline = time.monotonic() + timeout
             try:
                 number, answer = session.begin(make, self.read_on)
             except ConnectionLost as error:
-                self._lose(session, error)
+                self.lose(session, error)
                 continue
             try:
                 self._await(answer, deadline, timeout)
@@ -301,6 +363,7 @@ class Link:
         while (session := self.session) is None or session.ended is not None:
             if isinstance(self._last_error, ProtocolMismatch | AccessRefused):
                 raise self._last_error
+            self.check_reach()
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise self._last_error or OperationTimeout(operation="hello", timeout=timeout)
@@ -327,7 +390,7 @@ class Link:
         try:
             session.say(frame, self.read_on)
         except ConnectionLost as error:
-            self._lose(session, error)
+            self.lose(session, error)
             raise
 
     def begin_in(self, session: Session, make: Callable[[int], ClientFrame]) -> Answer:
@@ -335,8 +398,14 @@ class Link:
         try:
             return session.begin(make, self.read_on)[1]
         except ConnectionLost as error:
-            self._lose(session, error)
+            self.lose(session, error)
             raise
+
+    def lose(self, session: Session, error: ConnectionLost) -> None:
+        """End a session that can't be written to; first read what can still be: the broker's last words say more."""
+        if session is self._session:
+            self._read_in_turn(TURN)
+        self._lose(session, error)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -378,5 +447,10 @@ def _recoverable(error: ShmqError, session: Session) -> ShmqError:
     """Return what a request under way is told: that its fate is unknown, if another session may come."""
     if isinstance(error, ConnectionClosed):
         return error
-    reason = error.reason if isinstance(error, ConnectionLost) else str(error)
-    return ConnectionLost(path=str(session.stream.path), reason=f"{reason}; what was under way may or may not be done")
+    gone = isinstance(error, ConnectionLost) and error.gone
+    reason = f"{_reason(error)}; what was under way may or may not be done"
+    return ConnectionLost(path=str(session.stream.path), reason=reason, gone=gone)
+
+
+def _reason(error: ShmqError) -> str:
+    return error.reason if isinstance(error, ConnectionLost) and error.reason else str(error)

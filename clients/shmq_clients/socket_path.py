@@ -6,14 +6,15 @@ Invariants: deliveries belong to the session they came in; when it ends, what wa
 is stale, and the next session gives all of it back to the queues (Recover) before it consumes again.
 """
 
+import contextlib
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from shmq.core._core import PERSISTENT
-from shmq.errors import BodyTooLarge, QueueFull, ShmqError
+from shmq.errors import BodyTooLarge, ConnectionLost, QueueFull, ShmqError
 from shmq.limits import (
     BATCH_BYTES_MAX,
     BATCH_MESSAGES_MAX,
@@ -44,6 +45,8 @@ from shmq_clients.outgoing import Outgoing
 from shmq_clients.session import Session
 from shmq_clients.subscription import Deliveries, Subscription
 from shmq_clients.window import ALONE_BYTES, Window
+
+Sent = TypeVar("Sent")
 
 GET_SLICE_NS: Final = 5 * SECOND_NS  # one frame waits no longer, so that a broker that dies silently is noticed
 
@@ -85,11 +88,14 @@ class SocketPath:
         if _waits(out, payload.nbytes):
             self.link.ask(frame, Ok, repeat=False, timeout=timeout)
             return
-        window = self._current_window(timeout)
-        if window.enter(payload.nbytes, timeout):
-            window.end_step(self.link.begin_in(window.session, frame))
-        else:
-            self.link.say_in(window.session, frame(0))
+
+        def send(window: Window, ends_step: bool) -> None:  # noqa: FBT001 - as Window.enter says
+            if ends_step:
+                window.end_step(self.link.begin_in(window.session, frame))
+            else:
+                self.link.say_in(window.session, frame(0))
+
+        self._in_window(payload.nbytes, timeout, send)
 
     def publish_many(self, bodies: Sequence[Any], out: Outgoing) -> None:
         """Publish in order, all of them. Raises QueueFull with what was done so far in its text."""
@@ -118,14 +124,25 @@ class SocketPath:
         def frame(seq: int) -> PublishMany:
             return PublishMany(seq, out.exchange, out.routing_key, out.envelope, batch, *_how(seq, out))  # type: ignore[arg-type] # as above
 
-        window = self._current_window(timeout)
-        if _waits(out, size) or window.enter(size, timeout):
-            return self.link.ask(frame, Counted, repeat=False, timeout=timeout).count
-        self.link.say_in(window.session, frame(0))
-        return len(batch)
+        def send(window: Window, ends_step: bool) -> bool:  # noqa: FBT001 - as Window.enter says
+            if not ends_step:
+                self.link.say_in(window.session, frame(0))
+            return not ends_step
 
-    def _current_window(self, timeout: float) -> Window:
-        session = self.link.established(time.monotonic() + timeout, timeout)
+        if not _waits(out, size) and self._in_window(size, timeout, send):
+            return len(batch)
+        return self.link.ask(frame, Counted, repeat=False, timeout=timeout).count
+
+    def _in_window(self, size: int, timeout: float, send: Callable[[Window, bool], Sent]) -> Sent:
+        """Send now; in the next session, if this one ends before the whole frame is written: it has nothing of it."""
+        deadline = time.monotonic() + timeout
+        while True:
+            window = self._current_window(deadline, timeout)
+            with contextlib.suppress(ConnectionLost):
+                return send(window, window.enter(size, timeout))
+
+    def _current_window(self, deadline: float, timeout: float) -> Window:
+        session = self.link.established(deadline, timeout)
         window = self._window
         if window is None or window.session is not session:
             window = self._window = Window(self.link, session)
@@ -141,7 +158,8 @@ class SocketPath:
         while True:
             slice_ns = 0 if got else max(0, min(deadline - time.monotonic_ns(), GET_SLICE_NS))
             try:
-                part = self._get(queue, min(max_messages - len(got), BATCH_MESSAGES_MAX), slice_ns, no_ack)
+                reach = REQUEST_TIMEOUT + max(0, deadline - time.monotonic_ns()) / SECOND_NS
+                part = self._get(queue, min(max_messages - len(got), BATCH_MESSAGES_MAX), slice_ns, no_ack, reach)
             except ShmqError:
                 if got:
                     return got  # the next call meets the error again
@@ -150,10 +168,19 @@ class SocketPath:
             if len(got) >= max_messages or (not _more_may_be_there(part) and (got or time.monotonic_ns() >= deadline)):
                 return got
 
-    def _get(self, queue: str, max_messages: int, wait_ns: int, no_ack: bool) -> list[SocketMessage]:  # noqa: FBT001
-        timeout = REQUEST_TIMEOUT + wait_ns / SECOND_NS
+    def _get(
+        self,
+        queue: str,
+        max_messages: int,
+        wait_ns: int,
+        no_ack: bool,  # noqa: FBT001
+        reach: float,
+    ) -> list[SocketMessage]:
         reply = self.link.request(
-            lambda seq: Get(seq, queue, max_messages, wait_ns, no_ack), repeat=not no_ack, timeout=timeout
+            lambda seq: Get(seq, queue, max_messages, wait_ns, no_ack),
+            repeat=not no_ack,
+            timeout=REQUEST_TIMEOUT + wait_ns / SECOND_NS,
+            reach=reach,
         )
         assert isinstance(reply.frame, Got)
         deliveries = self.deliveries(reply.session)
@@ -166,8 +193,7 @@ class SocketPath:
         self._used = True
         deadline = time.monotonic() + REQUEST_TIMEOUT
         subscription = Subscription(consume, self.link.read_on)
-        session = self.link.established(deadline, REQUEST_TIMEOUT)
-        subscription.begin(session, self.deliveries(session))
+        self._begin(subscription, deadline)
         self._subscriptions[consume.consumer_tag] = subscription
         try:
             while not subscription.is_answered():
@@ -178,6 +204,16 @@ class SocketPath:
             self._forget(subscription)
             raise
         return subscription
+
+    def _begin(self, subscription: Subscription, deadline: float) -> None:
+        while True:
+            session = self.link.established(deadline, REQUEST_TIMEOUT)
+            try:
+                subscription.begin(session, self.deliveries(session))
+            except ConnectionLost as error:
+                self.link.lose(session, error)
+                continue
+            return
 
     def cancel(self, subscription: Subscription) -> None:
         """End it here and at the broker. What was handed out stays unacked."""

@@ -107,11 +107,15 @@ class Broker:
         return now_ns if more else deadline
 
     def stop(self) -> None:
-        """Tell every session, so that nobody waits for an answer; messages and queues stay."""
+        """Tell every session, so that nobody waits for an answer; messages and queues stay, unless we are ephemeral."""
         self._loop.remove(self._instance.listener.fileno())
-        closing = wire.Closing(*to_wire(ConnectionLost(reason="shmqd stops")))
+        gone = self._instance.ephemeral
+        reason = "its owner has let it go" if gone else "shmqd stops"
+        closing = wire.Closing(*to_wire(ConnectionLost(reason=reason, gone=gone)))
         for session in list(self._sessions):
             session.say_last(closing)
+        if gone:
+            self._catalog.mark_all_deleted()
         self._catalog.close()
         self._log.info("stopped")
 

@@ -217,6 +217,12 @@ class Catalog:
         for name in exchanges & self.topology.exchanges.keys():
             self.words.bump(self.topology.exchanges[name].word)
 
+    def mark_all_deleted(self) -> None:
+        """Nobody works on in segments whose names are about to go."""
+        for opened in self.open.values():
+            if opened.usable:
+                opened.core.mark_deleted()
+
     def close(self) -> None:
         """Segments stay; that is the point."""
         for opened in self.open.values():

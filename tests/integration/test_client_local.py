@@ -1,10 +1,15 @@
 """A private broker: there when asked for, gone with all it made, however its owner ends."""
 
+import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped] # ships no types
 import pytest
@@ -41,6 +46,49 @@ def test_it_serves_and_leaves_nothing() -> None:
     assert daemons_in(str(folder)) == []
     assert not folder.exists()
     assert segments_of(instance) == set()
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_its_clients_learn_at_once_that_it_is_gone(mode: Any) -> None:
+    with shmq.local() as url:
+        conn, waiting = shmq.connect(url, mode=mode), shmq.connect(url, mode=mode)
+        conn.declare_queue("q", capacity_messages=16)
+        conn.publish(b"x", routing_key="q", confirm="memory")
+        message = conn.get("q", timeout=1)
+        blocked = ThreadPoolExecutor().submit(next, waiting.consume("q"))
+    with conn, waiting:
+        start = time.monotonic()
+        calls: list[Any] = [
+            lambda: blocked.result(scaled(5)),
+            lambda: conn.get("q"),
+            lambda: conn.get("q", timeout=None),
+            lambda: conn.publish(b"x", routing_key="q"),
+            lambda: conn.publish(b"x", routing_key="q", timeout=math.inf),
+            lambda: next(conn.consume("q")),
+            lambda: conn.queue_info("q"),
+        ]
+        for call in calls:
+            with pytest.raises(shmq.ConnectionLost, match=r"ended for good.*its owner has let it go") as caught:
+                call()
+            assert caught.value.gone
+        assert message is not None
+        with contextlib.suppress(shmq.StaleDelivery):  # direct: its memory is still there
+            message.ack()
+        assert time.monotonic() - start < scaled(0.5)
+
+
+def test_a_publisher_that_waits_for_room_learns_it_too() -> None:
+    with ThreadPoolExecutor() as pool:
+        with shmq.local() as url:
+            conn = shmq.connect(url)
+            conn.declare_queue("q", capacity_messages=16)
+            with contextlib.suppress(shmq.QueueFull):
+                while True:
+                    conn.publish(b"x", routing_key="q", timeout=0)
+            blocked = pool.submit(conn.publish, b"x", routing_key="q", timeout=60)
+            wait_until(lambda: conn._attachments.attach("q").queue.stats()["ready"] == 16, "it is full")
+        with conn, pytest.raises(shmq.ConnectionLost, match="ended for good"):
+            blocked.result(scaled(5))
 
 
 def test_two_do_not_see_each_other() -> None:

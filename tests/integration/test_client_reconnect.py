@@ -124,6 +124,101 @@ def test_a_stopped_daemon_is_told_and_a_new_one_found(daemon: Shmqd, monkeypatch
     assert collector.bodies == [b"before", b"without", b"after"]
 
 
+WAITING: dict[str, Any] = {
+    "consume": lambda conn: next(conn.consume("q")),
+    "get": lambda conn: conn.get("q", timeout=None),
+    "get_batch": lambda conn: conn.get_batch("q", max_wait=None),
+    "publish by the broker": lambda conn: conn.publish(b"", routing_key="k", headers={"CC": ["q"]}, timeout=100),
+    "queue_info": lambda conn: conn.queue_info("q"),
+}
+
+
+@pytest.mark.parametrize("mode", ["auto", "socket"])
+@pytest.mark.parametrize("call", WAITING)
+def test_nobody_waits_for_ever_for_a_daemon_that_is_gone(daemon: Shmqd, mode: Any, call: str) -> None:
+    with shmq.connect(daemon.url, mode=mode, reconnect_timeout=0.3) as conn:
+        conn.get("q")
+        daemon.stop()
+        start = time.monotonic()
+        with pytest.raises(shmq.DaemonNotRunning) as caught:
+            WAITING[call](conn)
+        assert 0.25 < time.monotonic() - start < scaled(2)
+        assert str(daemon.socket) in str(caught.value)
+        assert "shmqd stops" in str(caught.value)
+        assert "Start it" in str(caught.value)
+        with pytest.raises(shmq.DaemonNotRunning):
+            WAITING[call](conn)
+        daemon.start()
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_a_consumer_that_was_told_of_it_goes_on_with_the_next_daemon(daemon: Shmqd, mode: Any) -> None:
+    with shmq.connect(daemon.url, mode=mode, reconnect_timeout=0.2) as conn:
+        consumer = conn.consume("q")
+        daemon.stop()
+        for _ in range(2):
+            with pytest.raises(shmq.DaemonNotRunning):
+                next(consumer)
+        daemon.start()
+        with daemon.connect() as other:
+            other.publish(b"x", routing_key="q", confirm="memory")
+
+        message = next(consumer)
+
+        assert message.body == b"x"
+        message.ack()
+
+
+def test_direct_traffic_goes_on_when_the_daemon_is_given_up(daemon: Shmqd) -> None:
+    with shmq.connect(daemon.url, mode="direct", reconnect_timeout=0.1) as conn:
+        consumer = conn.consume("q")
+        daemon.stop()
+        with pytest.raises(shmq.DaemonNotRunning):
+            next(consumer)
+
+        conn.publish_many([b"1", b"2", b"3"], routing_key="q")
+
+        one, two, three = next(consumer), conn.get("q", timeout=5), conn.get("q")
+        assert two is not None
+        assert three is not None
+        assert [one.body, two.body, three.body] == [b"1", b"2", b"3"]
+        conn.ack_many([one, two, three])
+        daemon.start()
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_who_wants_to_waits_for_ever(daemon: Shmqd, mode: Any) -> None:
+    with shmq.connect(daemon.url, mode=mode, reconnect_timeout=None) as conn:
+        collector = Collector(conn)
+        daemon.stop()
+        wait_until(lambda: isinstance(conn._link._last_error, shmq.DaemonNotRunning), "the loss is noticed")
+        time.sleep(0.5)
+        daemon.start()
+        with daemon.connect() as other:
+            other.publish(b"x", routing_key="q", confirm="memory")
+
+        wait_until(lambda: collector.bodies == [b"x"], "it is delivered")
+        collector.stop()
+    assert collector.ended_by is None
+
+
+def test_a_daemon_that_hangs_is_as_good_as_gone(daemon: Shmqd) -> None:
+    with shmq.connect(daemon.url, mode="socket", reconnect_timeout=0.5) as conn:
+        consumer = conn.consume("q")
+        os.killpg(daemon.pid, signal.SIGSTOP)
+        try:
+            cut(conn, forgotten=False)
+            with pytest.raises(shmq.ConnectionLost, match="there was no other: no answer to hello"):
+                next(consumer)
+        finally:
+            os.killpg(daemon.pid, signal.SIGCONT)
+
+
+def test_a_time_to_reconnect_is_a_time() -> None:
+    with pytest.raises(shmq.InvalidArgument, match="reconnect_timeout"):
+        shmq.connect(reconnect_timeout=-1)
+
+
 def test_what_was_unacked_by_frames_is_stale_after_the_brokers_death(daemon: Shmqd) -> None:
     with daemon.connect("socket") as conn:
         conn.publish(b"x", routing_key="q", confirm="memory")

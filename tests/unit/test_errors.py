@@ -14,11 +14,18 @@ TEXTS = {
     errors.DaemonNotRunning(
         paths=["/run/shmq/shmq.sock"]
     ): "nothing answers on /run/shmq/shmq.sock. Start it: systemctl",
+    errors.DaemonNotRunning(paths=["/run/x"], lost="shmqd stops", after=60.2): (
+        "shmqd is gone: the session ended (shmqd stops), and for 60 s nothing answers on /run/x. Start it"
+    ),
     errors.NotShmqd(path="/tmp/x"): "what answers on /tmp/x is not shmqd. Check the URL",
     errors.ProtocolMismatch(ours=1, theirs=2): "we speak protocol 1, the peer 2. Install the same version",
     errors.LayoutMismatch(ours=1, theirs=2): "we read segment layout 1, found 2. Use the version",
     errors.AlreadyRunning(path="/var/lib/shmq", pid=7): "another shmqd (pid 7) already uses /var/lib/shmq. Stop it",
     errors.ConnectionLost(path="/run/x", reason="end of file"): "lost the connection to shmqd on /run/x: end of file.",
+    errors.ConnectionLost(path="/run/x", reason="its owner has let it go", gone=True): (
+        "shmqd on /run/x has ended for good, with its queues: its owner has let it go. Start another one"
+    ),
+    errors.StaleDelivery(): "This delivery is no longer ours: its message went back to the queue",
     errors.OperationTimeout(
         operation="declare_queue", timeout=5.0
     ): "no answer to declare_queue within 5 s. See: shmqctl",

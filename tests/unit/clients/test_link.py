@@ -145,6 +145,35 @@ def test_a_consumer_consumes_again_in_the_next_session(broker: ScriptedBroker, c
     assert kinds == [wire.Consume, wire.Recover, wire.Consume]
 
 
+def test_a_publish_that_finds_its_session_ended_goes_into_the_next(
+    broker: ScriptedBroker, conn: shmq.Connection
+) -> None:
+    conn.publish(b"1", routing_key="q")
+    conn.wait_for_confirms()
+    broker.drop()
+
+    conn.publish(b"2", routing_key="q")
+    conn.wait_for_confirms()
+
+    assert [frame.body for frame in broker.received(wire.Publish)] == [b"1", b"2"]
+    assert broker.sessions == 2
+
+
+def test_an_instance_that_is_gone_is_not_waited_for(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    conn.wait_for_confirms()
+    broker.push(wire.Closing(320, "", {"reason": "nobody wants it", "gone": True}))
+    broker.drop()
+    start = time.monotonic()
+
+    for _ in range(2):
+        with pytest.raises(shmq.ConnectionLost, match=r"ended for good.*nobody wants it") as caught:
+            conn.queue_info("q")
+
+    assert caught.value.gone
+    assert time.monotonic() - start < scaled(0.5)
+    assert broker.sessions == 1
+
+
 def test_a_broker_that_does_not_answer_ends_a_request_at_its_deadline(
     broker: ScriptedBroker, conn: shmq.Connection
 ) -> None:
