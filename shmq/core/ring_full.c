@@ -1,6 +1,7 @@
 /* ring_full.c - what an enqueuer does when the ring at `back` is full: grow to the next ring of the series, or, at the largest one
  * (or when there is no memory), get rid of stale references: spill a main ring into the returned one, rotate a returned ring in place.
- * Nothing here is an error: the message is READY already; what finds no room is left to the healer. */
+ * Nothing here is an error: the message is READY already; what finds no room is left to the healer. So that this is rare, a publish
+ * secures memory for the next ring before it begins, from half a ring on. */
 #include "shmq_core.h"
 
 #define LAP_MASK 0xfffffu
@@ -12,15 +13,37 @@ static bool has_room(struct shmq_part *part, uint32_t bits) {
     return shmq_entry_lap(e) == lap && (shmq_entry_is_full(e) || e == shmq_entry_empty(lap) || e == shmq_entry_sealed(lap));
 }
 
+static int commit_next(struct shmq_queue *q, const struct shmq_ring *r, uint64_t k) {
+    uint32_t bits;
+    struct shmq_part *next = k < r->last ? shmq_ring_part(q, r, k + 1, &bits) : NULL;
+    if (!next) return SHMQ_FULL;
+    return shmq_commit_memory(q, (uint64_t)((uint8_t *)next - q->base), sizeof *next + (UINT64_C(8) << bits));
+}
+
+/* Head is the takers' word: it is looked at only when tail has come half a ring further. In the last eighth of a ring that can't grow
+ * there is no room for another publish: others may be on their way. */
+int shmq_ring_secure(struct shmq_queue *q, uint32_t level) {
+    struct shmq_ring r = shmq_ring_main(q, level);
+    struct shmq_room *room = &q->room[level];
+    uint64_t k = shmq_load(&r.ends->back);
+    uint32_t bits;
+    struct shmq_part *part = shmq_ring_part(q, &r, k, &bits);
+    if (!part) return SHMQ_DAMAGED;
+    uint64_t tail = shmq_load(&part->tail), size = UINT64_C(1) << bits;
+    if (room->ring == k + 1 && tail < room->until) return SHMQ_OK;
+    uint64_t head = shmq_load(&part->head), used = tail > head ? tail - head : 0;
+    room->ring = (uint32_t)k + 1;
+    room->until = head + size / 2;
+    if (used < size / 2) return SHMQ_OK;
+    int next = commit_next(q, &r, k);
+    if (next == SHMQ_NO_MEMORY) return used < size - size / 8 ? SHMQ_OK : SHMQ_NO_MEMORY;
+    room->until = UINT64_MAX; /* memory for the next ring, or the largest ring, which spills */
+    return next == SHMQ_FULL ? SHMQ_OK : next;
+}
+
 /* Memory first, then the swap: whoever sees the new back may touch it (acquire in shmq_ring_enqueue, shmq_ring_look). */
 static int grow(struct shmq_queue *q, const struct shmq_ring *r, uint64_t k) {
-    uint32_t bits;
-    if (k >= r->last) return SHMQ_FULL;
-    struct shmq_part *next = shmq_ring_part(q, r, k + 1, &bits);
-    if (!next) return SHMQ_FULL;
-    uint64_t bytes = sizeof *next + (UINT64_C(8) << bits);
-    int committed = shmq_commit_memory(q, (uint64_t)((uint8_t *)next - q->base), bytes);
-    if (committed != SHMQ_OK) return SHMQ_FULL; /* counts as being of its largest size */
+    if (commit_next(q, r, k) != SHMQ_OK) return SHMQ_FULL; /* counts as being of its largest size */
     SHMQ_CAS_UNLESS(BACK_RELAXED, &r->ends->back, k, k + 1);
     return SHMQ_OK;
 }

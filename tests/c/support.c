@@ -165,6 +165,19 @@ void publish(struct shmq_queue *q, uint64_t id)
     EQ(publish_sized(q, id, 0, ID_BYTES), SHMQ_OK);
 }
 
+void publish_together(struct shmq_queue *q, uint64_t from, uint64_t to)
+{
+    struct shmq_draft draft = {.envelope = "", .body_bytes = ID_BYTES, .ttl_ns = -1};
+    struct shmq_write writes[64];
+    CHECK(to - from < 64);
+    for (uint64_t id = from; id <= to; id++) {
+        EQ(shmq_write_begin(q, &draft, &writes[id - from]), SHMQ_OK);
+        body_fill(writes[id - from].body, ID_BYTES, id);
+    }
+    for (uint64_t id = from; id <= to; id++)
+        EQ(shmq_write_commit(q, &writes[id - from]), SHMQ_OK);
+}
+
 uint64_t taken_id(const struct shmq_delivery *d)
 {
     uint64_t id;

@@ -50,6 +50,7 @@ bool body_is(const uint8_t *body, uint64_t bytes, uint64_t id);
 int publish_sized(struct shmq_queue *q, uint64_t id, uint32_t level, uint64_t bytes);
 int publish_draft(struct shmq_queue *q, uint64_t id, struct shmq_draft draft);
 void publish(struct shmq_queue *q, uint64_t id);        /* level 0, 24 bytes; must be OK */
+void publish_together(struct shmq_queue *q, uint64_t from, uint64_t to); /* all begin before the first commits; 64 at most */
 uint64_t taken_id(const struct shmq_delivery *d);       /* fails when the body is not whole */
 uint64_t take(struct shmq_queue *q, struct shmq_delivery *d); /* its id; 0: empty; anything else fails */
 uint64_t take_ack(struct shmq_queue *q);

@@ -177,8 +177,7 @@ static void a_message_that_found_no_room_is_tried_again_at_each_look(void)
 {
     world_open(&w, 2, sized(64, 4));
     fallocate_left = 0;
-    for (uint64_t id = 1; id <= 12; id++)
-        publish(&w.q[0], id);
+    publish_together(&w.q[0], 1, 12);
     CHECK(world_heal(&w).suspects > 0);
     fallocate_left = -1;
     CHECK(world_heal(&w).references > 0);

@@ -111,11 +111,33 @@ static void a_late_enqueue_in_the_ring_before_back_is_found(void)
     world_close(&w);
 }
 
+static void a_publish_without_memory_for_its_reference_is_refused(void)
+{
+    world_open(&w, 2, sized(64, 4));
+    fallocate_left = 0;
+    for (int round = 0; round < 10; round++) {
+        fill(1, 4);
+        EQ(publish_sized(&w.q[0], 5, 0, 24), SHMQ_NO_MEMORY);
+        EQ(publish_sized(&w.q[1], 5, 0, 24), SHMQ_NO_MEMORY);
+        EQ(world_count(&w, SHMQ_READY), 4);
+        drain(1, 4);
+    }
+    fill(1, 2);
+    fallocate_left = 1; /* the next ring, secured from half of this one on */
+    fill(3, 3);
+    EQ(fallocate_left, 0);
+    fill(4, 6);
+    EQ(publish_sized(&w.q[0], 99, 0, 24), SHMQ_OK);
+    EQ(take_ack(&w.q[1]), 1);
+    fallocate_left = -1;
+    world_close(&w);
+}
+
 static void growth_without_memory_counts_as_the_largest_size(void)
 {
     world_open(&w, 2, sized(64, 4));
     fallocate_left = 0;
-    fill(1, 8); /* spills 1..4 into the returned ring, as the main one cannot grow */
+    publish_together(&w.q[0], 1, 8); /* spills 1..4 into the returned ring, as the main one cannot grow */
     EQ(shmq_load(&ring_of(false).ends->back), 0);
     EQ(world_count(&w, SHMQ_READY), 8);
     drain(1, 8);
@@ -131,7 +153,7 @@ static void messages_that_found_no_room_anywhere_are_left_to_the_healer(void)
 {
     world_open(&w, 2, sized(64, 4));
     fallocate_left = 0;
-    fill(1, 12); /* 4 in main, 4 in returned, the rest nowhere */
+    publish_together(&w.q[0], 1, 12); /* 4 in main, 4 in returned, the rest nowhere */
     EQ(world_count(&w, SHMQ_READY), 12);
     uint64_t got = 0;
     for (int round = 0; round < 6; round++) {
@@ -268,6 +290,7 @@ int main(void)
     RUN(an_enqueuer_that_meets_a_sealed_ring_turns_to_back);
     RUN(a_sealer_that_died_before_moving_front_is_finished);
     RUN(a_late_enqueue_in_the_ring_before_back_is_found);
+    RUN(a_publish_without_memory_for_its_reference_is_refused);
     RUN(growth_without_memory_counts_as_the_largest_size);
     RUN(messages_that_found_no_room_anywhere_are_left_to_the_healer);
     RUN(a_main_ring_full_of_stale_references_spills_its_head);
