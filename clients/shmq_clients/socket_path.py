@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from shmq.core._core import PERSISTENT
 from shmq.errors import BodyTooLarge, ConnectionLost, QueueFull, ShmqError
 from shmq.limits import (
@@ -110,12 +108,8 @@ class SocketPath:
                 raise QueueFull(f"queue {out.routing_key!r} is full: {done} of {len(bodies)} were published")
 
     def wait_for_confirms(self, timeout: float) -> None:
-        """Wait until all that was sent is done. Publishes may wait for room: only one behind them knows their end."""
-        if self._window is None:
-            self.link.ask(Ping, Ok, timeout=timeout)
-        else:
-            nothing = PublishMany(0, "", "", b"", [])
-            self.link.ask(lambda seq: msgspec.structs.replace(nothing, seq=seq), Counted, timeout=timeout)
+        """Wait until all that was sent is done, publishes that wait for room too."""
+        self.link.ask(Ping, Ok, timeout=timeout)
         self.link.raise_failures()
 
     def _publish_batch(self, batch: list[memoryview], out: Outgoing) -> int:

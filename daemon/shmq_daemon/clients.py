@@ -30,7 +30,7 @@ from shmq_daemon.words import WORDS_MAX
 if TYPE_CHECKING:
     from shmq_daemon.consuming import Consumer, Held
     from shmq_daemon.opened import OpenQueue
-    from shmq_daemon.publishing import Blocked
+    from shmq_daemon.publishing import Barrier, Blocked
 
 RESUME_NS: Final = int(RESUME_SECONDS * 1e9)
 ROOT: Final = 0
@@ -55,7 +55,7 @@ class Client:
         self.prefetch = 0  # of the whole session, 0: unlimited
         self.consumers: dict[str, Consumer] = {}
         self.left_queues: list[OpenQueue] = []  # that its consumers left with the socket
-        self.publishing: list[Blocked] = []  # in order: the first waits for room
+        self.publishing: list[Blocked | Barrier] = []  # in order: the first waits for room
         self.publishing_bytes = 0
 
     @property

@@ -27,7 +27,6 @@ class Control:
 
     def table(self) -> dict[type, Callable[[Client, Any], None]]:
         return {
-            wire.Ping: lambda client, frame: _answer(client, wire.Ok(frame.seq)),
             wire.DeclareQueue: self.on_declare_queue,
             wire.DeleteQueue: self.on_delete_queue,
             wire.PurgeQueue: self.on_purge_queue,

@@ -2,7 +2,8 @@
 
 Owns: routes, confirms, publishes that wait for room. Does not own: matching (routing.py), the segment (the core).
 Invariants: what one client publishes stays in order: behind one that waits for room its later ones wait too, up to a
-bound, beyond which nothing more is read from it; every wait ends at its deadline with an error that says why.
+bound, beyond which nothing more is read from it; every wait ends at its deadline with an error that says why. An answer
+goes into the session in which it was asked for, or nowhere: numbers of requests begin anew with each.
 """
 
 import functools
@@ -33,6 +34,7 @@ from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timer, Timers
 from shmq_daemon.opened import OpenQueue
 from shmq_daemon.routing import route
+from shmq_daemon.session import Session
 
 WAITING_MAX: Final = 1024  # publishes of one client behind one that waits
 WAITING_BYTES_MAX: Final = 16 << 20
@@ -45,6 +47,7 @@ class Blocked:
 
     def __init__(self, client: Client, frame: Publication, targets: list[Queue]) -> None:
         self.client = client
+        self.session = client.session
         self.frame = frame
         self.targets = targets
         self.missing = list(targets)
@@ -53,6 +56,15 @@ class Blocked:
         self.bytes = sum(map(len, self.bodies))
         self.timer: Timer | None = None
         self.waits_on: OpenQueue | None = None
+
+
+class Barrier:
+    """A ping behind publishes that wait: answered when they are settled."""
+
+    def __init__(self, client: Client, seq: int) -> None:
+        self.session = client.session
+        self.seq = seq
+        self.waits_on: OpenQueue | None = None  # never: it is done when it comes first
 
 
 class Publishing:
@@ -65,14 +77,14 @@ class Publishing:
         self._log = log
 
     def table(self) -> dict[type, Callable[[Client, Any], None]]:
-        return {wire.Publish: self.on_publish, wire.PublishMany: self.on_publish}
+        return {wire.Publish: self.on_publish, wire.PublishMany: self.on_publish, wire.Ping: self.on_ping}
 
     def on_publish(self, client: Client, frame: Publication) -> None:
         """Publish now, or behind what this client has waiting."""
         try:
             blocked = Blocked(client, frame, self._targets(frame))
         except ShmqError as error:
-            self._refuse(client, frame, error)
+            self._refuse(client.session, frame, error)
             return
         if not client.publishing:
             self._advance(blocked, wait=True)
@@ -80,8 +92,16 @@ class Publishing:
         client.publishing.append(blocked)
         client.publishing_bytes += blocked.bytes
         self._start_timer(blocked)
-        if len(client.publishing) > WAITING_MAX or client.publishing_bytes > WAITING_BYTES_MAX:
-            self._pause(client)
+        _bound(client)
+
+    def on_ping(self, client: Client, frame: wire.Ping) -> None:
+        """Answer when all that this client published before is settled."""
+        barrier = Barrier(client, frame.seq)
+        if not client.publishing:
+            _pass(barrier)
+            return
+        client.publishing.append(barrier)
+        _bound(client)
 
     def _targets(self, frame: Publication) -> list[Queue]:
         """The queues to publish to. Raises what AMQP says about them."""
@@ -226,7 +246,11 @@ class Publishing:
 
     def _next_of(self, client: Client) -> None:
         while client.publishing and client.publishing[0].waits_on is None:
-            if not self._advance(client.publishing[0], wait=True):
+            first = client.publishing[0]
+            if isinstance(first, Barrier):
+                client.publishing.pop(0)
+                _pass(first)
+            elif not self._advance(first, wait=True):
                 break
         if client.session is not None and client.publishing_bytes < WAITING_BYTES_MAX // 2:
             client.session.resume()
@@ -241,10 +265,6 @@ class Publishing:
             blocked.waits_on = None
         self._finish(blocked, error)
         self._next_of(blocked.client)
-
-    def _pause(self, client: Client) -> None:
-        if client.session is not None:
-            client.session.pause()
 
     def queue_deleted(self, opened: OpenQueue) -> None:
         """Whoever waits for room there waits no more."""
@@ -265,17 +285,17 @@ class Publishing:
         if blocked.timer is not None:
             blocked.timer.cancel()
         if error is not None and not (isinstance(frame, wire.PublishMany) and blocked.position):
-            self._refuse(client, frame, error)
-        elif frame.confirm >= wire.CONFIRM_MEMORY and frame.seq and client.session is not None:
+            self._refuse(blocked.session if frame.seq else client.session, frame, error)
+        elif frame.confirm >= wire.CONFIRM_MEMORY and frame.seq and blocked.session is not None:
             many = isinstance(frame, wire.PublishMany)
             done = wire.Counted(frame.seq, blocked.position) if many else wire.Ok(frame.seq)
-            client.session.send(done)
+            blocked.session.send(done)
         elif error is not None:
-            self._refuse(client, frame, error)
+            self._refuse(blocked.session if frame.seq else client.session, frame, error)
 
-    def _refuse(self, client: Client, frame: Publication, error: ShmqError) -> None:
-        if frame.confirm != wire.CONFIRM_NONE and client.session is not None:
-            client.session.send(wire.Error(frame.seq, *to_wire(error)))
+    def _refuse(self, session: Session | None, frame: Publication, error: ShmqError) -> None:
+        if frame.confirm != wire.CONFIRM_NONE and session is not None:
+            session.send(wire.Error(frame.seq, *to_wire(error)))
 
     def _full_error(self, opened: OpenQueue, blocked: Blocked) -> QueueFull:
         """Full in messages, or in bytes of large bodies."""
@@ -287,3 +307,15 @@ class Publishing:
             used, limit_bytes = stats["arena_committed_bytes"], opened.queue.geometry[4]
             return QueueFull(queue=opened.name, depth=used, limit=limit_bytes, timeout=timeout, unit="bytes")
         return QueueFull(queue=opened.name, depth=depth, limit=limit, timeout=timeout)
+
+
+def _bound(client: Client) -> None:
+    """Read nothing more from a client that has too much waiting."""
+    too_much = len(client.publishing) > WAITING_MAX or client.publishing_bytes > WAITING_BYTES_MAX
+    if too_much and client.session is not None:
+        client.session.pause()
+
+
+def _pass(barrier: Barrier) -> None:
+    if barrier.session is not None:
+        barrier.session.send(wire.Ok(barrier.seq))

@@ -60,7 +60,7 @@ class Goodbye(Frame, tag=2, frozen=True):
 
 
 class Ping(Frame, tag=3, frozen=True):
-    """Ok when everything sent before was done."""
+    """Ok when everything sent before was done, publishes that wait for room too."""
 
     seq: Seq
 

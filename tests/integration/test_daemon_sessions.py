@@ -287,6 +287,43 @@ def test_a_waiting_publish_holds_up_nobody_and_goes_when_there_is_room(daemon: S
             message.ack()
 
 
+def test_a_ping_is_answered_behind_publishes_that_wait_and_other_requests_are_not(peer: Peer) -> None:
+    fill(peer, "barrier", 16)
+    peer.say(wire.Publish(0, "", "barrier", b"", b"y", confirm=1, timeout_ns=300_000_000))
+    peer.say(wire.Ping(3), wire.Publish(4, "", "barrier", b"", b"z", timeout_ns=10**9), wire.PurgeQueue(5, "none"))
+    heard = [peer.hear() for _ in range(3)]
+
+    assert [(type(frame), frame.seq) for frame in heard] == [(wire.Error, 5), (wire.Error, 0), (wire.Ok, 3)]
+    assert heard[1].code == 608
+    assert peer.ask(wire.Ping(6)).seq == 4  # is refused at its own deadline, then
+    assert peer.hear() == wire.Ok(6)
+
+
+def test_a_ping_passes_as_soon_as_there_is_room(daemon: Shmqd, peer: Peer) -> None:
+    fill(peer, "passed", 16)
+    peer.say(wire.Publish(3, "", "passed", b"", b"y", timeout_ns=5 * 10**9), wire.Ping(4), wire.Ping(5))
+    with daemon.connect() as other:
+        other.purge_queue("passed")
+
+    assert [peer.hear(), peer.hear(), peer.hear()] == [wire.Ok(3), wire.Ok(4), wire.Ok(5)]
+    assert peer.ask(wire.Ping(6)) == wire.Ok(6)
+
+
+def test_what_an_ended_session_asked_for_is_not_answered_in_the_next(peer: Peer, daemon: Shmqd) -> None:
+    fill(peer, "resumed", 16)
+    first = Peer(daemon)
+    welcome = first.hello()
+    first.say(wire.Publish(3, "", "resumed", b"", b"y", timeout_ns=400_000_000), wire.Ping(4))
+    assert first.ask(wire.InspectQueue(5, "resumed")).seq == 5
+    first.close()
+    second = Peer(daemon)
+    assert second.hello(Resume(welcome.connection_id, welcome.secret)).resumed
+
+    assert second.ask(wire.Ping(3)) == wire.Ok(3)  # behind the one that waits, whose number was 3 too
+    assert second.ask(wire.InspectQueue(4, "resumed")).queue.messages == 16
+    second.close()
+
+
 def test_a_publish_that_waits_hears_when_its_queue_is_deleted(daemon: Shmqd, peer: Peer) -> None:
     fill(peer, "gone", 16)
     peer.say(wire.Publish(3, "", "gone", b"", b"y", timeout_ns=5 * 10**9))
