@@ -61,7 +61,7 @@ class Consumer:
     def choose(life: Life) -> tuple[str, tuple[int, ...]]:
         """How a life receives, and from which queues."""
         dice = random.Random(f"how {life.run}/{life.worker}/{life.incarnation}")
-        how = dice.choice(["consume", "consume", "get", "batch"])
+        how = dice.choice(life.ways)
         queues = range(len(life.queues))
         return how, (dice.choice(queues),) if how == "consume" else tuple(queues)
 
@@ -95,14 +95,18 @@ class Consumer:
         self._settled_at = deque([time.monotonic_ns()] * prefetch)
         self._ask()
         for message in self._conn.consume(self._life.queues[queue].name, prefetch=prefetch):
-            since = self._settled_at.popleft() if self._is_socket else self._asked_at
+            since = self._room_since() if self._is_socket else self._asked_at
             self._words[DOING] = 0
-            self._take(queue, message, since)
+            self._take(queue, message, since, "consume")
             self._settle_down_to(self._dice.randint(0, keep))
             steps -= 1
             if steps <= 0 or self._log.has_to_stop:
                 return
             self._ask()
+
+    def _room_since(self) -> int:
+        """When the settling was invoked that made room for what was pushed; of a new session only its outage tells."""
+        return self._settled_at.popleft() if self._settled_at else self._asked_at
 
     def _poll(self, queues: tuple[int, ...], steps: int, get: Callable[[int, float], None]) -> None:
         keep = self._dice.choice([0, 5, 30])
@@ -133,7 +137,7 @@ class Consumer:
 
     # -- deliveries ---------------------------------------------------------------------------------------------------
 
-    def _take(self, queue: int, message: Any, since: int) -> None:
+    def _take(self, queue: int, message: Any, since: int, how: str = "get") -> None:
         at = time.monotonic_ns()
         view = message.view() if message.body_bytes > LARGE_BYTES and at & 1 else None
         body = message.body if view is None else view
@@ -154,6 +158,7 @@ class Consumer:
                 redelivered=message.redelivered,
                 is_intact=is_intact(self._life.run, body),
                 is_socket=self._is_socket,
+                is_pushed=self._is_socket and how == "consume",
                 reason=message.headers.get("x-first-death-reason", "") if is_dead else "",
             )
         )

@@ -64,7 +64,11 @@ class Publish:
 
 @dataclass(slots=True)
 class Delivery:
-    """One delivery at one consumer: handed out between `since` and `at`, and what became of it."""
+    """One delivery at one consumer: handed out between `since` and `at`, and what became of it.
+
+    is_pushed: the broker sent it unasked. `since` is then when the settling was invoked that made room in the prefetch,
+    which a new session has anew.
+    """
 
     queue: int
     message: MessageId
@@ -77,6 +81,7 @@ class Delivery:
     redelivered: bool
     is_intact: bool = True
     is_socket: bool = False
+    is_pushed: bool = False
     reason: str = ""  # of its death, where it was taken from among the dead
     settle: Settle = Settle.NONE
     settle_invoked: int = 0
@@ -164,6 +169,9 @@ class Facts:
         self._ends = {end.who: end for end in history.ends}
         self._deaths = [_Deaths(queue, history.ends) for queue in range(len(history.queues))]
         self._broker_outages = sorted((o for o in history.outages if o.broker), key=lambda outage: outage.before)
+        for delivery in history.deliveries:
+            if delivery.is_pushed:
+                delivery.since = min(delivery.since, self._last_outage_before(delivery.at))
         self._barriers: dict[Consumer, list[Barrier]] = {}
         for barrier in history.barriers:
             self._barriers.setdefault(barrier.who, []).append(barrier)
@@ -188,6 +196,10 @@ class Facts:
     def outage_after(self, since: int) -> int:
         """When the broker that served at `since` may have died at the earliest; NEVER if it did not."""
         return next((outage.before for outage in self._broker_outages if outage.after >= since), NEVER)
+
+    def _last_outage_before(self, at: int) -> int:
+        """When the session that served at that time may have begun; NEVER if it is the first."""
+        return max((outage.before for outage in self._broker_outages if outage.before <= at), default=NEVER)
 
     def took_effect(self, who: Consumer, invoked: int, ended: int) -> bool:
         """Whether what a worker had sent to the broker between these times was surely done."""

@@ -6,7 +6,7 @@ there before its operation is invoked (a delivery's: as soon as it was handed ou
 behind the operation, the outcome's byte last; so a record without one is an operation of which nobody knows how it
 ended.
 
-    page 0   words: magic, records, doing, held, steps, stop, incarnation, ready
+    page 0   words: -, records, doing, held, steps, stop, incarnation, ready, worst
     4096     records of 64 bytes: kind queue level settle outcome flags mask |
              producer incarnation seq messages | 4 times | extra
 """
@@ -31,9 +31,9 @@ RESERVE: Final = 2_000  # records kept for those who settle what there is
 WORDS: Final = RECORD.size // 8  # in a record
 WORD_LEVEL_BYTES: Final = 8
 
-RECORDS, DOING, HELD, STEPS, STOP, INCARNATION, READY = range(1, 8)
+RECORDS, DOING, HELD, STEPS, STOP, INCARNATION, READY, WORST = range(1, 9)
 PUBLISHES, DELIVERS, BEGINS, ENDS, BARRIERS, REFUSED = range(1, 7)
-SENT, AT_ONCE, SOCKET, REDELIVERED, INTACT = 1, 2, 4, 8, 16
+SENT, AT_ONCE, SOCKET, REDELIVERED, INTACT, PUSHED = 1, 2, 4, 8, 16, 32
 SETTLE_BYTE, OUTCOME_BYTE = 3, 4
 TIME_WORDS: Final = 3  # the first time's place in a record, in words
 EXTRA_WORD: Final = 7
@@ -115,6 +115,7 @@ class Logbook:
             (SOCKET if delivery.is_socket else 0)
             | (REDELIVERED if delivery.redelivered else 0)
             | (INTACT if delivery.is_intact else 0)
+            | (PUSHED if delivery.is_pushed else 0)
         )
         extra = delivery.failures << 8 | REASONS.index(delivery.reason)
         times = (delivery.since, delivery.at, 0, 0)
@@ -258,6 +259,7 @@ def _delivery(record: Record, to: Consumer) -> Delivery:
         redelivered=bool(record.flags & REDELIVERED),
         is_intact=bool(record.flags & INTACT),
         is_socket=bool(record.flags & SOCKET),
+        is_pushed=bool(record.flags & PUSHED),
         reason=REASONS[record.extra & 0xFF],
         settle=Settle(record.settle),
         settle_invoked=record.time2,

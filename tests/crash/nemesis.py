@@ -22,6 +22,7 @@ from crash.plan import Life
 from crash.zygote import Zygote
 from support.deadline import scaled
 
+SHORT_LIVES: Final = 0.1  # unless told otherwise
 PAUSE_MAX: Final = 0.004
 STOP_SECONDS: Final = 2.0
 START_SECONDS: Final = 20.0
@@ -47,10 +48,13 @@ class Worker:
 
 
 class Workers:
-    """All workers of a run."""
+    """All workers of a run. short_lives: the share of lives that end by themselves."""
 
-    def __init__(self, zygote: Zygote, folder: Path, lives: list[Life], dice: random.Random) -> None:
+    def __init__(
+        self, zygote: Zygote, folder: Path, lives: list[Life], dice: random.Random, *, short_lives: float = SHORT_LIVES
+    ) -> None:
         self._zygote = zygote
+        self._short_lives = short_lives
         self._dice = dice
         self._errors: list[str] = []
         self.counted: Counter[str] = Counter()
@@ -80,7 +84,7 @@ class Workers:
 
     def _next_life(self, worker: Worker) -> None:
         worker.life = replace(
-            worker.life, incarnation=worker.life.incarnation + 1, ends_by_itself=self._dice.random() < 0.1
+            worker.life, incarnation=worker.life.incarnation + 1, ends_by_itself=self._dice.random() < self._short_lives
         )
         self._start(worker)
 
@@ -122,6 +126,11 @@ class Workers:
             if worker.log.words[READY] and worker.log.words[STEPS] >= self._dice.randint(0, 5):
                 self._kill(worker)
                 self._next_life(worker)
+
+    def end(self) -> None:
+        """Kill all, for workers whose history nobody wants."""
+        for worker in self.workers:
+            self._kill(worker)
 
     def stop(self) -> None:
         """Let all come to their end; who still waits for messages then is killed as any."""

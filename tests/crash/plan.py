@@ -12,10 +12,12 @@ import shmq
 from crash.history import QueueRules
 
 Mode = Literal["direct", "socket"]
-Role = Literal["publish", "consume"]
+Role = Literal["publish", "consume", "echo", "ping", "wait"]
 EXCHANGE: Final = "crash.copies"
 COPIES_KEY: Final = "copies"
 DEAD_EXCHANGE: Final = "crash.dead"
+WAYS: Final = ("consume", "consume", "get", "batch")
+ASKING: Final = ("get", "batch")  # ways in which no queue is left alone for long
 CAPACITY: Final = 2_000  # messages in a queue: a producer that runs ahead waits for room, and is killed there too
 ROLES: Final[tuple[Role, ...]] = (
     "publish",
@@ -43,6 +45,7 @@ class Life:
     queues: tuple[QueueRules, ...]
     copies: int  # bit mask of the queues that the exchange routes to
     ends_by_itself: bool
+    ways: tuple[str, ...] = WAYS  # to receive messages, one of which it chooses
 
     def dice(self) -> random.Random:
         """Return this life's own dice."""
@@ -54,7 +57,7 @@ class Life:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Life":
         rules = tuple(QueueRules(**rules) for rules in fields.pop("queues"))
-        return cls(queues=rules, **fields)
+        return cls(queues=rules, ways=tuple(fields.pop("ways")), **fields)
 
 
 def queues_of(run: int) -> tuple[QueueRules, ...]:

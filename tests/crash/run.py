@@ -8,19 +8,22 @@ import os
 import random
 import select
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import shmq
 from crash import bodies, checker, counters
 from crash.consuming import Consumer
-from crash.history import History
+from crash.history import History, QueueRules
 from crash.logbook import Logbook, read_into
-from crash.nemesis import Workers
-from crash.plan import Life, Mode, Role, declare, queues_of
+from crash.nemesis import SHORT_LIVES, Workers
+from crash.plan import ASKING, WAYS, Life, Mode, Role, declare, queues_of
 from crash.zygote import Zygote
 from support.deadline import scaled
 
+CANARY: Final = 100  # number of the first one
 CONFIRMED_MIN: Final = 1_000
 DRAIN_SECONDS: Final = 20.0
 HEAL_SECONDS: Final = 10.0
@@ -36,9 +39,11 @@ def seed() -> int:
 
 
 class Run:
-    """Workers of the given modes at the queues of one seed."""
+    """Workers of the given modes at the queues of one seed. calm: nobody kills them, they end by themselves."""
 
-    def __init__(self, number: int, url: str, folder: Path, roles: list[tuple[Role, Mode]]) -> None:
+    def __init__(
+        self, number: int, url: str, folder: Path, roles: list[tuple[Role, Mode]], *, calm: bool = False
+    ) -> None:
         self.number = number
         self.url = url
         self.folder = folder
@@ -49,9 +54,11 @@ class Run:
         with shmq.connect(url) as conn:
             declare(conn, self.queues, self.copies)
         self.zygote = Zygote(number)
-        self.workers = Workers(
-            self.zygote, folder, [self._life(index, role, mode) for index, (role, mode) in enumerate(roles)], self.dice
-        )
+        lives = [
+            replace(self._life(index, role, mode), ways=ASKING if calm and index % 2 else WAYS)
+            for index, (role, mode) in enumerate(roles)
+        ]
+        self.workers = Workers(self.zygote, folder, lives, self.dice, short_lives=1.0 if calm else SHORT_LIVES)
         self.history = History(list(self.queues))
 
     def _life(self, worker: int, role: Role, mode: Mode) -> Life:
@@ -66,15 +73,33 @@ class Run:
             logbook=logbook,
             queues=self.queues,
             copies=self.copies,
-            ends_by_itself=False,
+            ends_by_itself=role == "consume" and self.dice.random() < 0.5,
         )
+
+    def canaries(self, *kinds: tuple[Role, Mode, Sequence[str]]) -> Workers:
+        """Start workers whose doings are no part of the history, at queues of their own."""
+        lives = [
+            replace(self._life(CANARY + index, role, mode), queues=tuple(map(QueueRules, queues)))
+            for index, (role, mode, queues) in enumerate(kinds)
+        ]
+        with shmq.connect(self.url) as conn:
+            for life in lives:
+                for rules in life.queues:
+                    conn.declare_queue(rules.name)
+        return Workers(self.zygote, self.folder, lives, self.dice)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.zygote.close()
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def finish(self, *, drain_by: Mode = "direct") -> History:
         """Stop all, drain all queues, return the history."""
         self.workers.stop()
-        self.zygote.__exit__()
+        self.zygote.close()
         self.workers.read_into(self.history)
         self._drain(drain_by)
         return self.history

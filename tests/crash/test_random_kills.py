@@ -34,10 +34,9 @@ def test_no_kill_of_a_client_loses_doubles_or_tears_a_message(
     daemon: Shmqd, tmp_path: Path, mode: Mode, number: int
 ) -> None:
     other: Mode = "socket" if mode == "direct" else "direct"
-    run = Run(seed() + number, daemon.url, tmp_path, [(role, mode) for role in ROLES])
-
-    run.workers.kill_until(KILLS // 2 // ROUNDS, SECONDS)
-    run.finish(drain_by=other if number % 2 else mode)
+    with Run(seed() + number, daemon.url, tmp_path, [(role, mode) for role in ROLES]) as run:
+        run.workers.kill_until(KILLS // 2 // ROUNDS, SECONDS)
+        run.finish(drain_by=other if number % 2 else mode)
 
     _tell(run, mode)
     violations = run.verdict()
@@ -47,10 +46,9 @@ def test_no_kill_of_a_client_loses_doubles_or_tears_a_message(
 
 def test_clients_of_both_modes_may_share_queues_while_they_are_killed(daemon: Shmqd, tmp_path: Path) -> None:
     modes: list[Mode] = ["direct", "socket"] * (len(ROLES) // 2)
-    run = Run(seed(), daemon.url, tmp_path, list(zip(sorted(ROLES), modes, strict=True)))
-
-    run.workers.kill_until(KILLS // 2 // ROUNDS, SECONDS)
-    run.finish()
+    with Run(seed(), daemon.url, tmp_path, list(zip(sorted(ROLES), modes, strict=True))) as run:
+        run.workers.kill_until(KILLS // 2 // ROUNDS, SECONDS)
+        run.finish()
 
     _tell(run, "both")
     violations = run.verdict()

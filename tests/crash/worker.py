@@ -4,15 +4,30 @@ Owns: the connection, the life's begin and end in the logbook, what goes wrong. 
 consuming.py), the process (zygote.py).
 """
 
+import select
+import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import shmq
+from crash import canaries
 from crash.consuming import Consumer
 from crash.history import Outcome
 from crash.logbook import READY, Logbook
 from crash.plan import Life
 from crash.producing import Producer
+from support.deadline import scaled
+
+CONNECT_SECONDS: Final = 10.0
+ROLES: Final[dict[str, Callable[[Life, shmq.Connection, Logbook], None]]] = {
+    "publish": lambda life, conn, log: Producer(life, conn, log).work(),
+    "consume": lambda life, conn, log: Consumer(life, conn, log).work(),
+    "echo": canaries.echo,
+    "ping": canaries.ping,
+    "wait": canaries.wait,
+}
 
 
 def live(life: Life) -> int:
@@ -29,11 +44,22 @@ def live(life: Life) -> int:
     return 0
 
 
+def _connect(life: Life) -> shmq.Connection:
+    """Connect; where there is no daemon at the moment, wait for the next one."""
+    deadline = time.monotonic() + scaled(CONNECT_SECONDS)
+    while True:
+        try:
+            return shmq.connect(life.url, mode=life.mode, timeout=CONNECT_SECONDS)
+        except shmq.SessionError:
+            if time.monotonic() > deadline:
+                raise
+            select.select([], [], [], 0.01)
+
+
 def _work(life: Life, log: Logbook) -> None:
-    conn = shmq.connect(life.url, mode=life.mode, timeout=10.0)
+    conn = _connect(life)
     log.words[READY] = 1
-    work = Producer(life, conn, log) if life.role == "publish" else Consumer(life, conn, log)
-    work.work()
+    ROLES[life.role](life, conn, log)
     record = log.ending()
     conn.close()
     log.ended(record, Outcome.OK)

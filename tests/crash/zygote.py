@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from crash import bodies
 from crash.plan import Life
@@ -55,10 +55,8 @@ class Zygote:
         answer: dict[str, Any] = json.loads(self._process.stdout.readline() or "{}")
         return answer
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
+    def close(self) -> None:
+        """End it, and with it all its workers. Idempotent."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()

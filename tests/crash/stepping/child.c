@@ -82,7 +82,18 @@ static bool resume(pid_t pid, long how) /* until the next stop; false: it is no 
     return WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP;
 }
 
-static void start(struct stage *st, struct child *c)
+/* In its own copy of the stage a second child stands where the first one does. */
+static void become_second(struct stage *st, const struct scene *does, uint64_t own_id)
+{
+    memcpy(&st->q[CHILD], &st->q[SECOND], sizeof st->q[CHILD]);
+    st->scene = does;
+    st->report = st->second;
+    st->own_id = own_id;
+    st->own_bytes = 24;
+    body_fill(st->own_body, st->own_bytes, own_id);
+}
+
+static void start(struct stage *st, struct child *c, const struct scene *second, uint64_t own_id)
 {
     int status;
     c->pid = fork();
@@ -91,6 +102,8 @@ static void start(struct stage *st, struct child *c)
     if (c->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        if (second)
+            become_second(st, second, own_id);
         act(st);
         _exit(0);
     }
@@ -143,7 +156,7 @@ uint32_t child_trace(struct stage *st)
     struct child c;
     trace = trace ? trace : not_for_children(sizeof *trace * TRACE_MAX);
     seen = seen ? seen : not_for_children(sizeof *seen << SEEN_BITS);
-    start(st, &c);
+    start(st, &c, NULL, 0);
     for (trace_n = 0;;) {
         struct user_regs_struct r = registers(c.pid);
         if (trace_n >= TRACE_MAX)
@@ -210,7 +223,7 @@ static bool go_to(struct child *c, uint32_t n)
 bool child_start_at(struct stage *st, struct child *c, uint32_t n)
 {
     for (int attempt = 0; attempt < 3; attempt++) {
-        start(st, c);
+        start(st, c, NULL, 0);
         if (go_to(c, n))
             return true;
         child_kill(c); /* the clock was read in another way: once more */
@@ -219,12 +232,20 @@ bool child_start_at(struct stage *st, struct child *c, uint32_t n)
     return false;
 }
 
-void child_continue(struct stage *st, struct child *c)
+void child_start_second(struct stage *st, struct child *c, const struct scene *does, uint64_t own_id, uint32_t steps)
+{
+    start(st, c, does, own_id);
+    while (steps-- && registers(c->pid).rip != (uint64_t)(uintptr_t)step_end)
+        if (!resume(c->pid, PTRACE_SINGLESTEP))
+            fault(st, "the second child died", steps, registers(c->pid).rip);
+}
+
+void child_continue(struct stage *st, struct child *c, const struct report *report)
 {
     for (int stops = 0; stops < 3; stops++) {
         if (!resume(c->pid, PTRACE_CONT))
             fault(st, "the child died as it went on", 0, registers(c->pid).rip);
-        if (atomic_load(&st->report->result) != INT32_MIN)
+        if (atomic_load(&report->result) != INT32_MIN)
             return;
     }
     fault(st, "the child did not come to its end", 0, registers(c->pid).rip);

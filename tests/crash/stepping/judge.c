@@ -129,8 +129,8 @@ void judge_invariants(struct stage *st)
                 fault(st, "a message in two slots", slot, id);
         ids[n++] = id;
     }
-    if (judge_unreferenced(st) > 1)
-        fault(st, "more than the child's own message without a reference", judge_unreferenced(st), 0);
+    if (judge_unreferenced(st) > st->children)
+        fault(st, "more than the children's own messages without a reference", judge_unreferenced(st), 0);
 }
 
 /* ---- settled and delivered ---- */

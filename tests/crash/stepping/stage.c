@@ -101,7 +101,10 @@ void stage_set(struct stage *st, const struct scene *scene)
     st->scene = scene;
     st->phase = "setting the stage";
     attach(st);
-    st->report = mmap(NULL, sizeof *st->report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    st->report = mmap(NULL, 2 * sizeof *st->report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (st->report == MAP_FAILED)
+        fault(st, "no memory", 0, 0);
+    st->second = st->report + 1;
     scene->prepare(st);
     if (scene->limit)
         atomic_store(&st->q[0].header->delivery_limit, 2);
@@ -141,14 +144,15 @@ void stage_reset(struct stage *st)
     silence(st->supervisor_bell);
     st->ledger = st->ledger0;
     st->now = shmq_now();
-    *st->report = (struct report){.result = INT32_MIN};
+    *st->report = *st->second = (struct report){.result = INT32_MIN};
+    st->children = 1;
 }
 
 void stage_strike(struct stage *st)
 {
     for (uint32_t i = 0; i < HANDLES; i++)
         shmq_detach(&st->q[i]);
-    munmap(st->report, sizeof *st->report);
+    munmap(st->report, 2 * sizeof *st->report);
     munmap(st->image, st->image_bytes);
     close(st->fd);
     close(st->bell[0]);

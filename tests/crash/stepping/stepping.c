@@ -6,9 +6,10 @@
  *                       stopped; its session is lost, others take everything (or it is purged, or empty rings go on by 2^20 laps) and
  *                       use all slots anew; then it continues to its end and harms nobody
  *
- *     stepping [--sample N] [--seed S] [--only operation[/state]] [--at INSTRUCTION] [--list]
+ *     stepping [--sample N] [--pairs N] [--seed S] [--only operation[/state]] [--at INSTRUCTION] [--list]
  *
- * --sample N looks at N instructions of each scene, evenly spaced from an offset that depends on the seed. Exit code 1: a fault. */
+ * --sample N looks at N instructions of each scene, evenly spaced from an offset that depends on the seed; --pairs N adds N experiments a
+ * scene in which a second child is stopped as well, at random (pairs.c). Exit code 1: a fault. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -25,11 +26,11 @@
 #define PATIENCE_S 30
 #define FAULTS_MAX 10u
 
-enum { KILLED, STOPPED, EXPERIMENTS = STOPPED + 1 + MOVES };
-static const char *const experiment_name[EXPERIMENTS] = {"killed", "stopped, killed", "delivered", "purged", "lapped"};
+enum { KILLED, STOPPED, EXPERIMENTS = STOPPED + 1 + MOVES, PAIR = EXPERIMENTS };
+static const char *const experiment_name[] = {"killed", "stopped, killed", "delivered", "purged", "lapped", "two children"};
 
 static struct {
-    uint32_t sample, at, faults;
+    uint32_t sample, pairs, at, faults;
     uint64_t seed;
     const char *only;
     bool has_at;
@@ -68,7 +69,10 @@ static void tell(const char *what, uint64_t a, uint64_t b)
     if (now.point <= now.points && now.points)
         name_address(child_address(now.point));
     printf("\n  %s (%llu, %#llx), while: %s\n", what, (unsigned long long)a, (unsigned long long)b, now.stage->phase);
-    printf("  again: --only '%s/%s' --at %u\n", s->operation, s->state, now.point);
+    if (now.experiment == PAIR)
+        printf("  with %s; again: --only '%s/%s' --pairs N --seed S\n", pair_story(), s->operation, s->state);
+    else
+        printf("  again: --only '%s/%s' --at %u\n", s->operation, s->state, now.point);
     fflush(stdout);
 }
 
@@ -90,7 +94,8 @@ static void took_too_long(int signal)
 }
 
 /* ---- one instruction ---- */
-static void experiment(struct stage *st, uint32_t n, int which)
+/* Bring the child before instruction n, on a stage put back as it was, and see what it has done so far. */
+static void stop_at(struct stage *st, uint32_t n)
 {
     st->phase = "bringing the child to its instruction";
     stage_reset(st);
@@ -103,9 +108,14 @@ static void experiment(struct stage *st, uint32_t n, int which)
         ledger_find(st, st->own_id)->expect = now.result == SHMQ_OK ? MUST : NEVER;
     judge_note_child(st);
     judge_invariants(st);
+}
+
+static void experiment(struct stage *st, uint32_t n, int which)
+{
+    stop_at(st, n);
     if (which > STOPPED) {
         verdict_world_moves_on(st, (enum move)(which - STOPPED - 1));
-        child_continue(st, &child);
+        child_continue(st, &child, st->report);
         verdict_continued(st);
         child_kill(&child);
     } else {
@@ -133,6 +143,21 @@ static uint32_t step_at(struct stage *st, uint32_t n)
     return recovered;
 }
 
+static uint32_t step_pairs(struct stage *st, uint64_t *state)
+{
+    volatile uint32_t recovered = 0;
+    now.experiment = PAIR;
+    for (volatile uint32_t i = 0; i < options.pairs; i++) {
+        now.point = below(state, now.points + 1);
+        if (setjmp(st->on_fault))
+            continue;
+        stop_at(st, now.point);
+        pair_of_children(st, &child, now.points, state);
+        recovered++;
+    }
+    return recovered;
+}
+
 /* ---- one scene ---- */
 static void step_scene(const struct scene *scene)
 {
@@ -150,7 +175,7 @@ static void step_scene(const struct scene *scene)
     stage_reset(&st);
     if (!child_start_at(&st, &child, 0))
         fault(&st, "the child does not come there", 0, 0);
-    child_continue(&st, &child);
+    child_continue(&st, &child, st.report);
     child_kill(&child);
     now.result = atomic_load(&st.report->result);
     uint32_t every = options.sample && options.sample < instructions ? (instructions + options.sample) / options.sample : 1;
@@ -159,8 +184,9 @@ static void step_scene(const struct scene *scene)
         recovered += step_at(&st, n);
         points++;
     }
-    printf("%-16s %-20s %6u instructions, %6u stepped, %6u experiments, %6u recovered, others at most %4llu us, %5.1f s\n",
-           scene->operation, scene->state, instructions, points, points * EXPERIMENTS, recovered,
+    uint32_t pairs = step_pairs(&st, &state);
+    printf("%-16s %-20s %6u instructions, %6u stepped, %6u experiments, %6u recovered, %u pairs, others at most %4llu us, %5.1f s\n",
+           scene->operation, scene->state, instructions, points, points * EXPERIMENTS, recovered, pairs,
            (unsigned long long)(st.slowest_ns / 1000), (double)(shmq_now() - start) / 1e9);
     fflush(stdout);
     stage_strike(&st);
@@ -193,6 +219,8 @@ int main(int argc, char **argv)
             return 2;
         if (strcmp(argv[i], "--sample") == 0)
             options.sample = (uint32_t)strtoul(value, NULL, 0);
+        else if (strcmp(argv[i], "--pairs") == 0)
+            options.pairs = (uint32_t)strtoul(value, NULL, 0);
         else if (strcmp(argv[i], "--seed") == 0)
             options.seed = strtoull(value, NULL, 0);
         else if (strcmp(argv[i], "--only") == 0)

@@ -7,6 +7,7 @@
  *   states.c     these states; leftovers.c more of them
  *   stage.c      the segment, its handles, and putting everything back as it was
  *   judge.c      what must hold while the child is stopped, and what others do meanwhile
+ *   pairs.c      two children stopped at once
  *   verdict.c    after the death or the end of the child: reap, heal, drain, and every message counted
  */
 #ifndef SHMQ_STEPPING_H
@@ -21,7 +22,8 @@
 #define CHILD 0u                  /* index of the child's handle; owner 1 */
 #define SUPERVISOR (1u + OTHERS)  /* index of the supervisor's handle */
 #define DEAD_ONE (2u + OTHERS)    /* of one that was dead before the child began */
-#define HANDLES (3u + OTHERS)
+#define SECOND (3u + OTHERS)      /* of a second child */
+#define HANDLES (4u + OTHERS)
 #define LEDGER_MAX 512u
 #define STALL_NS UINT64_C(100000000)
 #define TRACE_MAX 200000u
@@ -97,7 +99,7 @@ struct stage {
     struct shmq_queue q[HANDLES], q0[HANDLES];
     struct ledger ledger, ledger0;
     int fd, bell[SHMQ_SIDES], supervisor_bell;
-    uint32_t tokens[SHMQ_SIDES]; /* written when the stage is set */
+    uint32_t tokens[SHMQ_SIDES]; /* of the bells: written when the stage is set */
     uint8_t *image; /* of the segment, as it was */
     uint64_t image_bytes, now;
     struct shmq_delivery held; /* by the child */
@@ -106,9 +108,10 @@ struct stage {
     uint32_t own_bytes;
     uint32_t slot;             /* for the supervisor's operations */
     uint64_t ctl;
-    struct report *report;
+    struct report *report, *second; /* of the child, and of a second one */
     uint64_t stopped_ctl; /* of what the child holds, when it was stopped */
     uint64_t slowest_ns;  /* of the others' work */
+    uint32_t children;    /* stopped now */
     const char *phase;
     jmp_buf on_fault;
 };
@@ -129,8 +132,9 @@ struct child {
 };
 uint32_t child_trace(struct stage *st);                             /* number of instructions of the operation */
 bool child_start_at(struct stage *st, struct child *c, uint32_t n); /* stopped before instruction n; false: it did not come there */
+void child_start_second(struct stage *st, struct child *c, const struct scene *does, uint64_t own_id, uint32_t steps); /* or to its end */
 void child_kill(struct child *c);
-void child_continue(struct stage *st, struct child *c); /* to the end of its operation, where it stays */
+void child_continue(struct stage *st, struct child *c, const struct report *report); /* to the end of its operation, where it stays */
 uint64_t child_address(uint32_t n);
 
 /* ---- judge.c ---- */
@@ -141,9 +145,14 @@ void judge_delivery(struct stage *st, const struct shmq_delivery *d);  /* and in
 int judge_take(struct stage *st, uint32_t handle, struct shmq_delivery *d); /* with strict priority and returned before newer */
 void judge_settled(struct stage *st, uint64_t id);
 void judge_others_work(struct stage *st);
-uint32_t judge_unreferenced(struct stage *st); /* READY slots no ring leads to */
+uint32_t judge_unreferenced(struct stage *st); /* READY slots no ring leads to: at most one of each stopped child */
+
+/* ---- pairs.c ---- */
+void pair_of_children(struct stage *st, struct child *first, uint32_t points, uint64_t *state);
+const char *pair_story(void);
 
 /* ---- verdict.c ---- */
+void verdict_result(struct stage *st); /* what the child said, having come to its end */
 void verdict_killed(struct stage *st);
 enum move { MOVE_DELIVERED, MOVE_PURGED, MOVE_LAPPED, MOVES };
 void verdict_world_moves_on(struct stage *st, enum move move);

@@ -172,7 +172,8 @@ static void reap(struct stage *st, bool lost_session)
     struct shmq_counts counts;
     for (int twice = 0; twice < 2; twice++) /* idempotent */
         if (shmq_reap(supervisor(st), NULL, CHILD + 1, !st->scene->limit, lost_session, &counts) ||
-            (!lost_session && shmq_reap(supervisor(st), NULL, DEAD_ONE + 1, true, false, &counts)))
+            (!lost_session && shmq_reap(supervisor(st), NULL, DEAD_ONE + 1, true, false, &counts)) ||
+            (!lost_session && shmq_reap(supervisor(st), NULL, SECOND + 1, true, false, &counts)))
             fault(st, "the reaper failed", 0, 0);
 }
 
@@ -249,7 +250,7 @@ void verdict_world_moves_on(struct stage *st, enum move move)
 }
 
 /* ---- the child went on to its end ---- */
-static void judge_result(struct stage *st)
+void verdict_result(struct stage *st)
 {
     struct report *said = st->report;
     int r = atomic_load(&said->result);
@@ -292,7 +293,7 @@ void verdict_continued(struct stage *st)
     st->phase = "the child went on to its end";
     judge_note_child(st);
     judge_refusal(st, st->stopped_ctl == st->held.ctl && shmq_ctl_state(st->held.ctl) == SHMQ_UNACKED); /* ACKED is nobody else's */
-    judge_result(st);
+    verdict_result(st);
     judge_invariants(st);
     sleepers_wake(st, false);
     for (uint32_t i = 0; i < kept_n; i++) {

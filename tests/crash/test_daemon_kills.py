@@ -1,0 +1,154 @@
+"""kill -9 of the daemon's processes under load: nothing confirmed is lost, and direct clients do not notice.
+
+One command repeats a run: SHMQ_CRASH_SEED=<seed> .venv/bin/pytest -s tests/crash/test_daemon_kills.py
+"""
+
+import os
+import signal
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import pytest
+
+import shmq
+from crash import checker
+from crash.canaries import open_schedstat, run_delay_ns
+from crash.history import Outage
+from crash.logbook import READY, STEPS, WORST
+from crash.nemesis import Workers
+from crash.plan import Mode, Role
+from crash.run import Run, seed
+from support.deadline import scaled, wait_until
+from support.shmqd import Shmqd, instance
+
+Victim = Literal["master", "broker", "supervisor"]
+KILLS: Final = 50  # of each
+ALL_AT_ONCE: Final = 10
+WORK_STEPS: Final = 100  # of the canaries together between two kills
+BACK_SECONDS_MAX: Final = 1.0
+STALL_NS_MAX: Final[dict[Victim, int]] = {
+    "broker": 100_000_000,
+    "supervisor": 100_000_000,
+    "master": 250_000_000,  # all bells die with it: until both ends have new ones, those who wait look every 25 ms
+}
+WAKE_SECONDS_MAX: Final = 1.0
+WORKERS: Final[list[tuple[Role, Mode]]] = [
+    ("publish", "direct"),
+    ("publish", "socket"),
+    ("consume", "direct"),
+    ("consume", "socket"),
+    ("consume", "socket"),
+    ("consume", "direct"),
+]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Shmqd]:
+    with instance(tmp_path) as running:
+        yield running
+
+
+@pytest.mark.parametrize("victim", ["broker", "supervisor", "master"])
+def test_no_kill_of_a_daemon_process_loses_a_message_or_holds_up_direct_clients(
+    daemon: Shmqd, tmp_path: Path, victim: Victim
+) -> None:
+    with Run(seed(), daemon.url, tmp_path, WORKERS, calm=True) as run:
+        queues = [f"ping-{run.number}", f"pong-{run.number}"]
+        canaries = run.canaries(("echo", "direct", queues), ("ping", "direct", queues))
+        _wait_for_steps(canaries, 10)
+        back = [_kill_at_work(daemon, run, canaries, victim) for _ in range(KILLS)]
+        stall_ns = canaries.workers[1].log.words[WORST]
+        canaries.end()
+        run.finish()
+
+    print(
+        f"{victim}: {KILLS} kills, {run.history.confirmed()} confirmed, {len(run.history.deliveries)} deliveries;"
+        f" back after {statistics.median(back) * 1e3:.0f} ms (median), {max(back) * 1e3:.0f} ms (longest);"
+        f" longest stall of direct clients {stall_ns / 1e6:.1f} ms"
+    )
+    violations = run.verdict()
+    assert violations == [], f"SHMQ_CRASH_SEED={run.number}\n{checker.report(violations)}"
+    assert stall_ns <= STALL_NS_MAX[victim]
+    assert max(back) <= scaled(BACK_SECONDS_MAX)
+
+
+def _kill_at_work(daemon: Shmqd, run: Run, canaries: Workers, victim: Victim) -> float:
+    """Kill the victim once everybody is at work; returns the seconds until its successor is there.
+
+    What successors waited for a processor while starting is not counted: that is the host's load, ours and others'.
+    """
+    enough = _steps(canaries) + WORK_STEPS
+    wait_until(lambda: _steps_with_next_lives(canaries, run.workers) >= enough, "everybody works", 20.0)
+    pid = daemon.pid if victim == "master" else daemon.child(victim)
+    started = time.monotonic_ns()
+    os.kill(pid, signal.SIGKILL)
+    if victim == "master":
+        assert daemon.process is not None
+        daemon.process.wait(scaled(5))
+        daemon.start()
+    else:
+        wait_until(lambda: _pid_of(daemon, victim) not in {pid, 0}, f"{victim} is back", 10.0)
+    ended = time.monotonic_ns()
+    run.history.outages.append(Outage(started, ended, broker=victim != "supervisor", supervisor=victim != "broker"))
+    successors = [daemon.pid, daemon.child("broker")] if victim == "master" else [daemon.child(victim)]
+    return (ended - started - sum(map(_waited_ns, successors))) / 1e9
+
+
+def _waited_ns(pid: int) -> int:
+    fd = open_schedstat(pid)
+    try:
+        return run_delay_ns(fd)
+    finally:
+        os.close(fd)
+
+
+def _pid_of(daemon: Shmqd, role: str) -> int:
+    """The pid the broker knows; 0 while there is no broker, or it knows none."""
+    try:
+        return daemon.child(role)
+    except (shmq.ShmqError, StopIteration):
+        return 0
+
+
+def _steps(workers: Workers) -> int:
+    return sum(worker.log.words[STEPS] for worker in workers.workers)
+
+
+def _steps_with_next_lives(canaries: Workers, workers: Workers) -> int:
+    workers.restart_the_ended()
+    return _steps(canaries)
+
+
+def _wait_for_steps(workers: Workers, steps: int) -> None:
+    wait_until(lambda: all(worker.log.words[STEPS] >= steps for worker in workers.workers), "canaries sing", 20.0)
+
+
+def test_after_the_death_of_all_processes_a_new_publisher_wakes_those_who_wait(daemon: Shmqd, tmp_path: Path) -> None:
+    modes: list[Mode] = ["direct", "socket", "direct", "socket"]
+    queues = [f"wait-{index}" for index in range(len(modes))]
+    with Run(seed(), daemon.url, tmp_path, []) as run:
+        waiting = run.canaries(*(("wait", mode, [queue]) for mode, queue in zip(modes, queues, strict=True)))
+        wait_until(lambda: all(worker.log.words[READY] for worker in waiting.workers), "consumers connect", 20.0)
+        woken = [_wake_after_all_died(daemon, waiting, queues, number) for number in range(ALL_AT_ONCE)]
+        waiting.end()
+
+    typical, longest = statistics.median(woken) * 1e3, max(woken) * 1e3
+    print(f"{ALL_AT_ONCE} deaths of all at once: all woken after {typical:.0f} ms (median), {longest:.0f} ms (longest)")
+    assert max(woken) <= scaled(WAKE_SECONDS_MAX)
+
+
+def _wake_after_all_died(daemon: Shmqd, waiting: Workers, queues: list[str], number: int) -> float:
+    """Returns how long after the new daemon's readiness the last waiting consumer had its message."""
+    daemon.kill_all()
+    daemon.start()
+    ready = time.monotonic()
+    with daemon.connect() as conn:
+        for queue in queues:
+            conn.publish(b"wake up", routing_key=queue)
+    wait_until(lambda: all(worker.log.words[STEPS] > number for worker in waiting.workers), "all are woken", 10.0)
+    return time.monotonic() - ready
