@@ -1,17 +1,19 @@
 """The slow work that goes round all queues: recovery after a start, healing, expiry, ack timeouts, memory watch.
 
-Owns: whose turn it is, and how much of a core it may cost. Does not own: what is done to a queue (the core).
+Owns: whose turn it is, and how much of a core it may cost. Does not own: what is done to a queue (the core), giving
+memory back (arenas.py).
 Invariants: a step is bounded; sweeping costs at most 1/DUTY of a core, however many queues there are; queues with an
-ack timeout are looked at twice a second all the same.
+ack timeout are looked at twice a second, and memory is given back, all the same.
 """
 
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from shmq_daemon import segments
+from shmq_daemon.arenas import Arenas
 from shmq_daemon.dead_letters import Alarms
 from shmq_daemon.log import Logger
 from shmq_daemon.watched import Quarantine, Watched
@@ -54,8 +56,15 @@ class Sweep:
         self._on_recovered: Callable[[], None] | None = None
         self._timeouts: set[int] = set()
         self._timeouts_due_ns = 0
-        self.due_ns = 0
+        self._round_due_ns = 0
+        self._arenas = Arenas(watched, quarantine, log)
         self.counts: Counter[str] = Counter()
+
+    @property
+    def due_ns(self) -> int:
+        """When there is work again."""
+        giving = self._arenas.due_ns
+        return self._round_due_ns if giving is None else min(giving, self._round_due_ns)
 
     @property
     def recovering(self) -> bool:
@@ -69,6 +78,7 @@ class Sweep:
 
     def remove(self, watched: Watched) -> None:
         self._timeouts.discard(watched.queue.queue_id)
+        self._arenas.forget(watched)
         self._looked_ns.pop(watched.queue.queue_id, None)  # the round drops what is gone by itself
 
     def recover_all(self, then: Callable[[], None]) -> None:
@@ -80,7 +90,8 @@ class Sweep:
         if self._to_recover or self._on_recovered is not None:
             self._recover_one()
             return
-        if now_ns < self.due_ns:
+        self._arenas.tick(now_ns)
+        if now_ns < self._round_due_ns:
             return
         # Not the clock: on a busy host that counts others' work, and healing would starve.
         before = time.thread_time_ns()
@@ -88,9 +99,11 @@ class Sweep:
         self._look_at_timeouts(now_ns)
         self._watch_memory()
         spent = time.thread_time_ns() - before
-        self.due_ns = now_ns + max(TICK_NS, spent * DUTY)
+        self._round_due_ns = now_ns + max(TICK_NS, spent * DUTY)
         if self._timeouts:
-            self.due_ns = min(self.due_ns, self._timeouts_due_ns)
+            self._round_due_ns = min(self._round_due_ns, self._timeouts_due_ns)
+        self.counts.update(self._arenas.counts)
+        self._arenas.counts.clear()
 
     def _recover_one(self) -> None:
         if self._to_recover:
@@ -122,7 +135,9 @@ class Sweep:
             self._log.info("queue healed", queue=watched.name, **found)
         if rescan:
             self._rescan(watched)
-        self._watch_growth(watched)
+        figures = watched.core.stats()
+        self._watch_growth(watched, figures)
+        self._arenas.look(watched, figures, now_ns)
 
     def _look_at_timeouts(self, now_ns: int) -> None:
         if now_ns < self._timeouts_due_ns:
@@ -142,9 +157,8 @@ class Sweep:
             self.counts["overdue"] += requeued
             self._log.info("ack timeout, requeued", queue=watched.name, requeued=requeued, ack_timeout_ms=timeout_ms)
 
-    def _watch_growth(self, watched: Watched) -> None:
+    def _watch_growth(self, watched: Watched, figures: Mapping[str, int]) -> None:
         """A queue doubles what it has committed: one that has used it up and can't double is as good as full."""
-        figures = watched.core.stats()
         used = sum(figures[name] for name in HELD)
         _, slots, inline_bytes, _, arena_bytes = watched.queue.geometry
         committed, arena = figures["slots_committed"], figures["arena_committed_bytes"]

@@ -15,16 +15,18 @@
 #include <fcntl.h>
 
 #define WORTH_BYTES (UINT64_C(1) << 20)
+#define STEP_BYTES_MAX (UINT64_C(16) << 20) /* a hole of a gigabyte takes a quarter of a second */
 #define SLOTS_LEAST 64u /* smaller queues have no slot to spare for the claim */
 
 static shmq_word *owner_word(const struct shmq_queue *q, uint32_t t, uint32_t granule) {
     return (shmq_word *)(void *)(q->base + q->layout.tier[t].owners) + granule;
 }
 
-/* First granule of the free end, on a page. */
+/* First granule of the free end, on a page, as far as one step takes it. */
 static uint32_t free_end(struct shmq_queue *q, uint32_t t, uint32_t committed) {
     uint32_t n = committed, slot, page = SHMQ_PAGE >> q->layout.tier[t].shift;
-    while (n > 0 && !shmq_arena_owner_live(q, shmq_load(owner_word(q, t, n - 1)), &slot)) n--;
+    uint32_t step = (uint32_t)(STEP_BYTES_MAX >> q->layout.tier[t].shift), least = committed > step ? committed - step : 0;
+    while (n > least && !shmq_arena_owner_live(q, shmq_load(owner_word(q, t, n - 1)), &slot)) n--;
     return page > 1 ? (n + page - 1) / page * page : n;
 }
 
