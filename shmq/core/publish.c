@@ -25,6 +25,7 @@ int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct sh
     if (d->body_bytes > SHMQ_BODY_BYTES_MAX || d->envelope_bytes > SHMQ_ENVELOPE_BYTES_MAX) return SHMQ_TOO_LARGE;
     if (bytes > q->geometry.inline_bytes && d->body_bytes > q->geometry.arena_bytes) return SHMQ_TOO_LARGE;
     int r = shmq_commit_level(q, level);
+    q->publishing = level;
     if (r == SHMQ_OK) r = shmq_ring_secure(q, level);
     if (r == SHMQ_OK) r = shmq_slot_claim(q, &w->slot, &w->ctl);
     if (r != SHMQ_OK) return r;

@@ -1,7 +1,7 @@
 /* ring_full.c - what an enqueuer does when the ring at `back` is full: grow to the next ring of the series, or, at the largest one
  * (or when there is no memory), get rid of stale references: spill a main ring into the returned one, rotate a returned ring in place.
- * Nothing here is an error: the message is READY already; what finds no room is left to the healer. So that this is rare, a publish
- * secures memory for the next ring before it begins, from half a ring on. */
+ * Nothing here is an error: the message is READY already; what finds no room is left to the healer. So that this is rare, who commits
+ * slots commits rings for them in the level it publishes to, and a publish secures the next ring from half of this one on. */
 #include "shmq_core.h"
 
 #define LAP_MASK 0xfffffu
@@ -16,12 +16,26 @@ static bool has_room(struct shmq_part *part, uint32_t bits) {
 static int commit_next(struct shmq_queue *q, const struct shmq_ring *r, uint64_t k) {
     uint32_t bits;
     struct shmq_part *next = k < r->last ? shmq_ring_part(q, r, k + 1, &bits) : NULL;
+    struct shmq_room *room = r->kind == SHMQ_MAIN ? &q->room[r->level] : NULL;
     if (!next) return SHMQ_FULL;
-    return shmq_commit_memory(q, (uint64_t)((uint8_t *)next - q->base), sizeof *next + (UINT64_C(8) << bits));
+    if (room && room->committed > k) return SHMQ_OK;
+    int committed = shmq_commit_memory(q, (uint64_t)((uint8_t *)next - q->base), sizeof *next + (UINT64_C(8) << bits));
+    if (committed == SHMQ_OK && room) room->committed = (uint32_t)k + 1;
+    return committed;
+}
+
+int shmq_ring_reserve(struct shmq_queue *q, uint32_t level, uint64_t entries) {
+    struct shmq_ring r = shmq_ring_main(q, level);
+    uint64_t first = q->geometry.ring_entries;
+    for (uint64_t k = shmq_load(&r.ends->back); k < r.last && first << k < entries; k++) {
+        int committed = commit_next(q, &r, k);
+        if (committed != SHMQ_OK) return committed;
+    }
+    return SHMQ_OK;
 }
 
 /* Head is the takers' word: it is looked at only when tail has come half a ring further. In the last eighth of a ring that can't grow
- * there is no room for another publish: others may be on their way. */
+ * and is smaller than the queue there is no room for another publish: others may be on their way. */
 int shmq_ring_secure(struct shmq_queue *q, uint32_t level) {
     struct shmq_ring r = shmq_ring_main(q, level);
     struct shmq_room *room = &q->room[level];
@@ -36,7 +50,7 @@ int shmq_ring_secure(struct shmq_queue *q, uint32_t level) {
     room->until = head + size / 2;
     if (used < size / 2) return SHMQ_OK;
     int next = commit_next(q, &r, k);
-    if (next == SHMQ_NO_MEMORY) return used < size - size / 8 ? SHMQ_OK : SHMQ_NO_MEMORY;
+    if (next == SHMQ_NO_MEMORY) return used < size - size / 8 || size >= shmq_slots_committed(q) ? SHMQ_OK : SHMQ_NO_MEMORY;
     room->until = UINT64_MAX; /* memory for the next ring, or the largest ring, which spills */
     return next == SHMQ_FULL ? SHMQ_OK : next;
 }

@@ -65,6 +65,7 @@ static int commit_slot_range(struct shmq_queue *q, uint32_t from, uint32_t to) {
     int r = shmq_commit_memory(q, l->slots + from * l->slot_stride, (to - from) * l->slot_stride);
     if (!r) r = shmq_commit_memory(q, l->bitmap + from / 64 * 8, ((to + 63) / 64 - from / 64) * 8);
     if (!r) r = shmq_commit_memory(q, l->summary, (uint64_t)l->summary_words * 8);
+    if (!r && from) r = shmq_ring_reserve(q, q->publishing, to); /* the first ones have a first ring */
     return r;
 }
 

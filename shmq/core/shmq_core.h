@@ -212,7 +212,8 @@ struct shmq_shrunk { /* the free end of a tier while it is given back */
 
 struct shmq_room { /* of a level's main ring, as last seen: below this tail there is room, or memory for more */
     uint64_t until;
-    uint32_t ring; /* index of the ring + 1; 0: never looked */
+    uint32_t ring;      /* index of the ring + 1; 0: never looked */
+    uint32_t committed; /* we have committed the rings up to this one */
 };
 
 struct shmq_queue { /* one owner's handle; not thread-safe */
@@ -227,6 +228,7 @@ struct shmq_queue { /* one owner's handle; not thread-safe */
     uint32_t slots_known;              /* committed, as seen */
     uint64_t levels_known[SHMQ_LEVELS_MAX / 64];
     struct shmq_room room[SHMQ_LEVELS_MAX];
+    uint32_t publishing; /* the level of the publish under way, or of the last one */
     uint32_t tier_known[SHMQ_TIERS];
     uint64_t last_sequence;
     uint32_t spare[SHMQ_SPARE], spares;
@@ -309,6 +311,7 @@ int shmq_ring_lowest(struct shmq_queue *q, const struct shmq_ring *r, struct shm
 void shmq_ring_mark(const struct shmq_look *look); /* its reference is used up */
 bool shmq_ring_may_have(struct shmq_queue *q, const struct shmq_ring *r);
 int shmq_ring_secure(struct shmq_queue *q, uint32_t level); /* before a publish: OK, or NO_MEMORY for its reference */
+int shmq_ring_reserve(struct shmq_queue *q, uint32_t level, uint64_t entries); /* memory for a ring of so many: OK, NO_MEMORY */
 int shmq_ring_make_room(struct shmq_queue *q, const struct shmq_ring *r, uint64_t k); /* OK: try again; FULL: give up */
 enum shmq_put { SHMQ_PUT_DONE, SHMQ_PUT_LAPPED, SHMQ_PUT_SEALED, SHMQ_PUT_FULL };
 int shmq_ring_put(struct shmq_part *part, uint32_t bits, uint32_t slot, uint32_t generation); /* enum shmq_put: one ring of the series */

@@ -133,6 +133,34 @@ static void a_publish_without_memory_for_its_reference_is_refused(void)
     world_close(&w);
 }
 
+static uint64_t fill_up(uint64_t from)
+{
+    uint64_t n = 0;
+    while (publish_sized(&w.q[0], from + n, 0, 24) == SHMQ_OK)
+        n++;
+    return n;
+}
+
+static void what_fitted_once_fits_again_whatever_memory_there_was(void)
+{
+    for (int memory = 0; memory < 40; memory++) {
+        world_open(&w, 2, sized(1000, 4));
+        fallocate_left = memory;
+        uint64_t fitted = fill_up(1);
+        fallocate_left = 0;
+        drain(1, fitted);
+        uint64_t again = fill_up(1);
+        for (int round = 0; round < 3; round++) {
+            drain(1, again);
+            EQ(fill_up(1), again);
+        }
+        CHECK(again >= 4 && (memory < 4 || again == fitted)); /* of the first 64 slots each has a place from rings of 64 on */
+        drain(1, again);
+        fallocate_left = -1;
+        world_close(&w);
+    }
+}
+
 static void growth_without_memory_counts_as_the_largest_size(void)
 {
     world_open(&w, 2, sized(64, 4));
@@ -291,6 +319,7 @@ int main(void)
     RUN(a_sealer_that_died_before_moving_front_is_finished);
     RUN(a_late_enqueue_in_the_ring_before_back_is_found);
     RUN(a_publish_without_memory_for_its_reference_is_refused);
+    RUN(what_fitted_once_fits_again_whatever_memory_there_was);
     RUN(growth_without_memory_counts_as_the_largest_size);
     RUN(messages_that_found_no_room_anywhere_are_left_to_the_healer);
     RUN(a_main_ring_full_of_stale_references_spills_its_head);
