@@ -28,8 +28,8 @@ FLAGS = [
     "-Werror",
 ]
 INCLUDES = ["-Ishmq/core", "-Itests/c", "-Itests/crash/stepping"]
-FIGURES = re.compile(r"(\d+) instructions, +(\d+) stepped, +(\d+) experiments, +(\d+) recovered")
-SAMPLE = 120  # instructions of each scene in `make test`
+FIGURES = re.compile(r"(\d+) instructions, +(\d+) stepped, +(\d+) experiments, +(\d+) recovered, +(\d+) pairs")
+SAMPLE, PAIRS = 90, 12  # instructions, and pairs of stopped children, of each scene in `make test`
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def stepping(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(driver: Path, *arguments: str) -> list[tuple[int, ...]]:
-    """Run the driver, show what it says, and return instructions, stepped, experiments, recovered of each scene."""
+    """Run the driver, show what it says; return each scene's instructions, stepped, experiments, recovered, pairs."""
     done = subprocess.run([str(driver), *arguments], stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout)
     assert done.returncode == 0, "the story is in the output above"
@@ -54,17 +54,17 @@ def run(driver: Path, *arguments: str) -> list[tuple[int, ...]]:
 
 @pytest.mark.slow
 def test_a_client_may_stop_or_die_at_any_instruction(stepping: Path) -> None:
-    scenes = run(stepping, "--sample", str(SAMPLE))
+    scenes = run(stepping, "--sample", str(SAMPLE), "--pairs", str(PAIRS))
 
-    assert len(scenes) >= 60
-    assert all(stepped >= min(instructions, SAMPLE // 2) for instructions, stepped, _, _ in scenes)
-    assert all(experiments == recovered for _, _, experiments, recovered in scenes)
+    assert len(scenes) >= 80
+    assert all(stepped >= min(instructions, SAMPLE // 2) for instructions, stepped, _, _, _ in scenes)
+    assert all(experiments == recovered and pairs == PAIRS for _, _, experiments, recovered, pairs in scenes)
 
 
 @pytest.mark.long
 def test_a_client_may_stop_or_die_at_every_instruction(stepping: Path) -> None:
-    scenes = run(stepping)
+    scenes = run(stepping, "--pairs", "2000")
 
-    assert len(scenes) >= 60
-    assert all(stepped == instructions + 1 for instructions, stepped, _, _ in scenes)
-    assert all(experiments == recovered for _, _, experiments, recovered in scenes)
+    assert len(scenes) >= 80
+    assert all(stepped == instructions + 1 for instructions, stepped, _, _, _ in scenes)
+    assert all(experiments == recovered and pairs == 2000 for _, _, experiments, recovered, pairs in scenes)
