@@ -126,7 +126,7 @@ class Clients:
         if client is None:
             client = self._admit(peer)
         elif peer.pidfd >= 0:
-            os.close(peer.pidfd)
+            self._know_by(client, peer.pidfd)
         client.session, session.client = session, client
         client.direct = not reason
         self._welcome(client, session, reason, resumed=resumed)
@@ -173,6 +173,15 @@ class Clients:
             client.lost.cancel()
             client.lost = None
         return client
+
+    def _know_by(self, client: Client, pidfd: int) -> None:
+        """Take over the pidfd that came with a resumed client, if it is known by its socket alone until now."""
+        if client.pidfd >= 0:
+            os.close(pidfd)
+            return
+        client.pidfd = pidfd
+        self._loop.add(pidfd, functools.partial(self._on_pidfd, client))
+        self.tell_joined(client)
 
     def _welcome(self, client: Client, session: Session, reason: str, *, resumed: bool) -> None:
         direct = client.direct

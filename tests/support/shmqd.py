@@ -27,6 +27,7 @@ class Shmqd:
         self.data = folder / "data"
         self.log = folder / "shmqd.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.command = COMMAND
 
     @property
     def url(self) -> str:
@@ -42,7 +43,7 @@ class Shmqd:
         started = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, *self.places, *flags],
+                [*self.command, *self.places, *flags],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
