@@ -173,9 +173,9 @@ static int buried(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t de
     struct shmq_ring ring = shmq_ring_dead(q);
     if (shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(dead)) != SHMQ_OK)
         atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
-    shmq_bell_supervisor(q);
     if (shmq_ctl_state(ctl) == SHMQ_UNACKED) SHMQ_COUNT(q, dead, 1);
     else SHMQ_COUNT(q, expired, 1);
+    shmq_bell_supervisor(q);
     return SHMQ_OK;
 }
 
@@ -206,8 +206,8 @@ int shmq_requeue(struct shmq_queue *q, uint32_t slot, uint64_t ctl, bool count_f
     struct shmq_ring ring = shmq_ring_returned(q, level);
     int r = shmq_level_committed(q, level) ? shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(ctl)) : SHMQ_DAMAGED;
     if (r != SHMQ_OK) atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
-    shmq_bell_ring(q, SHMQ_CONSUMERS);
     SHMQ_COUNT(q, requeued, 1);
+    shmq_bell_ring(q, SHMQ_CONSUMERS);
     return SHMQ_OK;
 }
 
@@ -220,7 +220,7 @@ int shmq_delay(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t due_n
     struct shmq_ring ring = shmq_ring_delayed(q);
     if (shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(delayed)) != SHMQ_OK)
         atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
-    shmq_bell_supervisor(q);
     SHMQ_COUNT(q, held, 1);
+    shmq_bell_supervisor(q);
     return SHMQ_OK;
 }

@@ -66,7 +66,6 @@ int shmq_make_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t 
     struct shmq_ring ring = shmq_ring_main(q, level);
     int r = shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(ctl));
     if (r != SHMQ_OK) atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed); /* left to the healer */
-    shmq_bell_ring(q, SHMQ_CONSUMERS);
     return SHMQ_OK;
 }
 
@@ -77,8 +76,6 @@ static int make_delayed(struct shmq_queue *q, const struct shmq_write *w, uint64
     struct shmq_ring ring = shmq_ring_delayed(q);
     if (shmq_ring_enqueue(q, &ring, w->slot, shmq_ctl_generation(delayed)) != SHMQ_OK)
         atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
-    shmq_bell_supervisor(q);
-    SHMQ_COUNT(q, delayed, 1);
     return SHMQ_OK;
 }
 
@@ -96,8 +93,14 @@ int shmq_write_commit(struct shmq_queue *q, struct shmq_write *w) {
         atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_TTL, memory_order_relaxed);
     int r = w->due ? make_delayed(q, w, w->due < UINT64_MAX - now ? now + w->due : UINT64_MAX) : shmq_make_ready(q, w->slot, w->ctl, shmq_shape_level(w->shape));
     if (r != SHMQ_OK) return r;
-    SHMQ_COUNT(q, published, 1);
+    SHMQ_COUNT(q, published, 1); /* before the bell: who is killed is most likely in its system call, behind what it woke */
     SHMQ_COUNT(q, bytes_in, shmq_shape_body(w->shape));
+    if (w->due) {
+        SHMQ_COUNT(q, delayed, 1);
+        shmq_bell_supervisor(q);
+    } else {
+        shmq_bell_ring(q, SHMQ_CONSUMERS);
+    }
     return SHMQ_OK;
 }
 

@@ -364,7 +364,7 @@ int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct sh
 int shmq_write_commit(struct shmq_queue *q, struct shmq_write *w);
 void shmq_write_abort(struct shmq_queue *q, struct shmq_write *w);
 int shmq_publish(struct shmq_queue *q, const struct shmq_draft *d, const void *body);
-int shmq_make_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t level); /* gate, CAS ctl -> READY, main ring, bell */
+int shmq_make_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t level); /* gate, CAS ctl -> READY, main ring; the caller counts, then rings */
 void shmq_gate_raise(struct shmq_queue *q, uint32_t level);
 void shmq_gate_lower(struct shmq_queue *q, uint32_t level);
 

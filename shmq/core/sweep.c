@@ -181,6 +181,8 @@ int shmq_fire(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t now_ns
     uint8_t level = shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed));
     if (level >= q->geometry.levels || !shmq_level_committed(q, level)) return SHMQ_DAMAGED;
     int r = shmq_make_ready(q, slot, ctl, level);
-    if (r == SHMQ_OK) SHMQ_COUNT(q, fired, 1);
-    return r;
+    if (r != SHMQ_OK) return r;
+    SHMQ_COUNT(q, fired, 1);
+    shmq_bell_ring(q, SHMQ_CONSUMERS);
+    return SHMQ_OK;
 }
