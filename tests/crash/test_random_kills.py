@@ -1,8 +1,10 @@
 """kill -9 of producers and consumers at random moments under load: nothing is lost, doubled, torn or leaked.
 
-One command repeats a run: SHMQ_CRASH_SEED=<seed> .venv/bin/pytest -s tests/crash/test_random_kills.py
+A failure prints the seed of its round; one command repeats it:
+SHMQ_CRASH_SEED=<seed> .venv/bin/pytest -s tests/crash/test_random_kills.py -k '0-direct' (or 0-socket, or share)
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +13,16 @@ from typing import Final
 import pytest
 
 from crash import checker
-from crash.plan import ROLES, Mode
-from crash.run import Run, seed
+from crash.plan import ROLES, Mode, Role
+from crash.run import SEED_VARIABLE, Run, seed
 from support.shmqd import Shmqd, instance
 
 KILLS: Final = 2_000  # that count, of which each mode gets a half
+LONG_ROUNDS: Final = 1_333
 ROUNDS: Final = 4  # each with queues, producers and consumers of its own
 SECONDS: Final = 60.0  # for the kills of one round
+MODES: Final[tuple[Mode, ...]] = ("direct", "socket")
+MIXED: Final = [(role, MODES[index % 2]) for index, role in enumerate(sorted(ROLES))]
 
 pytestmark = pytest.mark.slow
 
@@ -28,31 +33,39 @@ def daemon(tmp_path: Path) -> Iterator[Shmqd]:
         yield running
 
 
-@pytest.mark.parametrize("mode", ["direct", "socket"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_no_kill_of_a_client_loses_doubles_or_tears_a_message(
     daemon: Shmqd, tmp_path: Path, mode: Mode, number: int
 ) -> None:
-    other: Mode = "socket" if mode == "direct" else "direct"
-    with Run(seed() + number, daemon.url, tmp_path, [(role, mode) for role in ROLES]) as run:
-        run.workers.kill_until(KILLS // 2 // ROUNDS, SECONDS)
-        run.finish(drain_by=other if number % 2 else mode)
-
-    _tell(run, mode)
-    violations = run.verdict()
-    assert violations == [], f"SHMQ_CRASH_SEED={run.number - number}\n{checker.report(violations)}"
-    assert _restarts(daemon) == 0, f"a process of the daemon failed:\n{daemon.log.read_text()[-4000:]}"
+    _round(daemon, tmp_path, [(role, mode) for role in ROLES], seed() + number, MODES[number % 2])
 
 
 def test_clients_of_both_modes_may_share_queues_while_they_are_killed(daemon: Shmqd, tmp_path: Path) -> None:
-    modes: list[Mode] = ["direct", "socket"] * (len(ROLES) // 2)
-    with Run(seed(), daemon.url, tmp_path, list(zip(sorted(ROLES), modes, strict=True))) as run:
-        run.workers.kill_until(KILLS // 2 // ROUNDS, SECONDS)
-        run.finish()
+    _round(daemon, tmp_path, MIXED, seed(), "direct")
 
-    _tell(run, "both")
+
+@pytest.mark.long
+@pytest.mark.parametrize("roles", [[(role, mode) for role in ROLES] for mode in MODES] + [MIXED], ids=[*MODES, "both"])
+def test_nor_does_any_of_a_million_kills(daemon: Shmqd, tmp_path: Path, roles: list[tuple[Role, Mode]]) -> None:
+    first = seed()
+    for number in range(LONG_ROUNDS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        _round(daemon, folder, roles, first + number, MODES[number % 2])
+        shutil.rmtree(folder)
+
+
+def _round(daemon: Shmqd, folder: Path, roles: list[tuple[Role, Mode]], number: int, drain_by: Mode) -> None:
+    """Kill, heal, drain, check."""
+    with Run(number, daemon.url, folder, roles) as run:
+        run.workers.kill_until(KILLS // 2 // ROUNDS, SECONDS)
+        run.finish(drain_by=drain_by)
+
+    _tell(run)
     violations = run.verdict()
-    assert violations == [], f"SHMQ_CRASH_SEED={run.number}\n{checker.report(violations)}"
+    assert violations == [], f"{SEED_VARIABLE}={number}\n{checker.report(violations)}"
+    assert _restarts(daemon) == 0, f"a process of the daemon failed:\n{daemon.log.read_text()[-4000:]}"
 
 
 def _restarts(daemon: Shmqd) -> int:
@@ -60,12 +73,12 @@ def _restarts(daemon: Shmqd) -> int:
         return sum(process.restarts for process in conn.status().processes)
 
 
-def _tell(run: Run, mode: str) -> None:
+def _tell(run: Run) -> None:
     """Figures for the reader of the run."""
     history, workers = run.history, run.workers
     settled = Counter(delivery.settle.name for delivery in history.deliveries)
     again = sum(delivery.redelivered for delivery in history.deliveries)
     print(
-        f"{mode}: {workers.kills} kills, {workers.victims} counted: {dict(workers.counted)}\n"
+        f"{workers.kills} kills, {workers.victims} counted: {dict(workers.counted)}\n"
         f"  {history.confirmed()} confirmed, {len(history.deliveries)} deliveries, {again} redelivered; {dict(settled)}"
     )
