@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from shmq.core._core import PERSISTENT
-from shmq.errors import BodyTooLarge, ConnectionLost, QueueFull, ShmqError
+from shmq.errors import BodyTooLarge, ConnectionLost, PublishError, QueueFull, ShmqError
 from shmq.limits import (
     BATCH_BYTES_MAX,
     BATCH_MESSAGES_MAX,
@@ -96,16 +96,22 @@ class SocketPath:
         self._in_window(payload.nbytes, timeout, send)
 
     def publish_many(self, bodies: Sequence[Any], out: Outgoing) -> None:
-        """Publish in order, all of them. Raises QueueFull with what was done so far in its text."""
-        done = 0
+        """Publish in order, all of them; an error says how many were. The broker tells why one did not go when it is
+        the first of a batch, so the rest is sent again.
+        """
+        deadline_ns, done = time.monotonic_ns() + out.timeout_ns, 0
         while done < len(bodies):
             batch = [flat(body) for body in bodies[done : done + BATCH_MESSAGES_MAX]]
             batch = batch[: _fitting(batch)]
-            _check_size(batch[0], out)
-            count = self._publish_batch(batch, out)
-            done += count
-            if count < len(batch):
-                raise QueueFull(f"queue {out.routing_key!r} is full: {done} of {len(bodies)} were published")
+            remaining_ns = max(0, deadline_ns - time.monotonic_ns())
+            try:
+                _check_size(batch[0], out)
+                done += self._publish_batch(batch, out._replace(timeout_ns=remaining_ns))
+            except PublishError as error:
+                if isinstance(error, QueueFull):
+                    error.text, error.timeout = "", out.timeout_ns / SECOND_NS  # of the whole call
+                error.text = f"{error} ({done} of {len(bodies)} were published)"
+                raise
 
     def wait_for_confirms(self, timeout: float) -> None:
         """Wait until all that was sent is done, publishes that wait for room too."""

@@ -100,10 +100,19 @@ def test_a_body_that_can_never_fit_is_refused_with_size_and_limit(conn: shmq.Con
 
 
 def test_a_batch_stops_before_the_body_that_can_never_fit(conn: shmq.Connection, small: str) -> None:
-    with refused(shmq.PublishError):
+    with refused(shmq.BodyTooLarge) as caught:
         conn.publish_many([b"1", b"2", bytes(5_000_000), b"4"], routing_key=small, confirm="memory")
 
+    assert "2 of 4 were published" in str(caught.value)
     assert [message.body for message in conn.get_batch(small, no_ack=True)] == [b"1", b"2"]
+
+
+def test_a_batch_that_fills_the_queue_says_how_far_it_came(conn: shmq.Connection, small: str) -> None:
+    with refused(shmq.QueueFull, 0.3 + IN_TIME) as caught:
+        conn.publish_many([b""] * 20, routing_key=small, confirm="memory", timeout=0.3)
+
+    assert "16 of 20 were published" in str(caught.value)
+    assert (caught.value.depth, caught.value.limit, caught.value.timeout) == (16, 16, 0.3)
 
 
 def test_a_body_over_a_gibibyte_is_refused_without_being_read(conn: shmq.Connection, small: str) -> None:
