@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from crash.bodies import MessageId
 
 NEVER: Final = 1 << 63
+NOTICED_NS: Final = 2_000_000_000  # until a busy broker knows of a death, it may push to the dead
 
 
 class Outcome(IntEnum):
@@ -93,7 +94,8 @@ class Delivery:
 class End:
     """A life's end, which happened between the two times: killed, or closed in order. queues: those it consumed from.
 
-    closing: it was killed while it closed, so that what it held may have gone back before.
+    closing: it was killed while it closed, so that what it held may have gone back before. is_socket: a session of the
+    broker's.
     """
 
     who: Consumer
@@ -101,6 +103,7 @@ class End:
     after: int
     killed: bool
     closing: bool = False
+    is_socket: bool = False
     queues: frozenset[int] = frozenset()
 
 
@@ -243,7 +246,7 @@ class _Deaths:
 
     def __init__(self, queue: int, ends: list[End]) -> None:
         self._before = sorted(end.before for end in ends if queue in end.queues)
-        self._after = sorted(end.after for end in ends if queue in end.queues)
+        self._after = sorted(end.after + NOTICED_NS * end.is_socket for end in ends if queue in end.queues)
 
     def between(self, start: int, end: int) -> int:
         return max(0, bisect.bisect_right(self._before, end) - bisect.bisect_left(self._after, start))

@@ -178,6 +178,7 @@ class Read:
 
     who: Consumer
     queues: frozenset[int]
+    is_socket: bool
     records: list[Record]
     closing: int = 0
     ended: int = 0
@@ -185,20 +186,20 @@ class Read:
     def as_end(self, *, killed: tuple[int, int] | None = None) -> End:
         """Its end: by itself, or killed between two times."""
         if killed is None:
-            return End(self.who, self.closing, self.ended, killed=False, queues=self.queues)
-        before, after = min(self.closing or killed[0], killed[0]), killed[1]
-        return End(self.who, before, after, killed=True, closing=bool(self.closing), queues=self.queues)
+            return End(self.who, self.closing, self.ended, killed=False, is_socket=self.is_socket, queues=self.queues)
+        before, closing = min(self.closing or killed[0], killed[0]), bool(self.closing)
+        return End(self.who, before, killed[1], True, closing, self.is_socket, self.queues)
 
 
 def read_into(history: History, worker: int, records: Sequence[Record]) -> dict[Consumer, Read]:
     """Add a worker's operations to the history; returns its lives, whose ends are the caller's to add."""
     lives: dict[Consumer, Read] = {}
-    life = Read(Consumer(worker, 0), frozenset(), [])
+    life = Read(Consumer(worker, 0), frozenset(), False, [])
     for record in records:
         if record.kind == BEGINS:
             queues = frozenset(bit for bit in range(16) if record.mask >> bit & 1)
             who = Consumer(worker, record.incarnation)
-            life = lives[who] = Read(who, queues, [])
+            life = lives[who] = Read(who, queues, bool(record.flags & SOCKET), [])
         life.records.append(record)
     for life in lives.values():
         _read_life(history, life)
