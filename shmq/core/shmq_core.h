@@ -395,6 +395,7 @@ bool shmq_bell_look(struct shmq_queue *q, enum shmq_side side); /* what a sleepe
 /* ---- sweep.c, shrink.c, heal.c: the supervisor ------------------------------------------------------------------------------------- */
 int shmq_reap(struct shmq_queue *q, const uint8_t *live, uint32_t owner, bool count_failure, bool lost_session, struct shmq_counts *out);
 uint64_t shmq_arena_shrink(struct shmq_queue *q); /* bytes given back, 16 MiB a tier at most; call it again and again, when there is little traffic */
+int shmq_arena_refill(struct shmq_queue *q, uint32_t t, uint32_t from); /* behind a punch: EMPTY, OK, or no memory */
 int64_t shmq_purge(struct shmq_queue *q, uint64_t before_ns);
 int64_t shmq_expire_due(struct shmq_queue *q, uint64_t now_ns, uint32_t slots_max);
 int64_t shmq_overdue(struct shmq_queue *q, uint64_t timeout_ns, uint64_t now_ns, uint32_t slots_max);

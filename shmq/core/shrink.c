@@ -38,7 +38,8 @@ static void give_up(struct shmq_queue *q, uint32_t t, const struct shmq_shrunk *
 static bool claim_end(struct shmq_queue *q, uint32_t t, struct shmq_shrunk *s) {
     uint32_t slot;
     if (shmq_slot_claim(q, &s->slot, &s->ctl) != SHMQ_OK) return false;
-    atomic_store_explicit(&shmq_slot_at(q, s->slot)->place, 0, memory_order_relaxed);
+    /* no granules of a tier: whoever reaps us must know that there may be a hole (free_owned in sweep.c) */
+    atomic_store_explicit(&shmq_slot_at(q, s->slot)->place, (uint64_t)s->from << 32 | (uint64_t)(t + 1) << 8, memory_order_relaxed);
     uint64_t mine = (uint64_t)(s->slot + 1) << 40 | (uint64_t)shmq_ctl_generation(s->ctl) << 12;
     for (uint32_t i = s->from; i < s->to; i++) {
         uint64_t seen = shmq_load(owner_word(q, t, i));
@@ -52,17 +53,26 @@ static bool claim_end(struct shmq_queue *q, uint32_t t, struct shmq_shrunk *s) {
     return false;
 }
 
+/* Behind a punch, before the claim that lies over the hole is freed. EMPTY: nobody has extended the tier over it; and who allocated before
+ * the punch and wants to raise `committed` now fails, as its change count moves on. OK: somebody had; there is memory again. */
+int shmq_arena_refill(struct shmq_queue *q, uint32_t t, uint32_t from) {
+    const struct shmq_tier *tier = &q->layout.tier[t];
+    uint64_t word = shmq_load(&q->header->tier[t].committed);
+    if ((uint32_t)word <= from && shmq_cas(&q->header->tier[t].committed, word, word + (UINT64_C(1) << 32))) return SHMQ_EMPTY;
+    uint32_t committed = shmq_tier_committed(q, t);
+    if (committed <= from) return SHMQ_EMPTY;
+    return shmq_commit_memory(q, tier->data + ((uint64_t)from << tier->shift), (uint64_t)(committed - from) << tier->shift);
+}
+
 /* The end is ours and above `committed`: punch it, and undo that where somebody has extended the tier meanwhile. */
 static uint64_t punch(struct shmq_queue *q, uint32_t t, struct shmq_shrunk *s) {
     const struct shmq_tier *tier = &q->layout.tier[t];
     uint64_t at = tier->data + ((uint64_t)s->from << tier->shift), bytes = (uint64_t)(s->to - s->from) << tier->shift;
     bool punched = !s->held && fallocate(q->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)bytes) == 0;
-    uint64_t word = shmq_load(&q->header->tier[t].committed);
-    /* the change count: an extender that allocated before the hole was punched must not raise `committed` over it */
-    bool quiet = (uint32_t)word <= s->from && shmq_cas(&q->header->tier[t].committed, word, word + (UINT64_C(1) << 32));
-    s->held = !quiet && shmq_commit_memory(q, at, bytes) != SHMQ_OK;
+    int refilled = shmq_arena_refill(q, t, s->from);
+    s->held = refilled != SHMQ_EMPTY && refilled != SHMQ_OK;
     if (!s->held) shmq_slot_free(q, s->slot, s->ctl);
-    return punched && quiet ? bytes : 0;
+    return punched && refilled == SHMQ_EMPTY ? bytes : 0;
 }
 
 static uint64_t shrink_tier(struct shmq_queue *q, uint32_t t) {

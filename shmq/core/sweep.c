@@ -45,7 +45,18 @@ static int remember(struct given **list, size_t *n, size_t *room, struct given g
     return 0;
 }
 
+/* Died while it gave memory back: below `committed` there may be a hole, which nobody claims while the slot is not free. Without memory
+ * the slot is kept, until another look of the reaper. */
+static bool lies_over_a_hole(struct shmq_queue *q, uint32_t slot, uint64_t ctl) {
+    uint64_t place = atomic_load_explicit(&shmq_slot_at(q, slot)->place, memory_order_relaxed);
+    uint32_t tier = shmq_place_tier(place);
+    if (shmq_ctl_state(ctl) != SHMQ_WRITING || !tier || tier > SHMQ_TIERS || shmq_place_count(place)) return false;
+    int refilled = shmq_arena_refill(q, tier - 1, shmq_place_start(place));
+    return refilled != SHMQ_EMPTY && refilled != SHMQ_OK;
+}
+
 static uint64_t free_owned(struct shmq_queue *q, uint32_t slot, uint64_t ctl) {
+    if (lies_over_a_hole(q, slot, ctl)) return 0;
     if (shmq_slot_free(q, slot, ctl) != SHMQ_OK) return 0;
     if (shmq_ctl_state(ctl) == SHMQ_ACKED) SHMQ_COUNT(q, released, 1);
     else SHMQ_COUNT(q, aborted, 1);

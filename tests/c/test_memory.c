@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -251,13 +252,21 @@ static void the_free_end_of_the_arena_is_given_back(void)
 /* An extender stands between its allocation and its swap while the hole is punched: what it then raises must have memory. */
 static sem_t lowered, go_on, shrunk;
 static pthread_t shrinker;
-static bool punching;
+static bool punching, dying;
+static jmp_buf death;
+static struct shmq_write behind; /* a body for which the tier was extended again, before the hole was punched */
 
 int fallocate(int fd, int mode, off_t offset, off_t bytes)
 {
     if (mode && punching) {
         sem_post(&lowered);
         sem_wait(&go_on);
+    }
+    if (mode && dying) {
+        dying = false;
+        EQ(shmq_write_begin(&w.q[0], &(struct shmq_draft){.body_bytes = 4 * MIB, .ttl_ns = -1}, &behind), SHMQ_OK);
+        EQ((int)syscall(SYS_fallocate, fd, mode, offset, bytes), 0);
+        longjmp(death, 1);
     }
     return (int)syscall(SYS_fallocate, fd, mode, offset, bytes);
 }
@@ -305,6 +314,33 @@ static void memory_extended_while_a_hole_is_punched_is_there(void)
     world_close(&w);
 }
 
+static void a_supervisor_that_died_over_a_hole_holds_it_until_there_is_memory(void)
+{
+    struct shmq_geometry g = roomy();
+    struct shmq_counts counts;
+    g.arena_bytes = 64 * MIB;
+    world_open(&w, 3, g);
+    EQ(publish_sized(&w.q[0], 1, 0, 8 * MIB), SHMQ_OK);
+    EQ(take_ack(&w.q[0]), 1);
+    dying = true;
+    if (setjmp(death) == 0)
+        shmq_arena_shrink(&w.q[1]);
+    EQ(dying, false);
+    uint64_t committed = (uint64_t)shmq_tier_committed(&w.q[0], 1) << w.q[0].layout.tier[1].shift;
+    CHECK(committed >= 12 * MIB); /* the body lies behind what the dead one holds */
+    uint64_t punched = file_bytes();
+    fallocate_left = 0;
+    EQ(shmq_reap(&w.q[2], NULL, 2, true, false, &counts), 0);
+    EQ(counts.freed, 0);
+    EQ(world_count(&w, SHMQ_WRITING), 2);
+    fallocate_left = -1;
+    EQ(shmq_reap(&w.q[2], NULL, 2, true, false, &counts), 0);
+    EQ(counts.freed, 1);
+    EQ(file_bytes(), punched + 8 * MIB);
+    shmq_write_abort(&w.q[0], &behind);
+    world_close(&w);
+}
+
 int main(void)
 {
     RUN(each_allocation_may_fail);
@@ -313,6 +349,7 @@ int main(void)
     RUN(a_reader_sees_without_writing);
     RUN(the_free_end_of_the_arena_is_given_back);
     RUN(memory_extended_while_a_hole_is_punched_is_there);
+    RUN(a_supervisor_that_died_over_a_hole_holds_it_until_there_is_memory);
     RUN(a_file_system_full_at_any_point_is_an_answer); /* last: it leaves the mount namespace */
     return done();
 }
