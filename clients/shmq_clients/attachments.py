@@ -150,6 +150,11 @@ class Attachments:
         if self.routes.get(name) is attachment.queue:
             self.routes.pop(name, None)
 
+    def drop(self, name: str) -> None:
+        """Let go of a queue by its name; its memory is not freed while anybody has it mapped."""
+        if (found := self._by_name.get(name)) is not None:
+            self.forget(found)
+
     def refreshed(self, attachment: Attachment) -> Attachment:
         """Return how the queue is attached now; as it was, while there is no session to attach it in."""
         if self.is_current(attachment) or self.link.session is None:

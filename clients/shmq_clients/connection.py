@@ -125,6 +125,14 @@ class Connection(Topology):
         """Return when the broker has done all that was sent before; raises the first refusal of it."""
         self._socket.wait_for_confirms(nanoseconds(timeout, "timeout") / SECOND_NS)
 
+    # -- topology -----------------------------------------------------------------------------------------------------
+
+    def delete_queue(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue and return how many messages went with it. Raises NotFound, PreconditionFailed."""
+        count = super().delete_queue(queue, if_unused=if_unused, if_empty=if_empty)
+        self._attachments.drop(queue)
+        return count
+
     # -- getting ------------------------------------------------------------------------------------------------------
 
     def get(self, queue: str, *, timeout: float | None = 0, no_ack: bool = False) -> Message | None:
