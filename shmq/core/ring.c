@@ -179,7 +179,8 @@ static void consider(struct shmq_queue *q, struct lowest *low, const struct shmq
 static void consider_part(struct shmq_queue *q, struct lowest *low, struct shmq_part *part, uint32_t bits, uint64_t from) {
     uint64_t tail = shmq_load(&part->tail), size = UINT64_C(1) << bits;
     uint64_t end = tail - from <= size ? tail + 1 : from + size; /* tail included: a half-done enqueue */
-    for (uint64_t p = from; p != end && (SHMQ_BROKEN(WINDOW_OF_POSITIONS) ? p - from : low->live) < SHMQ_WINDOW; p++) {
+    for (uint64_t p = from; p != end && low->live < SHMQ_WINDOW; p++) {
+        if (SHMQ_BROKEN(WINDOW_OF_POSITIONS)) low->live++;
         struct shmq_look look = {.part = part, .position = p, .bits = bits};
         look.entry = shmq_load(&part->entry[shmq_entry_index(p, bits)]);
         if (!shmq_entry_is_full(look.entry) || shmq_entry_lap(look.entry) != (p >> bits & LAP_MASK)) continue;
