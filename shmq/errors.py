@@ -35,7 +35,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
 SHM_PATH: Final = "/dev/shm"  # noqa: S108 - not a temporary file: where POSIX shared memory lives
-START_COMMAND: Final = "systemctl start shmqd (or run: shmqd)"
+START_COMMAND: Final = "systemctl start shmqd, or one of your own: shmqd"
 
 
 @dataclass(eq=False)
@@ -170,7 +170,8 @@ class OperationTimeout(SessionError):
     timeout: float = 0.0
 
     def _describe(self) -> str:
-        return f"no answer to {self.operation or 'the request'} within {self.timeout:g} s. See: shmqctl status"
+        what = self.operation or "the request"
+        return f"no answer to {what} within {self.timeout:g} s: shmqd is stopped, or has too much to do. See its log"
 
 
 @dataclass(eq=False)

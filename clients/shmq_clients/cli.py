@@ -2,47 +2,60 @@
 
 Owns: commands, options, exit codes. Does not own: how answers look (tables.py), the client.
 Exit codes: 0 fine; 1 something is wrong (an alarm, a refused operation); 2 the command line is; 3 shmqd is down.
-Every error is one line on standard error.
+Every error is one line on standard error. --url and --json may stand before the command or after it.
 """
 
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Final, NoReturn, ParamSpec
+from typing import Any, Final, NamedTuple, NoReturn
 
 import click
 import msgspec
 
 from shmq._version import __version__
 from shmq.core._core import LAYOUT
-from shmq.errors import SessionError, ShmqError
+from shmq.errors import InvalidArgument, SessionError, ShmqError
 from shmq.limits import PROTOCOL
 from shmq_clients import tables
 from shmq_clients.connection import Connection, connect
 
 ALARM: Final = 1
+USAGE: Final = 2
 DOWN: Final = 3
-VERSION: Final = f"shmqctl {__version__}, protocol {PROTOCOL}, segment layout {LAYOUT}"
+VERSION: Final = f"shmqctl {__version__} (protocol {PROTOCOL}, layout {LAYOUT})"
 
-P = ParamSpec("P")
+
+class Before(NamedTuple):
+    """What stood before the command."""
+
+    url: str | None
+    as_json: bool
+
+
+def _everywhere(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that stand before a command or after it."""
+    url = click.option("--url", help="shmq:///path/of.sock; else $SHMQ_URL, else the user's, else the system's socket.")
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    return url(as_json(command))
 
 
 def _connected(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command --url, --json and a connection, and turn errors into a line and an exit code."""
 
-    @click.option("--url", help="shmq:///path/of.sock; else $SHMQ_URL, else the user's, else the system's socket.")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @wraps(command)
-    def run(url: str | None, **options: Any) -> None:  # noqa: ANN401 - whatever click found
+    def run(*, url: str | None, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - whatever click found
+        before: Before = click.get_current_context().obj
         try:
-            with connect(url) as connection:
-                command(connection, **options)
+            with connect(url or before.url) as connection:
+                command(connection, as_json=as_json or before.as_json, **options)
         except SessionError as error:
             _fail(error, DOWN)
         except ShmqError as error:
-            _fail(error, ALARM)
+            about_url = isinstance(error, InvalidArgument) and error.argument == "url"
+            _fail(error, USAGE if about_url else ALARM)
 
-    return run
+    return _everywhere(run)
 
 
 def _fail(error: ShmqError, code: int) -> NoReturn:
@@ -67,14 +80,20 @@ class Argument(click.ParamType[tuple[str, Any]]):
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message=VERSION)
-def main() -> None:
-    """Look at and work with a running shmqd."""
+@_everywhere
+@click.pass_context
+def main(context: click.Context, *, url: str | None, as_json: bool) -> None:
+    """Look at and work with a running shmqd.
+
+    Exit code 0: fine; 1: an alarm, or refused; 2: the command line is wrong; 3: shmqd is down.
+    """
+    context.obj = Before(url, as_json)
 
 
 @main.command()
 @_connected
 def status(connection: Connection, *, as_json: bool) -> None:
-    """Show processes, alarms and totals; exit code 1 if there is an alarm."""
+    """Show alarms, processes and totals."""
     report = connection.status()
     if as_json:
         tables.show_json(tables.status_facts(report))

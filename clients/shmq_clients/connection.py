@@ -125,6 +125,13 @@ class Connection(Topology):
         """Return when the broker has done all that was sent before; raises the first refusal of it."""
         self._socket.wait_for_confirms(nanoseconds(timeout, "timeout") / SECOND_NS)
 
+    @property
+    def blocked(self) -> str:
+        """Why the daemon says that publishers will be held up (AMQP's connection.blocked), "" while it does not."""
+        self._link.advance(0)
+        session = self._link.session
+        return session.blocked if session is not None else ""
+
     # -- topology -----------------------------------------------------------------------------------------------------
 
     def delete_queue(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -33,6 +34,7 @@ from shmq.wire.frames import BrokerFrame, ClientFrame, Nack, Resume, Welcome
 from shmq_clients import forks
 from shmq_clients.session import Answer, Mode, Session
 from shmq_clients.stream import Stream, poll
+from shmq_clients.url import start_command
 
 FrameT = TypeVar("FrameT", bound=Frame)
 
@@ -148,7 +150,7 @@ class Link:
         if isinstance(last, ProtocolMismatch | AccessRefused):
             return last
         if isinstance(last, DaemonNotRunning):
-            return DaemonNotRunning(paths=last.paths, lost=loss.reason, after=after)
+            return replace(last, lost=loss.reason, after=after)
         return ConnectionLost(path=path, reason=f"{loss.reason}; for {after:.0f} s there was no other: {last}")
 
     @property
@@ -197,7 +199,8 @@ class Link:
                 return Stream(path)
             except OSError as error:
                 refused = refused or _refusal(path, error)
-        raise refused or DaemonNotRunning(paths=[str(path) for path in self.paths])
+        tried = [str(path) for path in self.paths]
+        raise refused or DaemonNotRunning(paths=tried, start_command=start_command(self.paths))
 
     def _postpone(self, error: ShmqError) -> None:
         self._last_error = error

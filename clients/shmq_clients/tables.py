@@ -6,6 +6,7 @@ Invariants: names and bodies come from others and are shown as text, never as ma
 
 import base64
 import json
+import re
 import sys
 from typing import Any, Final
 
@@ -18,9 +19,14 @@ from shmq.definitions import queue_arguments
 from shmq.message import Message
 from shmq.wire.fields import Latency, QueueInfo
 from shmq.wire.frames import StatusReport
-from shmq_clients.durations import SECOND_NS, shown
+from shmq_clients.durations import shown
 
-BODY_SHOWN: Final = 60
+BODY_SHOWN: Final = 60  # bytes
+HEADERS_SHOWN: Final = 100
+DEATHS: Final = "x-death"  # long, and summed up by other headers; JSON has it
+NUMBER: Final = re.compile(r"[-+.\d]+(e[-+\d]+)?", re.IGNORECASE)
+WORDS: Final = ("true", "false", "null")
+SET_APART: Final = "set apart"  # in a reason of the broker
 PIPE_WIDTH: Final = 200  # columns where nobody sees where a line ends
 LATENCIES: Final = ("in queue p50/p99", "to ack p50/p99")
 
@@ -32,6 +38,9 @@ def show_json(facts: Any) -> None:  # noqa: ANN401 - anything that is JSON
 
 def show_queues(queues: list[QueueInfo]) -> None:
     """Write one line a queue."""
+    if not queues:
+        _console().print("no queues")
+        return
     table = _table("queue", "ready", "unacked", "consumers", "capacity", *LATENCIES, "mode", "features")
     for info in queues:
         table.add_row(
@@ -52,7 +61,8 @@ def features(info: QueueInfo) -> str:
     """What sets a queue apart: flags, then arguments."""
     definition = info.definition
     flags = [flag for flag in ("durable", "exclusive", "auto_delete") if getattr(definition, flag)]
-    return " ".join([*flags, *(f"{name}={value}" for name, value in queue_arguments(definition).items())])
+    arguments = [f"{name}={_plain(value)}" for name, value in queue_arguments(definition).items()]
+    return " ".join([*flags, *arguments, *([f"({info.reason})"] if SET_APART in info.reason else [])])
 
 
 def queue_facts(info: QueueInfo) -> dict[str, Any]:
@@ -80,18 +90,21 @@ def queue_facts(info: QueueInfo) -> dict[str, Any]:
 def show_status(report: StatusReport) -> None:
     """Write the state of the instance: first what is wrong."""
     console = _console()
+    now_ns = _now_ns(report)
     for alarm in report.alarms:
-        console.print(Text(f"ALARM {alarm.kind}: {alarm.text}", style="bold red"))
-    uptime = report.uptime_ns / SECOND_NS
-    console.print(Text(f"shmqd {report.version}, up {uptime:.0f} s, durability: {report.durability}"))
-    console.print(Text(f"instance {report.instance}, protocol {report.protocol}, segment layout {report.layout}"))
-    processes = _table("process", "pid", "restarts")
+        age = shown(now_ns - alarm.raised_ns)
+        console.print(Text(f"ALARM {alarm.kind}, for {age}: {alarm.text}", style="bold red"))
+    versions = f"protocol {report.protocol}, layout {report.layout}"
+    console.print(Text(f"shmqd {report.version} ({versions}), instance {report.instance}"))
+    console.print(Text(f"up {shown(report.uptime_ns)}, durability: {report.durability}, alarms: {len(report.alarms)}"))
+    processes = _table("process", "pid", "up", "restarts", first_line=True)
     for process in report.processes:
-        processes.add_row(process.role, str(process.pid), str(process.restarts))
+        up = shown(now_ns - process.started_ns)
+        processes.add_row(process.role, str(process.pid), up, str(process.restarts))
     console.print(processes)
-    totals = _table("total", "number")
+    totals = _table("total", "number", first_line=True)
     for name, number in report.totals.items():
-        totals.add_row(name, str(number))
+        totals.add_row(name, f"{number:,}")
     if report.totals:
         console.print(totals)
 
@@ -101,22 +114,38 @@ def status_facts(report: StatusReport) -> dict[str, Any]:
     facts = {
         name: msgspec.to_builtins(getattr(report, name)) for name in StatusReport.__struct_fields__ if name != "seq"
     }
-    facts["processes"] = [_named(process) for process in report.processes]
-    facts["alarms"] = [_named(alarm) for alarm in report.alarms]
+    now_ns = _now_ns(report)
+    facts["processes"] = [
+        {"role": process.role, "pid": process.pid, "restarts": process.restarts, "up_ns": now_ns - process.started_ns}
+        for process in report.processes
+    ]
+    facts["alarms"] = [
+        {"kind": alarm.kind, "text": alarm.text, "age_ns": now_ns - alarm.raised_ns} for alarm in report.alarms
+    ]
     return facts
 
 
+def _now_ns(report: StatusReport) -> int:
+    """The broker's clock when it answered: the instance is as old as its master."""
+    started_ns = next((process.started_ns for process in report.processes if process.role == "master"), 0)
+    return report.uptime_ns + started_ns
+
+
 def show_messages(messages: list[Message]) -> None:
-    """Write one line a message, its body shortened."""
-    table = _table("key", "priority", "deliveries", "bytes", "headers", "body")
+    """Write one line a message, its body and headers shortened."""
+    if not messages:
+        _console().print("no messages")
+        return
+    table = _table("key", "priority", "deliveries", "bytes", "body", "headers")
     for message in messages:
+        headers = " ".join(f"{name}={_plain(value)}" for name, value in message.headers.items() if name != DEATHS)
         table.add_row(
             Text(message.routing_key),
             str(message.priority),
             str(message.delivery_count),
             str(message.body_bytes),
-            Text(" ".join(f"{name}={value}" for name, value in message.headers.items())),
-            Text(_shortened(message.body)),
+            Text(_shortened(message.body, BODY_SHOWN)),
+            Text(_shortened(headers.encode(), HEADERS_SHOWN)),
         )
     _console().print(table)
 
@@ -144,18 +173,25 @@ def _latency(latency: Latency) -> str:
     return f"{shown(latency.p50_ns)} / {shown(latency.p99_ns)}" if latency.count else ""
 
 
-def _shortened(body: bytes) -> str:
-    shown = body[:BODY_SHOWN].decode("utf-8", "backslashreplace")
-    printable = "".join(char if char.isprintable() else repr(char)[1:-1] for char in shown)
-    return printable + ("..." if len(body) > BODY_SHOWN else "")
+def _shortened(content: bytes, most: int) -> str:
+    text = content[:most].decode("utf-8", "backslashreplace")
+    printable = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return printable + ("..." if len(content) > most else "")
+
+
+def _plain(value: object) -> str:
+    """An argument or a header as a word: no text looks like nothing, like a number, or like true."""
+    is_word = isinstance(value, str) and value and not NUMBER.fullmatch(value) and value not in WORDS
+    return str(value) if is_word else json.dumps(value, default=str)
 
 
 def _named(struct: msgspec.Struct) -> dict[str, Any]:
     return {name: getattr(struct, name) for name in struct.__struct_fields__}
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
+def _table(*columns: str, first_line: bool = False) -> Table:
+    """Columns without lines; `first_line`: what came before is no part of it."""
+    table = Table(box=None, header_style="bold", pad_edge=False, title=" " if first_line else None)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

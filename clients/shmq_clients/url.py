@@ -1,17 +1,18 @@
 """Where a daemon may be reached: the URL of a connection, and the places to look at when none is given.
 
-Owns: the form of the URL and the default places. Does not own: connecting (control.py).
+Owns: the form of the URL, the default places, and what starts a daemon there. Does not own: connecting (link.py).
 Invariants: a URL names exactly one socket; what it says beyond that (host, user, virtual host, query) is refused and
 never ignored, because somebody meant something by it.
 """
 
 import os
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from shmq.errors import InvalidArgument
+from shmq.errors import START_COMMAND, InvalidArgument
 
 SCHEME: Final = "shmq"
 SYSTEM_SOCKET: Final = Path("/run/shmq/shmq.sock")
@@ -30,6 +31,17 @@ def socket_paths(url: str | None, environ: Mapping[str, str] = os.environ) -> tu
     runtime = environ.get("XDG_RUNTIME_DIR")
     user = (Path(runtime, "shmq", "shmq.sock"),) if runtime else ()
     return (*user, SYSTEM_SOCKET)
+
+
+def start_command(paths: Sequence[Path], environ: Mapping[str, str] = os.environ) -> str:
+    """Return what starts a daemon that one of these sockets would be of."""
+    if len(paths) != 1:
+        return START_COMMAND
+    (path,) = paths
+    if path == SYSTEM_SOCKET:
+        return "systemctl start shmqd, or as root: shmqd"
+    own = Path(environ.get("XDG_RUNTIME_DIR") or "/", "shmq", "shmq.sock")
+    return "shmqd" if path == own else f"shmqd --socket {shlex.quote(str(path))}"
 
 
 def url_of(path: Path) -> str:

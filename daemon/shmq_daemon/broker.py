@@ -79,7 +79,14 @@ class Broker:
         self._publishing = Publishing(self._catalog, self._loop, self._timers, self._log)
         self._consuming = Consuming(self._catalog, self._loop, self._timers, self._log)
         self._control = Control(self._catalog)
-        self._reporting = Reporting(self._catalog, self._clients, self._supervision, self._started_ns, self._restarts)
+        self._reporting = Reporting(
+            self._catalog,
+            self._clients,
+            self._supervision,
+            master_ns=self._instance.started_ns,
+            started_ns=self._started_ns,
+            restarts=self._restarts,
+        )
         self._dispatch: dict[type, Callable[[Client, Any], None]] = {
             wire.Goodbye: self._on_goodbye,
             **self._control.table(),

@@ -14,34 +14,49 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from shmq.definitions import CAPACITY_BYTES_MAX
 from shmq.errors import ConfigError
+from shmq.limits import SLOTS_MAX
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-
-UNKNOWN: Final = re.compile(r"unknown field `(?P<key>[^`]+)`")
 PLACE: Final = re.compile(r"at `\$\.(?P<key>[A-Za-z0-9_]+)")
+UNKNOWN: Final = re.compile(r"unknown field `(?P<key>[^`]+)`")
+SYNTAX: Final = re.compile(r" \(at line (?P<line>\d+), column (?P<column>\d+)\)$")
+INLINE_BYTES_MAX: Final = 65_536
+
+SomePath = Annotated[str, msgspec.Meta(pattern="^/", description="an absolute path")]
+Capacity = Annotated[int, msgspec.Meta(ge=1, le=SLOTS_MAX, description=f"a whole number from 1 to {SLOTS_MAX}")]
+CapacityBytes = Annotated[
+    int, msgspec.Meta(ge=0, le=CAPACITY_BYTES_MAX, description=f"a whole number from 0 to {CAPACITY_BYTES_MAX}")
+]
+InlineBytes = Annotated[
+    int, msgspec.Meta(ge=0, le=INLINE_BYTES_MAX, description=f"a whole number from 0 to {INLINE_BYTES_MAX}")
+]
+Format = Annotated[Literal["text", "json"], msgspec.Meta(description='"text" or "json"')]
+Level = Annotated[
+    Literal["debug", "info", "warning", "error"], msgspec.Meta(description='"debug", "info", "warning" or "error"')
+]
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings."""
 
-    socket: str | None = None  # path of the clients' socket
-    data: str | None = None  # directory of the instance's lock and state
-    log_format: Literal["text", "json"] = "text"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    queue_capacity: Positive = 1_000_000  # messages, of a queue that asks for none
-    queue_capacity_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0  # of large bodies; 0: a quarter of /dev/shm
-    queue_inline_bytes: Annotated[int, msgspec.Meta(ge=0, le=65_536)] = (
-        320  # bodies with envelope up to this live in their slot
-    )
+    socket: SomePath | None = None  # of the clients' socket
+    data: SomePath | None = None  # directory of the instance's lock and state
+    log_format: Format = "text"
+    log_level: Level = "info"
+    queue_capacity: Capacity = 1_000_000  # messages, of a queue that asks for none
+    queue_capacity_bytes: CapacityBytes = 0  # of large bodies; 0: a quarter of /dev/shm
+    queue_inline_bytes: InlineBytes = 320  # bodies with envelope up to this live in their slot
 
 
 def load(path: Path) -> Config:
     """Read a TOML file. Raises ConfigError."""
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(file=str(path), hint=str(error)) from error
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(file=str(path), hint=f"can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(file=str(path), hint="can't be read: it is not UTF-8 text") from error
     return parse(text, str(path))
 
 
@@ -50,9 +65,17 @@ def parse(text: str, origin: str) -> Config:
     try:
         return msgspec.convert(tomllib.loads(text), Config)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(file=origin, hint=str(error)) from error
+        raise _syntax_error(text, origin, str(error)) from error
     except msgspec.ValidationError as error:
         raise _explained(text, origin, str(error)) from error
+
+
+def _syntax_error(text: str, origin: str, problem: str) -> ConfigError:
+    place = SYNTAX.search(problem)
+    line = int(place["line"]) if place else len(text.splitlines())
+    what = problem[: place.start()] if place else problem
+    column = f" in column {place['column']}" if place else ""
+    return ConfigError(file=origin, line=line, hint=f"no TOML: {what}{column}; right is: key = value, texts in quotes")
 
 
 def _explained(text: str, origin: str, problem: str) -> ConfigError:
@@ -64,8 +87,23 @@ def _explained(text: str, origin: str, problem: str) -> ConfigError:
     if place is None:
         return ConfigError(file=origin, hint=problem)
     key = place["key"]
-    hint = f"{problem.partition(' - at ')[0]}; the default is {getattr(Config(), key)}"
+    given = tomllib.loads(text)[key]
+    default = getattr(Config(), key)
+    or_default = "" if default is None else f", the default is {_as_written(default)}"
+    hint = f"{_as_written(given)} can't be used; right is {_right(key)}{or_default}"
     return ConfigError(file=origin, line=_line_of(text, key), key=key, hint=hint)
+
+
+def _as_written(value: object) -> str:
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "an array"
+    return repr(value) if isinstance(value, float) else msgspec.json.encode(value).decode()
+
+
+def _right(key: str) -> str:
+    schema = msgspec.json.schema(Config)["$defs"]["Config"]["properties"][key]
+    one_of = [schema, *schema.get("anyOf", ())]
+    return next(str(part["description"]) for part in one_of if "description" in part)
 
 
 def _suggestion(key: str) -> str:

@@ -9,6 +9,7 @@ import argparse
 import os
 import resource
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def _serve(settings: config.Config, place: places.Places, *, ephemeral: bool) ->
     else:
         listener.setblocking(False)
         place = place._replace(socket=Path(listener.getsockname()))
-    taken = Instance(settings, place, lock_fd, listener, instance.bind_link(), ephemeral)
+    taken = Instance(settings, place, lock_fd, listener, instance.bind_link(), ephemeral, time.monotonic_ns())
     children = {Byte.BROKER: broker.run, Byte.SUPERVISOR: supervisor.run}
     served = Master(taken, children, notify.Notifier(os.environ)).run()
     return 0 if served else REFUSED

@@ -43,6 +43,7 @@ class Instance(NamedTuple):
     listener: socket.socket
     link_listener: socket.socket
     ephemeral: bool
+    started_ns: int
 
 
 ChildMain = Callable[[Instance, socket.socket, int], None]

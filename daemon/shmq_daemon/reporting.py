@@ -22,7 +22,7 @@ from shmq_daemon.opened import OpenQueue
 from shmq_daemon.supervision import Supervision
 
 PAGE: Final = min(PAGE_ENTRIES_MAX, 200)  # a page stays far below the limit of a frame
-SUMMED: Final = ("published", "delivered", "acked", "requeued", "dead", "expired", "purged", "dropped")
+SUMMED: Final = ("published", "delivered", "acked", "requeued", "dead", "expired", "purged")
 GAUGES: Final = ("ready", "unacked", "delayed", "dead_pending", "arena_committed_bytes")
 BOUNDS: Final = _core.Queue.histogram_bounds()
 
@@ -31,11 +31,19 @@ class Reporting:
     """Answers who asks."""
 
     def __init__(
-        self, catalog: Catalog, clients: Clients, supervision: Supervision, started_ns: int, restarts: int
+        self,
+        catalog: Catalog,
+        clients: Clients,
+        supervision: Supervision,
+        *,
+        master_ns: int,
+        started_ns: int,
+        restarts: int,
     ) -> None:
         self._catalog = catalog
         self._clients = clients
         self._supervision = supervision
+        self._master_ns = master_ns
         self._started_ns = started_ns
         self._restarts = restarts
         self.now_ns: Callable[[], int] = _core.monotonic_ns
@@ -55,7 +63,7 @@ class Reporting:
             _core.LAYOUT,
             self._catalog.state.instance,
             "memory",
-            self.now_ns() - self._started_ns,
+            self.now_ns() - self._master_ns,
             self._processes(),
             [wire.Alarm(alarm.kind, alarm.text, alarm.raised_ns) for alarm in self._supervision.alarms.values()],
             self._totals(),
@@ -64,7 +72,7 @@ class Reporting:
 
     def _processes(self) -> list[wire.ProcessInfo]:
         found = [
-            wire.ProcessInfo("master", os.getppid(), 0, 0),
+            wire.ProcessInfo("master", os.getppid(), 0, self._master_ns),
             wire.ProcessInfo("broker", os.getpid(), self._restarts, self._started_ns),
         ]
         other = self._supervision.supervisor

@@ -11,7 +11,9 @@ import pytest
 
 import shmq
 from shmq._version import __version__
-from support.deadline import scaled
+from shmq.core import LAYOUT
+from shmq.limits import PROTOCOL
+from support.deadline import scaled, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def url() -> Iterator[str]:
 
 
 def run(*arguments: str, stdin: bytes = b"", code: int = 0) -> str:
-    """Run the command and return what it printed; on an error, its one line."""
+    """Run the command and return what it printed; on an error, its one line. An alarm is none."""
     done = subprocess.run(
         [sys.executable, "-m", "shmq_clients.cli", *arguments],
         input=stdin,
@@ -30,7 +32,7 @@ def run(*arguments: str, stdin: bytes = b"", code: int = 0) -> str:
         check=False,
     )
     assert done.returncode == code, done.stderr.decode()
-    if code:
+    if code and not done.stdout:
         assert len(done.stderr.decode().splitlines()) == 1
         return done.stderr.decode()
     assert done.stderr == b""
@@ -95,6 +97,63 @@ def test_an_error_is_one_line_and_a_code(url: str, tmp_path: Path) -> None:
     assert str(tmp_path) in run("status", "--url", f"shmq://{tmp_path}/none.sock", code=3)
 
 
+def test_url_and_json_stand_before_or_after_the_command(url: str) -> None:
+    run("declare", "both", "--url", url)
+    after = run_json("queues", "--url", url)
+
+    assert json.loads(run("--url", url, "--json", "queues")) == after
+    assert json.loads(run("--url", "shmq:///nowhere", "queues", "--url", url, "--json")) == after
+
+
+def test_a_url_that_is_none_is_a_fault_of_the_command_line(url: str) -> None:
+    assert "the scheme is shmq" in run("status", "--url", url.replace("shmq", "http", 1), code=2)
+
+
+def test_what_starts_a_daemon_is_said(tmp_path: Path) -> None:
+    assert f"Start it: shmqd --socket {tmp_path}/s.sock" in run("--url", f"shmq://{tmp_path}/s.sock", "queues", code=3)
+
+
+def test_an_alarm_is_shown_first_and_is_the_exit_code(url: str) -> None:
+    at = ("--url", url)
+    run("declare", "narrow", "--capacity-messages", "1", *at)
+    run("declare", "source", "--dead-letter-exchange", "", "--dead-letter-routing-key", "narrow", *at)
+    with shmq.connect(url) as conn:
+        for number in range(2):
+            conn.publish(b"%d" % number, routing_key="source")
+            message = conn.get("source", timeout=5)
+            assert message is not None
+            message.reject()
+        wait_until(lambda: bool(conn.status().alarms), "an alarm")
+
+    shown = run("status", *at, code=1)
+    facts = json.loads(run("status", "--json", *at, code=1))
+    run("purge", "narrow", *at)
+
+    assert shown.startswith("ALARM dead-letter-target-full, for ")
+    assert "'narrow' is full for the dead letters of queue 'source'" in shown
+    assert [alarm["kind"] for alarm in facts["alarms"]] == ["dead-letter-target-full"]
+
+
+def test_what_is_empty_is_said_to_be(url: str) -> None:
+    run("declare", "bare", "--url", url)
+
+    assert run("get", "bare", "--url", url) == "no messages\n"
+
+
+def test_messages_are_shown_with_short_headers_and_no_list_of_deaths(url: str) -> None:
+    at = ("--url", url)
+    run("declare", "dead", *at)
+    run("declare", "dying", "--dead-letter-exchange", "", "--dead-letter-routing-key", "dead", *at)
+    run("publish", "dying", "x", "--expiration", "0", "--header", "n=1", "--header", 't="1"', *at)
+
+    (row,) = run("get", "dead", "--timeout", "5", "--requeue", *at).splitlines()[1:]
+    (full,) = run_json("get", "dead", *at)
+
+    assert 'n=1 t="1" x-' in row
+    assert "x-death=" not in row
+    assert full["headers"]["x-death"][0]["reason"] == "expired"
+
+
 def test_names_are_shown_and_not_interpreted(url: str) -> None:
     at = ("--url", url)
     run("declare", "[red]a[/red]", *at)
@@ -103,4 +162,4 @@ def test_names_are_shown_and_not_interpreted(url: str) -> None:
 
 
 def test_the_version_names_protocol_and_layout() -> None:
-    assert run("--version").split(",")[0] == f"shmqctl {__version__}"
+    assert run("--version") == f"shmqctl {__version__} (protocol {PROTOCOL}, layout {LAYOUT})\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shmq.errors import InvalidArgument
-from shmq_clients.url import SYSTEM_SOCKET, socket_paths, url_of
+from shmq_clients.url import SYSTEM_SOCKET, socket_paths, start_command, url_of
 
 
 def test_a_url_names_one_socket() -> None:
@@ -58,3 +58,18 @@ def test_what_is_not_known_is_refused(url: str) -> None:
         socket_paths(url, {})
 
     assert url in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "command"),
+    [
+        (None, "systemctl start shmqd, or one of your own: shmqd"),
+        ("shmq:///run/shmq/shmq.sock", "systemctl start shmqd, or as root: shmqd"),
+        ("shmq:///run/user/7/shmq/shmq.sock", "shmqd"),
+        ("shmq:///my%20own/s.sock", "shmqd --socket '/my own/s.sock'"),
+    ],
+)
+def test_a_daemon_that_does_not_run_can_be_started(url: str | None, command: str) -> None:
+    environ = {"XDG_RUNTIME_DIR": "/run/user/7"}
+
+    assert start_command(socket_paths(url, environ), environ) == command

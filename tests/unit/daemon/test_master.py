@@ -47,6 +47,6 @@ def test_a_quiet_time_makes_it_forgotten(kid: Kid) -> None:
 
 def test_an_instance_is_what_children_inherit() -> None:
     nothing = cast("socket.socket", None)
-    taken = Instance(Config(), Places(Path("/s"), Path("/d")), 3, nothing, nothing, ephemeral=False)
+    taken = Instance(Config(), Places(Path("/s"), Path("/d")), 3, nothing, nothing, ephemeral=False, started_ns=0)
 
     assert taken.places.lock == Path("/d/lock")
