@@ -1,10 +1,10 @@
-/* stepping.c - every operation in every state, stopped before each of its instructions (and at its end), and at each of them five
+/* stepping.c - every operation in every state, stopped before each of its instructions (and at its end), and at each of them six
  * experiments, each with a child of its own on a segment put back as it was:
  *   killed              reap, heal, drain: nothing lost, nothing doubled, nothing leaked
  *   stopped, killed     first the invariants hold and three others publish, take and ack at once
- *   delivered, purged, lapped
- *                       stopped; its session is lost, others take everything (or it is purged, or empty rings go on by 2^20 laps) and
- *                       use all slots anew; then it continues to its end and harms nobody
+ *   held, delivered, purged, lapped
+ *                       stopped; its session is lost, others take everything and keep it, or ack it (or it is purged, or empty rings go
+ *                       on by 2^20 laps), and use all slots anew; then it continues to its end and harms nobody
  *
  *     stepping [--sample N] [--pairs N] [--seed S] [--only operation[/state]] [--at INSTRUCTION] [--list]
  *
@@ -27,7 +27,7 @@
 #define FAULTS_MAX 10u
 
 enum { KILLED, STOPPED, EXPERIMENTS = STOPPED + 1 + MOVES, PAIR = EXPERIMENTS };
-static const char *const experiment_name[] = {"killed", "stopped, killed", "delivered", "purged", "lapped", "two children"};
+static const char *const experiment_name[] = {"killed", "stopped, killed", "held", "delivered", "purged", "lapped", "two children"};
 
 static struct {
     uint32_t sample, pairs, at, faults;

@@ -154,7 +154,7 @@ const char *pair_story(void);
 /* ---- verdict.c ---- */
 void verdict_result(struct stage *st); /* what the child said, having come to its end */
 void verdict_killed(struct stage *st);
-enum move { MOVE_DELIVERED, MOVE_PURGED, MOVE_LAPPED, MOVES };
+enum move { MOVE_HELD, MOVE_DELIVERED, MOVE_PURGED, MOVE_LAPPED, MOVES };
 void verdict_world_moves_on(struct stage *st, enum move move);
 void verdict_continued(struct stage *st);
 

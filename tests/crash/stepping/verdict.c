@@ -225,8 +225,14 @@ static void lap(struct stage *st)
     }
 }
 
-static struct shmq_delivery kept[2]; /* by others, while the child goes on */
+static struct shmq_delivery kept[LEDGER_MAX]; /* by others, while the child goes on */
 static uint32_t kept_n;
+
+static void keep(struct stage *st, uint32_t most)
+{
+    while (kept_n < most && judge_take(st, 1 + kept_n % OTHERS, &kept[kept_n]) == SHMQ_OK)
+        kept_n++;
+}
 
 void verdict_world_moves_on(struct stage *st, enum move move)
 {
@@ -234,8 +240,11 @@ void verdict_world_moves_on(struct stage *st, enum move move)
     st->phase = "the world moves on";
     if (st->scene->kind != SWEEPS)
         reap(st, true); /* its session was lost; it is alive */
+    kept_n = 0;
     if (move == MOVE_PURGED)
         purge(st);
+    else if (move == MOVE_HELD)
+        keep(st, LEDGER_MAX);
     else
         drain(st);
     if (move == MOVE_LAPPED)
@@ -244,8 +253,7 @@ void verdict_world_moves_on(struct stage *st, enum move move)
         struct shmq_draft d = {.body_bytes = n % 3 == 2 ? 600 : 24, .level = n % st->q[0].geometry.levels, .ttl_ns = -1};
         stage_publish(st, 1 + n % OTHERS, d, &r);
     }
-    for (kept_n = 0; kept_n < 2 && judge_take(st, 1 + kept_n, &kept[kept_n]) == SHMQ_OK;)
-        kept_n++;
+    keep(st, kept_n + 2);
     judge_invariants(st);
 }
 
@@ -298,7 +306,7 @@ void verdict_continued(struct stage *st)
     sleepers_wake(st, false);
     for (uint32_t i = 0; i < kept_n; i++) {
         uint64_t id = judge_body(st, &kept[i]);
-        if (shmq_ack(&st->q[1 + i], &kept[i]) != SHMQ_OK)
+        if (shmq_ack(&st->q[1 + i % OTHERS], &kept[i]) != SHMQ_OK)
             fault(st, "the child settled another's message", id, kept[i].ctl);
         judge_settled(st, id);
     }
