@@ -18,7 +18,7 @@ C_WARN    := -std=c11 -Wall -Wextra -Wconversion -Wshadow -Werror
 C_CHECK   := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .SECONDARY: # keep the object files
-.PHONY: help venv build test lint format c-test wheel-test demo crash-long bench clean
+.PHONY: help venv build test lint format c-test wheel-test demo crash-long bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -65,8 +65,16 @@ demo: build ## the vision pipeline, with a worker killed on the way
 crash-long: build ## hours of fault injection
 	$(PYTEST) -m long
 
-bench: build ## the figures of this host
+bench: build $(VENV)/.bench ## the figures of this host and of shmq's peers (an hour; plots in out/benchmarks)
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) $$script; done
+	$(PY) -m benchmarks.side_by_side
+
+bench-quick: build $(VENV)/.bench ## the same questions in 3 minutes: fewer rounds and points, for a first look
+	$(PY) -m benchmarks.side_by_side --quick
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(PY) -m pip install --quiet --editable '.[$(EXTRAS),bench]'
+	@touch $@
 
 clean: ## remove what was built here, .venv too
 	rm -rf $(BUILD) dist $(VENV) *.egg-info out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,6 +20,7 @@ from .work import Work
 
 START_SECONDS: Final = 30.0
 RUN_SECONDS: Final = 60.0
+FILL_SECONDS: Final = 300.0
 END_SECONDS: Final = 10.0
 WARM_UP: Final = 200  # round trips before those that count
 _processes: Final = multiprocessing.get_context("fork")
@@ -154,7 +155,7 @@ def fill(peer: Peer, work: Work) -> None:
         players.append(Player(f"{peer.name} producer", lambda: peer.producer(work, 0)))
         _hear_all(players, START_SECONDS)
         players[0].tell()
-        _hear_all(players, RUN_SECONDS)
+        _hear_all(players, FILL_SECONDS)
 
 
 def round_trips(peer: Peer, work: Work, cpus: tuple[int, int]) -> list[int]:

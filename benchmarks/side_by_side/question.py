@@ -22,8 +22,13 @@ class Figure:
     unit: str = ""
 
     @property
+    def is_measured(self) -> bool:
+        """A peer that it needs may have been left out."""
+        return self.value > 0 or (self.at_most and self.goal == 0)
+
+    @property
     def is_met(self) -> bool:
-        return self.value <= self.goal if self.at_most else self.value >= self.goal
+        return self.is_measured and (self.value <= self.goal if self.at_most else self.value >= self.goal)
 
 
 @dataclass

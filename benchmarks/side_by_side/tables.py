@@ -54,7 +54,7 @@ def goals_text(figures: Sequence[Figure]) -> str:
             figure.what,
             count(figure.value) + figure.unit,
             f"{'<=' if figure.at_most else '>='} {count(figure.goal)}{figure.unit}",
-            "met" if figure.is_met else "not met",
+            ("met" if figure.is_met else "not met") if figure.is_measured else "not measured",
         )
         for figure in figures
     ]

@@ -14,7 +14,7 @@ ON_THE_WAY_BYTES: Final = 256 * MIB  # what a peer that can be told so lets lie 
 ON_THE_WAY_MESSAGES: Final = 4  # but so many at least
 RUN_BYTES_MAX: Final = 2 << 30  # of all bodies of a run: a peer without bounds may hold them all
 RUN_MESSAGES_MAX: Final = 4_000_000
-RUN_MESSAGES_MIN: Final = 8
+RUN_MESSAGES_MIN: Final = 4
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Beanstalkd(Peer):
     distributions = ("greenstalk",)
     program = "beanstalkd"
     levels_max = 256
-    backlog_max = 1_000_000
+    backlog_max = 100_000  # more takes minutes to publish
 
     def setup(self, work: Work) -> None:  # noqa: ARG002 - the same for all
         """Start the server; tubes need no declaration."""

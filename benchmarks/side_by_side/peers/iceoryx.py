@@ -67,7 +67,7 @@ class _Publisher:
         self._send(body, 1)
 
     def _send(self, body: bytes, written: int) -> None:
-        """Until it arrives: a subscriber that has not looked yet gets nothing beyond its buffer, in spite of retries."""
+        """Until it arrives: a subscriber that never looked yet gets nothing beyond its buffer, in spite of retries."""
         delivered = 0
         while not delivered:
             sample = self._publisher.loan_slice_uninit(self._size)

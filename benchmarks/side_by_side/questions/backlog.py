@@ -20,7 +20,7 @@ def ask(measuring: Measuring, peers: Sequence[type[Peer]]) -> list[Answer]:
     cells: list[Cell] = []
     for peer in peers:
         if peer.backlog_max and not any(word in peer.name for word in NOT_ASKED):
-            backlogs: Sequence[int] = BACKLOGS
+            backlogs: Sequence[int] = [n for n in BACKLOGS if n <= peer.backlog_max]
             if measuring.pace.quick:
                 backlogs = QUICK_BACKLOGS if peer.name == "shmq" else (0, QUICK_PEER_BACKLOG)
             cells += measuring.throughput([Cell(peer, Work(backlog=n), x=n) for n in backlogs])

@@ -12,6 +12,7 @@ from benchmarks.side_by_side.work import KIB, MIB, Work
 
 SIZES: Final = (64, 256, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB)
 QUICK_SIZES: Final = (256, 16 * KIB, MIB, 64 * MIB)
+QUICK_SERVER_BYTES_MAX: Final = MIB  # of peers with a server of their own
 NOT_ASKED: Final = ("socket mode, batches", "amqp")
 COPIED_BYTES: Final = 256 * MIB  # more than the caches hold
 LOAN: Final = "shmq, loan and view"
@@ -23,6 +24,8 @@ def ask(measuring: Measuring, peers: Sequence[type[Peer]]) -> list[Answer]:
     copies: list[float] = []
     for body_bytes in QUICK_SIZES if measuring.pace.quick else SIZES:
         asked = [peer for peer in peers if not any(word in peer.name for word in NOT_ASKED)]
+        if measuring.pace.quick and body_bytes > QUICK_SERVER_BYTES_MAX:
+            asked = [peer for peer in asked if peer.program is None]
         cells += measuring.throughput([Cell(peer, Work(body_bytes=body_bytes), x=body_bytes) for peer in asked])
         if body_bytes == MIB:
             copies = [cold_copies_per_second(body_bytes) for _ in range(measuring.pace.rounds)]
