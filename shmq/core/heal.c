@@ -21,7 +21,7 @@ struct suspects { /* in order of slots */
 };
 struct shmq_heal {
     uint8_t *marks; /* one bit a slot below `high`, of this pass */
-    uint32_t high, slot, series;
+    uint32_t high, committed, slot, series;
     uint64_t part, position; /* where the walk through the rings stands; position 0 = the part's head */
     struct suspects before, now;
     size_t before_at;
@@ -48,6 +48,7 @@ void shmq_heal_forget(struct shmq_queue *q) {
 static int start_pass(struct shmq_queue *q) {
     struct shmq_heal *h = q->heal;
     h->high = shmq_slots_high(q);
+    h->committed = shmq_slots_committed(q);
     h->marks = calloc(1, h->high / 8 + 1);
     if (!h->marks) return -ENOMEM;
     h->slot = h->series = 0;
@@ -155,6 +156,7 @@ static int heal_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_
 
 static int heal_slot(struct shmq_queue *q, uint32_t slot, uint64_t now, struct shmq_heal_report *out) {
     struct shmq_heal *h = q->heal;
+    if (slot >= h->high && shmq_slot_has_bit(q, slot)) return 0; /* never used yet: its memory is better left alone */
     struct shmq_slot *s = shmq_slot_at(q, slot);
     uint64_t c = shmq_load(&s->ctl);
     uint32_t state = shmq_ctl_state(c);
@@ -168,7 +170,7 @@ static int heal_slot(struct shmq_queue *q, uint32_t slot, uint64_t now, struct s
     uint64_t place = atomic_load_explicit(&s->place, memory_order_relaxed);
     uint32_t tier = shmq_place_tier(place);
     if (tier && tier <= SHMQ_TIERS) h->arena += (uint64_t)shmq_place_count(place) << q->layout.tier[tier - 1].shift;
-    bool marked = h->marks[slot / 8] >> (slot % 8) & 1;
+    bool marked = slot >= h->high || h->marks[slot / 8] >> (slot % 8) & 1; /* claimed since this pass began: the next one's */
     return state == SHMQ_READY && !marked ? heal_ready(q, slot, c, now, out) : 0;
 }
 
@@ -208,11 +210,11 @@ static int one_step(struct shmq_queue *q, uint64_t now, bool full, struct shmq_h
         if (!full) break;
     } while (!h->rings_done);
     if (!h->rings_done) return 0;
-    for (uint32_t n = 0; h->slot < h->high && (full || n < SLOTS_STEP); n++) {
+    for (uint32_t n = 0; h->slot < h->committed && (full || n < SLOTS_STEP); n++) {
         int r = heal_slot(q, h->slot++, now, out);
         if (r < 0) return r;
     }
-    if (h->slot >= h->high) end_pass(q, out);
+    if (h->slot >= h->committed) end_pass(q, out);
     return 0;
 }
 
