@@ -18,7 +18,10 @@ void shmq_slot_hint(struct shmq_queue *q, uint32_t slot) {
     if (!(atomic_load_explicit(summary, memory_order_seq_cst) & bit)) atomic_fetch_or_explicit(summary, bit, memory_order_seq_cst);
 }
 
-bool shmq_slot_has_bit(struct shmq_queue *q, uint32_t slot) { return shmq_load(bitmap_word(q, slot / 64)) >> (slot & 63) & 1; }
+bool shmq_slot_has_bit(struct shmq_queue *q, uint32_t slot) {
+    uint32_t w = slot / 64;
+    return (shmq_load(bitmap_word(q, w)) >> (slot & 63) & 1) && (shmq_load(summary_word(q, w / 64)) >> (w & 63) & 1);
+}
 
 static void drained(struct shmq_queue *q, uint32_t w) {
     uint64_t bit = UINT64_C(1) << (w & 63);

@@ -140,6 +140,18 @@ static void lost_bits_are_put_back_at_once(void)
     world_close(&w);
 }
 
+static void a_lost_summary_bit_is_put_back(void) /* who freed the slot died between bit and summary bit */
+{
+    world_open(&w, 2, sized(200, 4));
+    publish(&w.q[0], 1);
+    atomic_store((shmq_word *)(void *)(w.q[0].base + w.q[0].layout.summary), 0);
+    CHECK(look(0).bits > 0);
+    EQ(look(0).bits, 0);
+    EQ(shmq_load((shmq_word *)(void *)(w.q[0].base + w.q[0].layout.summary)), 1);
+    EQ(take_ack(&w.q[1]), 1);
+    world_close(&w);
+}
+
 static void a_large_queue_is_healed_in_bounded_steps(void)
 {
     struct shmq_heal_report report;
@@ -269,6 +281,7 @@ int main(void)
     RUN(a_half_done_enqueue_counts_as_a_reference);
     RUN(references_are_seen_in_every_ring_of_a_series);
     RUN(lost_bits_are_put_back_at_once);
+    RUN(a_lost_summary_bit_is_put_back);
     RUN(a_large_queue_is_healed_in_bounded_steps);
     RUN(a_full_look_during_a_pass_ends_it_and_makes_a_whole_one);
     RUN(a_message_that_found_no_room_is_tried_again_at_each_look);
