@@ -9,6 +9,7 @@ are settled or stale as their control words say.
 import mmap
 import os
 import threading
+import time
 import weakref
 from typing import Final, NamedTuple
 
@@ -18,11 +19,12 @@ from shmq.wire.frames import Attach, Attached, Bells, RenewBells, Welcome
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE, Link
 from shmq_clients.message import DirectMessage
-from shmq_clients.session import Session
+from shmq_clients.session import Answer, Session
 from shmq_clients.stream import close_all
 
-STALE_SLICE_NS: Final = 50_000_000  # while our bells may not be those that others ring
-RENEW_TIMEOUT: Final = 1.0
+SETTLING_SECONDS: Final = 2.0  # after a new broker, while others may still ring the bells of the old one
+FRESHEN_SECONDS_MAX: Final = 0.02
+STALE_SLICE_NS: Final = 25_000_000  # while our bells may not be those that others ring
 TAKE_TURNS: Final = 0.002  # for another thread that is reading already
 WORD_BYTES: Final = 8
 
@@ -50,12 +52,15 @@ class Attachments:
         self._bell = -1  # the supervisor's
         self._words: memoryview[int] | None = None
         self._changing = threading.Lock()
+        self._settled_at = self._freshen_at = 0.0
+        self._renewals: dict[str, tuple[Session, Answer]] = {}
 
     def on_welcome(self, session: Session, welcome: Welcome) -> None:
         """Take over what came with the welcome; start afresh unless our index is still ours. Must not wait."""
         self.granted = welcome.direct and welcome.layout == core.LAYOUT
         self.reason = welcome.reason or f"segment layout {welcome.layout}, we read {core.LAYOUT}"
         self._refused.clear()
+        self._settled_at = time.monotonic() + SETTLING_SECONDS if self._owner else 0.0
         if not welcome.resumed or welcome.client_index != self._owner:
             self.routes.clear()
             self._by_name.clear()
@@ -188,7 +193,8 @@ class Attachments:
             self.link.check_reach()
         due_ns = int(min(self.link.tick(), SLICE) * SECOND_NS)
         pause_ns = min(timeout_ns, max(due_ns, 1_000_000))
-        if self.link.session is None or (attachment.queue.bells_stale and not self._renew(attachment)):
+        renewed = not attachment.queue.bells_stale or self._renew(attachment)
+        if not renewed or self.link.session is None or time.monotonic() < self._settled_at:
             pause_ns = min(pause_ns, STALE_SLICE_NS)
         if core.wait((attachment.queue,), side, pause_ns, self.link.fileno()) == core.OTHER:
             self.link.advance(TAKE_TURNS)
@@ -200,27 +206,53 @@ class Attachments:
         return NotFound(f"queue {attachment.name!r} was deleted", name=attachment.name)
 
     def freshen(self, attachment: Attachment) -> None:
-        """Get the bells of a new broker, for who publishes and does not wait: others listen to the new ones only."""
-        if attachment.queue.bells_stale:
-            self.link.advance(0)
-            self._renew(attachment)
+        """Get the bells of a new broker, for who publishes and does not wait: others listen to the new ones only.
 
-    def _renew(self, attachment: Attachment) -> bool:
-        if self.link.session is None:
+        A broker that is not ready yet is not waited for: those who wait look often for a while (SETTLING_SECONDS).
+        """
+        if not attachment.queue.bells_stale or time.monotonic() < self._freshen_at:
+            return
+        deadline = time.monotonic() + FRESHEN_SECONDS_MAX
+        self.link.advance(0)
+        while self.link.session is None and (remaining := deadline - time.monotonic()) > 0:
+            self.link.advance(remaining, lambda: self.link.session is not None)
+        if not self._renew(attachment, deadline):
+            self._freshen_at = time.monotonic() + FRESHEN_SECONDS_MAX
+
+    def _renew(self, attachment: Attachment, deadline: float = 0.0) -> bool:
+        """Ask for new bells, once in a session, and take them when they have come: nobody stands still meanwhile."""
+        asked = self._ask_for_bells(attachment.name)
+        while asked is not None and not asked.done and (remaining := deadline - time.monotonic()) > 0:
+            self.link.advance(remaining, asked.is_done)
+        if asked is None or not asked.done or self._renewals.pop(attachment.name, None) is None:
+            return False  # not yet, or another thread takes them
+        bells = asked.frame
+        if not isinstance(bells, Bells):
             return False
-        try:
-            reply = self.link.request(lambda seq: RenewBells(seq, attachment.name), timeout=RENEW_TIMEOUT)
-        except (SessionError, NotFound):
-            return False
-        bells = reply.frame
-        assert isinstance(bells, Bells)
         if bells.queue_id != attachment.queue_id:
-            close_all(reply.descriptors)
+            close_all(asked.descriptors)
             self.forget(attachment)
             return False
-        consumers, producers = reply.descriptors
+        consumers, producers = asked.descriptors
         attachment.queue.set_bells((consumers, producers, self._copy_of_bell()), bells.epoch)
         return True
+
+    def _ask_for_bells(self, name: str) -> Answer | None:
+        """Return what will be answered; None while there is nobody to ask."""
+        session = self.link.session
+        known = self._renewals.get(name)
+        if known is not None and known[0] is session:
+            return known[1]
+        if session is None:
+            return None
+        if known is not None:
+            close_all(known[1].descriptors)  # came, and was not taken before the session ended
+        try:
+            asked = self.link.begin_in(session, lambda seq: RenewBells(seq, name))
+        except SessionError:
+            return None
+        self._renewals[name] = (session, asked)
+        return asked
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
