@@ -53,7 +53,6 @@ from shmq.message import Headers, Message, Properties
 
 if TYPE_CHECKING:
     from shmq_clients.connection import Connection, connect
-
     from shmq_clients.local import local
 
 __all__ = [

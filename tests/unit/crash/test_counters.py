@@ -17,7 +17,7 @@ def history() -> History:
 
 
 def rests(history: History) -> list[Rest]:
-    """What a daemon would have counted: what died in the plain queue is gone, what died in the other is among the dead."""
+    """What a daemon would have counted: what died in the plain queue is gone, in the other it is among the dead."""
     acked = Counter(one.queue for one in history.deliveries if one.settle is Settle.ACK)
     dropped = sum(one.settle is Settle.DROP for one in history.deliveries if one.queue == 0)
     dead = len({one.message for one in history.deliveries if one.queue == DEAD})
