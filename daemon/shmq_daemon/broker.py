@@ -104,7 +104,10 @@ class Broker:
         self._supervision.begin(self._catalog, self._clients)
         self._loop.add(self._instance.listener.fileno(), self._on_connect)
         if store.fresh:
-            self._log.info("durability is memory: queues and messages survive this daemon's end, not a reboot")
+            self._log.info(
+                "begun with an empty state; durability is memory: it survives this daemon's end, not a reboot",
+                why=store.fresh,
+            )
 
     def tick(self, now_ns: int) -> int | None:
         deadline = self._timers.tick(now_ns)

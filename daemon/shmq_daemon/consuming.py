@@ -8,6 +8,7 @@ a client has out goes back when it ends: uncounted when it said goodbye, counted
 
 import functools
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from shmq.limits import DELIVERIES_BYTES, DELIVERIES_MAX
 from shmq.names import check_name
 from shmq.wire import frames as wire
 from shmq.wire.codes import to_wire
+from shmq_daemon import policy
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client, End
 from shmq_daemon.log import Logger
@@ -176,7 +178,8 @@ class Consuming:
             _answer(client, wire.Ok(frame.seq))
 
     def on_recover(self, client: Client, frame: wire.Recover) -> None:
-        _answer(client, wire.Counted(frame.seq, self.give_back(client, counted=False)))
+        given_back = self.give_back(client, counted=False)
+        _answer(client, wire.Counted(frame.seq, given_back.total()))
 
     def _each(self, client: Client, tags: Iterable[int], act: Callable[[Message], None], *, release: bool) -> None:
         """Do it to every delivery; the first failure is raised when all have had their turn."""
@@ -298,28 +301,48 @@ class Consuming:
 
     def client_ended(self, client: Client, how: End) -> None:
         self.session_ended(client)
-        requeued = self.give_back(client, counted=how != "closed")
-        if requeued and how != "closed":
-            self._log.info("unacked requeued", client=client.owner, pid=client.row.pid, why=how, requeued=requeued)
+        given_back = self.give_back(client, counted=how != "closed")
+        if how != "closed":
+            self._tell(client, how, given_back)
         for opened in client.left_queues:
             self._delete_if_auto(opened)
         client.left_queues.clear()
 
-    def give_back(self, client: Client, *, counted: bool) -> int:
-        """Requeue all that a client has out, oldest first, so that it comes back in order."""
-        requeued = 0
+    def give_back(self, client: Client, *, counted: bool) -> Counter[tuple[OpenQueue, str]]:
+        """Requeue all that a client has out, oldest first, so that it comes back in order. What failed too often is
+        dead. Returns how many of which queue met which fate.
+        """
+        fates: Counter[tuple[OpenQueue, str]] = Counter()
         for tag in sorted(client.held, key=lambda tag: client.held[tag].message.sequence):
-            message = client.held[tag].message
+            held = client.held[tag]
+            message, opened = held.message, held.opened
+            limit = policy.delivery_limit_of(opened.queue.definition)
+            dies = counted and 0 <= limit <= message.failure_count
             self._release(client, tag)
             try:
                 if counted:
                     message.reject(requeue=True)
                 else:
                     message.nack(requeue=True)
-                requeued += 1
             except ShmqError:
                 continue  # given to somebody else meanwhile, or the queue is gone
-        return requeued
+            fates[opened, "dead" if dies else "requeued"] += 1
+        return fates
+
+    def _tell(self, client: Client, how: End, fates: Counter[tuple[OpenQueue, str]]) -> None:
+        """As the supervisor does of a direct client: which queue got how many back, and why."""
+        why = {"lost": "session lost"}.get(how, how)
+        for opened in dict.fromkeys(opened for opened, _ in fates):
+            self._log.info(
+                "client reaped",
+                queue=opened.name,
+                client=client.owner,
+                pid=client.row.pid,
+                why=why,
+                requeued=fates[opened, "requeued"],
+                dead=fates[opened, "dead"],
+                mode="socket",
+            )
 
     def queue_deleted(self, opened: OpenQueue) -> None:
         """Tell everybody who waits on it."""

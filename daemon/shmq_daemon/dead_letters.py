@@ -11,7 +11,7 @@ is not there, and that is counted.
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from shmq.core import _core
 from shmq.core._core import Snapshot
@@ -25,6 +25,7 @@ from shmq_daemon.watched import Quarantine, SlotWord, Stuck, Watched
 BATCH: Final = 256  # of one queue in one step
 STUCK_MAX: Final = 4096  # then no more are taken up from that queue
 RETRY_NS: Final = 50_000_000
+TELL_NS: Final = 1_000_000_000  # between two looks at what was settled: nothing is logged per message
 REASONS: Final = {
     _core.REJECTED: "rejected",
     _core.EXPIRED: "expired",
@@ -39,6 +40,16 @@ class Alarms(Protocol):
 
     def raise_alarm(self, kind: str, subject: str, text: str) -> None: ...
     def clear_alarm(self, kind: str, subject: str) -> None: ...
+
+
+class Settled(NamedTuple):
+    """What became of dead messages, for the log."""
+
+    queue: str
+    reason: str
+    fate: str
+    exchange: str | None
+    routing_key: str | None
 
 
 class DeadLetters:
@@ -61,6 +72,8 @@ class DeadLetters:
         self._wall_clock_s = wall_clock_s
         self._full: dict[str, str] = {}  # source -> target
         self._cycles_told: set[tuple[str, str]] = set()
+        self._untold: Counter[Settled] = Counter()
+        self._told_ns = 0
         self.counts: Counter[str] = Counter()
 
     def step(self, watched: Watched, now_ns: int) -> bool:
@@ -76,7 +89,7 @@ class DeadLetters:
                 break
             taken += 1
             self._take_up(watched, Stuck(at), now_ns, tally)
-        self._tell(watched, tally)
+        self._note(watched, tally)
         return taken == BATCH
 
     def adopt(self, watched: Watched, found: list[SlotWord]) -> None:
@@ -163,11 +176,25 @@ class DeadLetters:
         text = f"queue {target!r} {why} the dead letters of queue {source!r}; they wait there. Consume from {target!r}"
         self._alarms.raise_alarm(ALARM, source, text)
 
-    def _tell(self, watched: Watched, tally: Counter[tuple[str, str]]) -> None:
+    def _note(self, watched: Watched, tally: Counter[tuple[str, str]]) -> None:
+        definition = watched.queue.definition
+        exchange, key = definition.dead_letter_exchange, definition.dead_letter_routing_key
         for (what, reason), count in tally.items():
             kind = "dead_lettered" if what == "dead-lettered" else "dead_dropped"
             self.counts[kind] += count
-            to = watched.queue.definition.dead_letter_exchange
-            self._log.info(
-                "dead messages settled", queue=watched.name, reason=reason, count=count, fate=what, exchange=to
-            )
+            self._untold[Settled(watched.name, reason, what, exchange, key)] += count
+
+    @property
+    def tell_ns(self) -> int | None:
+        """When `tell` has something to say; None: nothing."""
+        return self._told_ns + TELL_NS if self._untold else None
+
+    def tell(self, now_ns: int) -> None:
+        """Log what was settled, the first at once, the rest of a second in one line."""
+        if not self._untold or now_ns < self._told_ns + TELL_NS:
+            return
+        self._told_ns = now_ns
+        for settled, count in self._untold.items():
+            given = {name: value for name, value in settled._asdict().items() if value is not None}
+            self._log.info("dead messages settled", count=count, **given)
+        self._untold.clear()

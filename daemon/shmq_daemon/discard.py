@@ -11,11 +11,15 @@ from shmq_daemon.places import Places
 
 
 def discard(places: Places) -> list[str]:
-    """Remove the instance's segments, then the state that names them. Returns the names unlinked."""
+    """Remove the instance's segments, then the state that names them. Returns the names unlinked.
+
+    Raises ConfigError when nobody knows any more whose segments these are.
+    """
     instance = state.instance_of(places.state)
     removed = segments.unlink_all_but(instance, ()) if instance else []
     for suffix in ("", "-journal", "-wal", "-shm"):
         places.state.with_name(places.state.name + suffix).unlink(missing_ok=True)
+    places.state.with_name(state.INSTANCE_COPY).unlink(missing_ok=True)
     return removed
 
 

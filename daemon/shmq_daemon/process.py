@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final, Protocol
 
-from shmq.errors import ConfigError, LayoutMismatch
+from shmq.errors import ConfigError, ShmqError
 from shmq_daemon.log import logger
 from shmq_daemon.loop import Loop
 
@@ -111,9 +111,11 @@ def fork_child(name: str, main: Callable[[], None]) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the master stops us in order
         main()
         code = 0
-    except (ConfigError, LayoutMismatch) as error:
+    except ConfigError as error:
         logger(name).error("can't serve", why=str(error))
         code = CANT_SERVE
+    except ShmqError as error:  # what may be better a moment later, as shared memory that is used up
+        logger(name).error("can't serve now", why=str(error))
     except Exception:  # noqa: BLE001 - the last frame of this process: what fails here must be seen
         logger(name).exception("process failed")
     finally:

@@ -138,6 +138,7 @@ class Reaper:
                 requeued=requeued,
                 dead=dead,
                 freed=freed,
+                mode="direct",
             )
 
 

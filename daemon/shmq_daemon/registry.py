@@ -20,7 +20,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from shmq.errors import LayoutMismatch, ShmFull
+from shmq.errors import ConfigError, ShmFull
 from shmq_daemon import segments
 from shmq_daemon.peer import Peer
 
@@ -66,22 +66,23 @@ class Registry:
         self._fd = fd
         access = mmap.ACCESS_READ if read_only else mmap.ACCESS_WRITE
         self._map = mmap.mmap(fd, BYTES, access=access)
-        magic, layout, *_ = HEADER.unpack_from(self._map, 0)
-        if (magic, layout) != (MAGIC, LAYOUT):
-            self.close()
-            raise LayoutMismatch(ours=LAYOUT, theirs=layout)
         self._next = CLIENTS_FIRST
         self._taken = set() if read_only else {row.owner for row in self.rows()}
 
     @classmethod
     def open(cls, name: str) -> "Registry":
-        """Adopt the segment, or make it."""
+        """Adopt the segment, or make it. Raises ConfigError for one of another layout, which is left untouched."""
         try:
             fd = segments.open_existing(name)
         except FileNotFoundError:
             fd = segments.create(name, BYTES)
+        if os.fstat(fd).st_size == 0:  # made, and its maker died before it had a size
+            os.ftruncate(fd, BYTES)
+        header = os.pread(fd, HEADER.size, 0)
+        if any(header) or os.fstat(fd).st_size != BYTES:
+            _check_layout(fd, name, header)
         _commit(fd, 0, BITMAPS_AT)
-        if not any(os.pread(fd, HEADER.size, 0)):
+        if not any(header):
             os.pwrite(fd, HEADER.pack(MAGIC, LAYOUT, 0, 0, 0, 0), 0)
         return cls(fd)
 
@@ -172,6 +173,19 @@ class Registry:
     def close(self) -> None:
         self._map.close()
         os.close(self._fd)
+
+
+def _check_layout(fd: int, name: str, header: bytes) -> None:
+    magic, layout, *_ = HEADER.unpack(header.ljust(HEADER.size, b"\0"))
+    if (magic, layout, os.fstat(fd).st_size) == (MAGIC, LAYOUT, BYTES):
+        return
+    os.close(fd)
+    what = f"layout {layout}, ours is {LAYOUT}" if magic == MAGIC else "no registry"
+    hint = (
+        f"the registry of this instance is {what}; it is left untouched. Start the version of shmqd that wrote it, or"
+        " give up the queues and their messages: shmqd --discard"
+    )
+    raise ConfigError(file=f"{segments.SHM}{name}", hint=hint)
 
 
 def _commit(fd: int, at: int, length: int) -> None:

@@ -3,10 +3,11 @@
 Owns: the file, its schema, the instance's id, the definitions as MessagePack of the events of events.py. Does not
 own: segments (it only remembers their names), messages.
 Invariants: the broker is the only writer. `synchronous=OFF`: it survives the death of processes, not of the kernel,
-and neither do the segments it names: a state of another boot is set aside whole. A segment's name is here before the
-segment exists.
+and neither do the segments it names: a state of another boot is set aside whole; one that can't be read is refused and
+left as it is. A segment's name is here before the segment exists.
 """
 
+import contextlib
 import secrets
 import sqlite3
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from shmq_daemon.events import (
 )
 
 SCHEMA: Final = 1
+INSTANCE_COPY: Final = "instance"  # a file beside the state: what to discard when the state is damaged
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 TABLES: Final = """
@@ -43,7 +45,8 @@ class State:
     """The open database of one instance. `boot` tells a restart from a reboot."""
 
     def __init__(self, path: Path, boot: str) -> None:
-        self.fresh = _set_aside_if_of_another_boot(path, boot)
+        self._path = path
+        self.fresh = _set_aside_if_of_another_boot(path, boot)  # why there is nothing to adopt, empty if there is
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA synchronous=OFF")
         self._db.execute("PRAGMA cache_size=-256")
@@ -51,6 +54,7 @@ class State:
         self._db.execute(f"PRAGMA user_version={SCHEMA}")
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('boot', ?)", (boot,))
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('instance', ?)", (secrets.token_hex(8),))
+        path.with_name(INSTANCE_COPY).write_text(self.instance + "\n", encoding="ascii")
         self._number = self._db.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()[0]
 
     @property
@@ -64,9 +68,12 @@ class State:
         return value
 
     def events(self) -> Iterator[Event]:
-        """What makes up the topology, in the order in which it came to be."""
-        for (blob,) in self._db.execute("SELECT event FROM events ORDER BY number").fetchall():
-            yield _decode(blob)
+        """What makes up the topology, in the order in which it came to be. Raises ConfigError for a damaged state."""
+        try:
+            for (blob,) in self._db.execute("SELECT event FROM events ORDER BY number").fetchall():
+                yield _decode(blob)
+        except (sqlite3.DatabaseError, msgspec.MsgspecError) as error:
+            raise _damaged(self._path, error) from error
 
     def record(self, event: Event) -> None:
         """Remember what an event made, or forget what it ended."""
@@ -105,37 +112,57 @@ def boot_id() -> str:
 
 
 def instance_of(path: Path) -> str | None:
-    """Return the id of the instance whose state this is, None when there is none to read."""
-    return _meta_of(path, "instance")
+    """Return the id of the instance whose state this is, None when there never was one.
 
-
-def _meta_of(path: Path, key: str) -> str | None:
-    if not path.exists():
-        return None
+    Raises ConfigError when neither the state nor the copy beside it can be read.
+    """
+    beside = path.with_name(INSTANCE_COPY)
     try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    except sqlite3.OperationalError:
-        return None
-    try:
-        row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    except sqlite3.DatabaseError:
-        return None
-    finally:
-        db.close()
-    return str(row[0]) if row else None
+        found = _meta_of(path).get("instance")
+    except ConfigError:
+        if not beside.exists():
+            raise
+        found = None
+    return found or (beside.read_text(encoding="ascii").strip() if beside.exists() else None)
 
 
-def _set_aside_if_of_another_boot(path: Path, boot: str) -> bool:
-    """Return whether there is nothing to adopt. Raises ConfigError for a state of a newer shmqd."""
+def _meta_of(path: Path) -> dict[str, str]:
+    """What a state says of itself; nothing, when it was not finished. Raises ConfigError when it can't be read.
+
+    Opened for writing: a broker that was killed while it wrote left a journal, which must be rolled back first.
+    """
     if not path.exists():
-        return True
-    if _meta_of(path, "boot") != boot:
+        return {}
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+        try:
+            begun = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()[0]
+            return dict(db.execute("SELECT key, value FROM meta").fetchall()) if begun else {}
+        finally:
+            db.close()
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ConfigError:
+    hint = (
+        f"can't be read: {error}. It names the queues and their memory, so nothing was changed. Put a good copy back,"
+        " or give up the queues and their messages: shmqd --discard"
+    )
+    return ConfigError(file=str(path), hint=hint)
+
+
+def _set_aside_if_of_another_boot(path: Path, boot: str) -> str:
+    """Return why there is nothing to adopt, if so. Raises ConfigError for what is damaged, or of a newer shmqd."""
+    meta = _meta_of(path)
+    if "boot" not in meta:
+        return "there was none"
+    if meta["boot"] != boot:
         path.replace(path.with_name(path.name + ".old"))
-        return True
-    with sqlite3.connect(path) as db:
+        return "it was of another boot, and is kept as " + path.name + ".old"
+    with contextlib.closing(sqlite3.connect(path)) as db:
         version = db.execute("PRAGMA user_version").fetchone()[0]
-    db.close()
     if version > SCHEMA:
         hint = f"written by a newer shmqd (schema {version}, ours is {SCHEMA}); use that one, or shmqd --discard"
         raise ConfigError(file=str(path), hint=hint)
-    return False
+    return ""

@@ -135,7 +135,7 @@ class Supervision:
     def _lose(self) -> None:
         if self._link is None:
             return
-        self._log.warning("link to the supervisor lost")
+        self._log.info("link to the supervisor ended")
         self._loop.remove(self._link.fileno())
         self._link.close()
         self._link = self.supervisor = None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shmq.core._core import DEAD, DELAYED
 from shmq_daemon import discard, link
 from shmq_daemon.dead_letters import ALARM as TARGET_FULL
-from shmq_daemon.dead_letters import DeadLetters
+from shmq_daemon.dead_letters import TELL_NS, DeadLetters
 from shmq_daemon.delays import Delays
 from shmq_daemon.events import (
     Bound,
@@ -104,6 +104,8 @@ class Supervisor:
         self._loop.add(self._instance.link_listener.fileno(), self._on_connect)
 
     def stop(self) -> None:
+        if self._world is not None:
+            self._letters.tell(time.monotonic_ns() + TELL_NS)
         self._log.info("stopped")
 
     def master_died(self) -> None:
@@ -121,6 +123,7 @@ class Supervisor:
             fired = self._quarantine.run(watched, lambda w, at=at: self._delays.fire(w, at, now_ns), 0)  # type: ignore[misc]
             self._counts["fired"] += fired
         self._look(now_ns)
+        self._letters.tell(now_ns)
         self._sweep.tick(now_ns)
         self._tell_counters(now_ns)
         return self._next_deadline(now_ns)
@@ -129,9 +132,7 @@ class Supervisor:
         if self._busy or self._sweep.recovering:
             return now_ns
         candidates = [self._sweep.due_ns]
-        due = self._delays.next_due()
-        if due is not None:
-            candidates.append(due)
+        candidates += [due for due in (self._delays.next_due(), self._letters.tell_ns) if due is not None]
         assert self._world is not None
         candidates += [w.retry_ns for w in self._world.watched.values() if w.stuck and not w.quarantined]
         return min(candidates)
@@ -182,7 +183,7 @@ class Supervisor:
         while self._link is not None:
             packets = self._link.receive()
             if packets is None:
-                self._log.warning("link to the broker lost")
+                self._log.info("link to the broker ended")
                 self._drop_link()
             elif not packets:
                 return

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from shmq.errors import LayoutMismatch
+from shmq.errors import ConfigError
 from shmq_daemon import segments
 from shmq_daemon.peer import Peer
-from shmq_daemon.registry import BROKERS, BYTES, CLIENTS_FIRST, SUPERVISORS, Registry
+from shmq_daemon.registry import BROKERS, BYTES, CLIENTS_FIRST, HEADER, MAGIC, SUPERVISORS, Registry
 
 PEER = Peer(4711, 1000, 1000, 12345, -1)
 SECRET = bytes(range(16))
@@ -105,9 +105,31 @@ def test_the_supervisor_sees_what_the_broker_marks(registry: Registry) -> None:
     seen.close()
 
 
-def test_a_foreign_layout_is_refused(name: str) -> None:
-    fd = segments.create(name, BYTES)
-    os.pwrite(fd, b"\x01" * 16, 0)
-    os.close(fd)
-    with pytest.raises(LayoutMismatch):
+@pytest.mark.parametrize(
+    ("header", "size", "what"),
+    [
+        (HEADER.pack(MAGIC, 7, 0, 0, 0, 0), BYTES, "layout 7, ours is 1"),
+        (b"\x01" * HEADER.size, BYTES, "no registry"),
+        (b"", BYTES // 2, "no registry"),
+    ],
+)
+def test_a_foreign_layout_is_refused_by_name_and_left_untouched(name: str, header: bytes, size: int, what: str) -> None:
+    fd = segments.create(name, size)
+    os.pwrite(fd, header, 0)
+    before = os.fstat(fd)
+    with pytest.raises(ConfigError) as refused:
         Registry.open(name)
+
+    assert name in str(refused.value)
+    assert what in str(refused.value)
+    after = os.fstat(fd)
+    assert (after.st_size, after.st_blocks, after.st_mtime_ns) == (before.st_size, before.st_blocks, before.st_mtime_ns)
+    os.close(fd)
+
+
+def test_one_whose_maker_died_before_it_had_a_size_is_finished(name: str) -> None:
+    os.close(segments.create(name, 0))
+    registry = Registry.open(name)
+
+    assert list(registry.rows()) == []
+    registry.close()

@@ -1,6 +1,9 @@
 """What an instance remembers over the death of its processes."""
 
+import contextlib
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,7 +104,58 @@ def test_no_file_has_no_instance(path: Path) -> None:
     assert instance_of(path) is None
 
 
-def test_what_is_no_database_has_no_instance(path: Path) -> None:
-    path.write_bytes(b"scribble" * 100)
+@pytest.mark.parametrize("content", [b"scribble" * 100, b"SQLite format 3\0" + b"\xff" * 8192])
+def test_a_damaged_state_is_refused_and_left_and_its_instance_known_all_the_same(
+    state: State, path: Path, content: bytes
+) -> None:
+    instance = state.instance
+    state.close()
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"can't be read.*shmqd --discard"):
+        State(path, "boot-1")
 
-    assert instance_of(path) is None
+    assert path.read_bytes() == content
+    assert instance_of(path) == instance
+    path.with_name("instance").unlink()
+    with pytest.raises(ConfigError, match="can't be read"):
+        instance_of(path)
+
+
+def test_an_event_that_cannot_be_read_is_a_damaged_state(state: State, path: Path) -> None:
+    state.record(ExchangeDeclared(EXCHANGE))
+    state.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE events SET event = x'c1'")
+    with pytest.raises(ConfigError, match="can't be read"):
+        reopened(path)
+
+
+@pytest.mark.parametrize("content", [b"", None])
+def test_a_state_that_was_only_begun_is_begun_anew(path: Path, content: bytes | None) -> None:
+    if content is None:
+        sqlite3.connect(path).executescript("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT)").close()
+    else:
+        path.write_bytes(content)
+
+    assert reopened(path) == []
+    assert instance_of(path)
+
+
+def test_a_write_that_a_death_cut_off_is_taken_back_and_all_else_is_there(state: State, path: Path) -> None:
+    for event in MADE:
+        state.record(event)
+    state.close()
+    script = (
+        "import os, sqlite3, sys\n"
+        "db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "db.execute('PRAGMA cache_size=1')\n"
+        "db.execute('BEGIN')\n"
+        "for n in range(5000):\n"
+        "    db.execute('INSERT INTO meta VALUES (?, ?)', (str(n), 'x' * 100))\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert path.with_name("state.db-journal").exists()
+
+    assert instance_of(path)
+    assert reopened(path) == MADE
