@@ -15,40 +15,13 @@ from pathlib import Path
 import pytest
 
 import shmq
-from support.deadline import scaled, wait_until
-from support.needs import missing
+from support.deadline import wait_until
 from support.shmqd import COMMAND, SHM, Shmqd, instance
+from support.small_shm import play
 
-ROOT = Path(__file__).parents[2]
 KIB, MIB = 1 << 10, 1 << 20
+pytestmark = pytest.mark.slow
 SHMQCTL = [sys.executable, "-P", "-m", "shmq_clients.cli"]
-
-
-# -- outside ----------------------------------------------------------------------------------------------------------
-
-
-def in_small_shm(mib: int, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with a /dev/shm of so many MiB; skip where nobody may mount (in CI root must)."""
-    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
-    mount = f'mount -t tmpfs -o size={mib}m,mode=1777 tmpfs {SHM} || exit 200; exec "$@"'
-    run = subprocess.run(
-        [*unshare, "sh", "-c", mount, "sh", *command],
-        capture_output=True,
-        text=True,
-        timeout=scaled(60),
-        check=False,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
-    )
-    if run.returncode == 200 or "unshare: " in run.stderr:
-        missing("mount namespaces with a tmpfs of one's own")
-    return run
-
-
-def play(scenario: str, mode: str, mib: int = 12) -> None:
-    """Run one of the scenarios below."""
-    run = in_small_shm(mib, sys.executable, "-P", __file__, scenario, mode)
-
-    assert run.returncode == 0, f"{run.stdout}\n{run.stderr}"
 
 
 @pytest.fixture(params=["direct", "socket"])
@@ -57,44 +30,43 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 def test_declaring_until_it_is_full_fails_cleanly_and_what_is_there_goes_on(mode: str) -> None:
-    play("declare", mode)
+    play(__file__, "declare", mode, mib=12)
 
 
 def test_large_bodies_until_it_is_full_are_all_there_and_consuming_makes_room(mode: str) -> None:
-    play("large_bodies", mode)
+    play(__file__, "large_bodies", mode, mib=12)
 
 
 def test_small_bodies_until_it_is_full_are_all_there_and_acked_ones_make_room(mode: str) -> None:
-    play("small_bodies", mode, mib=6)
+    play(__file__, "small_bodies", mode, mib=6)
 
 
 def test_a_full_dev_shm_stops_one_queue_and_not_the_next(mode: str) -> None:
-    play("other_queues", mode)
+    play(__file__, "other_queues", mode, mib=12)
 
 
 def test_what_goes_back_while_it_is_full_comes_in_order(mode: str) -> None:
-    play("requeue", mode, mib=6)
+    play(__file__, "requeue", mode, mib=6)
 
 
 def test_loans_and_batches_that_find_no_memory_leave_nothing(mode: str) -> None:
-    play("loans_and_batches", mode)
+    play(__file__, "loans_and_batches", mode, mib=12)
 
 
-@pytest.mark.slow
 def test_at_every_filling_an_operation_is_done_or_refused(mode: str) -> None:
-    play("every_filling", mode)
+    play(__file__, "every_filling", mode, mib=12)
 
 
 def test_clients_come_and_go_while_it_is_full(mode: str) -> None:
-    play("clients", mode)
+    play(__file__, "clients", mode, mib=12)
 
 
 def test_a_daemon_that_finds_it_full_serves_what_it_has(mode: str) -> None:
-    play("restart", mode)
+    play(__file__, "restart", mode, mib=12)
 
 
 def test_a_daemon_without_any_memory_says_so(mode: str) -> None:
-    play("nothing_left", mode)
+    play(__file__, "nothing_left", mode, mib=12)
 
 
 # -- inside -----------------------------------------------------------------------------------------------------------
