@@ -92,15 +92,19 @@ class Clients:
     # -- coming -----------------------------------------------------------------------------------------------
 
     def adopt(self) -> None:
-        """Take over the clients of an earlier broker: sessions to be resumed, or dead ones to be reaped."""
+        """Take over the clients of an earlier broker: sessions to be resumed, or dead ones to be reaped.
+
+        It was a broker that went, not they: one that is at a long job, and makes no call that would tell it, keeps what it
+        holds in direct mode for as long as its process lives.
+        """
         for row in self._registry.rows():
             client = self._add(row, reopen(row.pid, row.start_time))
             client.alive = client.pidfd >= 0 or row.pid == 0
             if row.left:
                 client.ended = client.left_clean = True
-            elif client.alive:
+            elif client.alive and client.pidfd < 0:
                 self._lose(client)
-            else:
+            elif not client.alive:
                 self._timers.after(0, functools.partial(self._on_adopted_dead, client))
         for queue in list(self._catalog.topology.queues.values()):
             if queue.exclusive_to and queue.exclusive_to not in self._by_id:

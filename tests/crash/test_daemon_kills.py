@@ -21,6 +21,7 @@ from crash.logbook import READY, STEPS, WORST
 from crash.nemesis import Workers
 from crash.plan import Mode, Role
 from crash.run import Run, seed
+from shmq.limits import RESUME_SECONDS
 from support.deadline import scaled, wait_until
 from support.shmqd import Shmqd, instance
 
@@ -126,6 +127,20 @@ def _steps_with_next_lives(canaries: Workers, workers: Workers) -> int:
 
 def _wait_for_steps(workers: Workers, steps: int) -> None:
     wait_until(lambda: all(worker.log.words[STEPS] >= steps for worker in workers.workers), "canaries sing", 20.0)
+
+
+def test_a_job_may_take_longer_than_a_lost_session_is_kept(daemon: Shmqd) -> None:
+    with daemon.connect("direct") as conn, daemon.connect("direct") as other:
+        conn.declare_queue("jobs")
+        conn.publish(b"long job", routing_key="jobs")
+        job = conn.get("jobs")
+        assert job is not None
+        before = daemon.child("broker")
+        daemon.kill("broker")
+        wait_until(lambda: _pid_of(daemon, "broker") not in {before, 0}, "the broker is back", 10.0)
+
+        assert other.get("jobs", timeout=RESUME_SECONDS + 1) is None
+        job.ack()
 
 
 def test_after_the_death_of_all_processes_a_new_publisher_wakes_those_who_wait(daemon: Shmqd, tmp_path: Path) -> None:
