@@ -94,8 +94,8 @@ class Clients:
     def adopt(self) -> None:
         """Take over the clients of an earlier broker: sessions to be resumed, or dead ones to be reaped.
 
-        It was a broker that went, not they: one that is at a long job, and makes no call that would tell it, keeps what it
-        holds in direct mode for as long as its process lives.
+        It was a broker that went, not they: one that is at a long job, and makes no call that would tell it, keeps
+        what it holds in direct mode for as long as its process lives.
         """
         for row in self._registry.rows():
             client = self._add(row, reopen(row.pid, row.start_time))
