@@ -22,7 +22,7 @@ from shmq.errors import DirectRefused, InvalidArgument, NotAllowed, NotFound, Sh
 from shmq.limits import BATCH_MESSAGES_MAX, PREFETCH_MAX
 from shmq.message import Message
 from shmq.names import check_name
-from shmq.wire.frames import Consume
+from shmq.wire.frames import Consume, Welcome
 from shmq_clients import forks
 from shmq_clients.attachments import Attachments
 from shmq_clients.consumer import Consumer, DirectConsumer, SocketConsumer
@@ -32,7 +32,7 @@ from shmq_clients.link import HELLO_TIMEOUT, RECONNECT_TIMEOUT, Link
 from shmq_clients.message import Settling, SocketMessage
 from shmq_clients.outgoing import PublishKeywords
 from shmq_clients.publishing import Publishing
-from shmq_clients.session import Mode
+from shmq_clients.session import Mode, Session
 from shmq_clients.socket_path import SocketPath
 from shmq_clients.topology import Topology
 from shmq_clients.url import socket_paths, url_of
@@ -79,7 +79,7 @@ class Connection(Topology):
         self._consumers: weakref.WeakValueDictionary[str, DirectConsumer | SocketConsumer] = (
             weakref.WeakValueDictionary()
         )
-        self._link.on_welcome += [self._attachments.on_welcome, self._socket.on_welcome]
+        self._link.on_welcome += [self._attachments.on_welcome, self._socket.on_welcome, self._announce_all]
         self._link.open(timeout)
         if mode == "direct" and not self._attachments.granted:
             reason = self._attachments.reason
@@ -198,11 +198,18 @@ class Connection(Topology):
         if not by_broker and self._is_direct(queue):
             attachment = self._attachments.attach(queue)
             consumer = DirectConsumer(tag, self._attachments, attachment, prefetch, no_ack=no_ack, keep=self)
+            self._link.later(consumer.announce)
+            self._link.advance(0)
         else:
             consume = Consume(0, queue, tag, prefetch, no_ack, exclusive, priority, timeout_ns)
             consumer = SocketConsumer(self._socket, self._socket.consume(consume), keep=self)
         self._consumers[tag] = consumer
         return consumer
+
+    def _announce_all(self, session: Session, _welcome: Welcome) -> None:
+        for consumer in list(self._consumers.values()):
+            if isinstance(consumer, DirectConsumer):
+                consumer.announce(session)
 
     def ack_many(self, messages: Iterable[Message]) -> None:
         """Ack each of them; all are tried, then the first error is raised."""

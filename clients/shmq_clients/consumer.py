@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from shmq.core import _core as core
+from shmq.limits import SEQ_MAX
 from shmq.message import Message
+from shmq.wire.frames import Cancel, Consume
 from shmq_clients.attachments import Attachment, Attachments
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE
+from shmq_clients.session import Session
 from shmq_clients.socket_path import SocketPath
 from shmq_clients.subscription import Subscription
 
@@ -50,6 +53,8 @@ class DirectConsumer:
         self._attachment: Attachment | None = attachment
         self._keep = keep
         self._cancelled = False
+        self._no_ack = no_ack
+        self._announced_in: Session | None = None
         self._core = core.Consumer((attachment.queue,), prefetch, no_ack, self._on_empty)
 
     def __iter__(self) -> Iterator[Any]:
@@ -58,8 +63,29 @@ class DirectConsumer:
     def __next__(self) -> Any:  # noqa: ANN401 - a DirectMessage, which the core makes
         return next(self._core)
 
+    def announce(self, session: Session) -> None:
+        """Have the broker count this consumer. Nobody waits for the answer: messages are taken, whatever it is."""
+        if not self._cancelled and self._announced_in is not session:
+            self._announced_in = session
+            prefetch, no_ack = self._core.prefetch, self._no_ack
+            consume = Consume(SEQ_MAX, self.queue_name, self.consumer_tag, prefetch, no_ack, direct=True)
+            session.say(consume, self._attachments.link.read_on)
+
+    def _withdraw(self) -> None:
+        """At the next chance: also called from a finalizer, which may run anywhere."""
+        link, announced_in, cancel = self._attachments.link, self._announced_in, Cancel(SEQ_MAX, self.consumer_tag)
+        if announced_in is not None:
+            link.later(lambda session: session.say(cancel, link.read_on) if session is announced_in else None)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_cancelled", True) and self._attachment is not None:
+            self._withdraw()
+
     def cancel(self) -> None:
-        self._cancelled = True
+        if not self._cancelled:
+            self._cancelled = True
+            self._withdraw()
+            self._attachments.link.advance(0)
         attachment = self.stop()
         if attachment is not None and not attachment.queue.closed:
             attachment.queue.bell_ring(core.CONSUMERS, ALL_TOKENS)

@@ -16,6 +16,7 @@ from shmq.core import _core
 from shmq.core._core import Message
 from shmq.errors import (
     AlreadySettled,
+    DirectRefused,
     HandleError,
     NotAllowed,
     NotFound,
@@ -30,6 +31,7 @@ from shmq.wire.codes import to_wire
 from shmq_daemon import policy
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client, End
+from shmq_daemon.control import Control
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timer, Timers
 from shmq_daemon.opened import OpenQueue
@@ -52,18 +54,19 @@ class Held:
 class Consumer:
     """One consumer of one client."""
 
-    def __init__(self, client: Client, opened: OpenQueue, tag: str, prefetch: int, *, no_ack: bool) -> None:
+    def __init__(self, client: Client, opened: OpenQueue, tag: str, frame: wire.Consume) -> None:
         self.client = client
         self.opened = opened
         self.tag = tag
-        self.prefetch = prefetch
-        self.no_ack = no_ack
+        self.prefetch = frame.prefetch
+        self.no_ack = frame.no_ack
+        self.direct = frame.direct  # takes by itself: it is here to be counted
         self.unacked = sum(held.consumer_tag == tag for held in client.held.values())
 
     def room(self) -> int:
         """How many messages it takes now."""
         session = self.client.session
-        if session is None or session.is_full:
+        if session is None or session.is_full or self.direct:
             return 0
         if self.no_ack:
             return UNLIMITED
@@ -136,12 +139,15 @@ class Consuming:
         check_name(tag, "consumer_tag")
         if tag in client.consumers:
             raise NotAllowed(f"consumer tag {tag!r} is in use on this connection; choose another")
-        consumer = Consumer(client, opened, tag, frame.prefetch, no_ack=frame.no_ack)
+        reason = Control.why_not_direct(client, opened) if frame.direct else ""
+        if reason:
+            raise DirectRefused(queue=opened.name, reason=reason)
+        consumer = Consumer(client, opened, tag, frame)
         client.consumers[tag] = consumer
         opened.consumers.append(consumer)
         opened.had_consumer = True
         _answer(client, wire.Consuming(frame.seq, tag))
-        self._log.info("consumer started", queue=opened.name, consumer=tag, client=client.owner, pid=client.row.pid)
+        self._tell_consumer("consumer started", consumer)
         self.wake(opened)
 
     def on_cancel(self, client: Client, frame: wire.Cancel) -> None:
@@ -358,7 +364,14 @@ class Consuming:
             _answer(waiting.client, wire.Error(waiting.frame.seq, *to_wire(error)))
         self._due.pop(opened.queue.queue_id, None)
 
+    def _tell_consumer(self, event: str, consumer: Consumer) -> None:
+        client = consumer.client
+        mode = "direct" if consumer.direct else "socket"
+        queue, pid = consumer.opened.name, client.row.pid
+        self._log.info(event, queue=queue, consumer=consumer.tag, client=client.owner, pid=pid, mode=mode)
+
     def _remove(self, consumer: Consumer) -> None:
+        self._tell_consumer("consumer ended", consumer)
         consumer.client.consumers.pop(consumer.tag, None)
         if consumer in consumer.opened.consumers:
             consumer.opened.consumers.remove(consumer)

@@ -102,7 +102,7 @@ class QueueInfo(Part, frozen=True):
     queue_id: Count
     messages: Count  # ready
     unacked: Count
-    consumers: Count  # of all connections, both modes as far as the broker knows
+    consumers: Count  # of all connections, in both modes
     capacity_messages: Count  # effective
     capacity_bytes: Count
     mode: Name  # what this connection would use: "direct" or "socket"

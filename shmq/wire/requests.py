@@ -232,7 +232,7 @@ class Get(Frame, tag=40, frozen=True):
 
 
 class Consume(Frame, tag=41, frozen=True):
-    """Consuming, then Deliver frames."""
+    """Consuming, then Deliver frames; direct: none, this client takes from the segment itself and is only counted."""
 
     seq: Seq
     queue: Name
@@ -242,6 +242,7 @@ class Consume(Frame, tag=41, frozen=True):
     exclusive: bool = False
     priority: Signed = 0
     ack_timeout_ns: TimeNs = 0  # 0: the queue's
+    direct: bool = False
 
 
 class Cancel(Frame, tag=42, frozen=True):

@@ -1,5 +1,6 @@
 """Consuming and settling: acks, requeues, rejects, prefetch, cancel, in each mode."""
 
+import gc
 import random
 import threading
 import time
@@ -255,3 +256,29 @@ def test_a_consumer_that_is_dropped_keeps_nothing_back(conn: shmq.Connection, qu
         b"b",
         b"c",
     ]
+
+
+def test_consumers_are_counted_while_they_are_there(conn: shmq.Connection, queue: str) -> None:
+    assert conn.declare_queue(queue, max_priority=9).consumers == 0
+    one, two = conn.consume(queue), conn.consume(queue)
+    assert conn.queue_info(queue).consumers == 2
+    with pytest.raises(shmq.PreconditionFailed):
+        conn.delete_queue(queue, if_unused=True)
+    one.cancel()
+    assert conn.declare_queue(queue, passive=True).consumers == 1
+    del two
+    gc.collect()
+
+    assert conn.queue_info(queue).consumers == 0
+
+
+def test_a_consumer_is_not_counted_when_its_connection_is_closed(
+    connect: Callable[[], shmq.Connection], conn: shmq.Connection, queue: str
+) -> None:
+    other = connect()
+    kept = other.consume(queue)
+    assert conn.queue_info(queue).consumers == 1
+    other.close()
+
+    assert conn.queue_info(queue).consumers == 0
+    assert kept.queue_name == queue

@@ -282,6 +282,19 @@ def test_a_cut_connection_goes_on(daemon: Shmqd, mode: Any, *, forgotten: bool) 
     assert collector.bodies == [b"0", b"1", b"2", b"3", b"4"]
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_direct_consumers_are_counted_by_the_next_broker_too(daemon: Shmqd, *, forgotten: bool) -> None:
+    with daemon.connect("direct") as conn:
+        consumer = conn.consume("q")
+        assert conn.queue_info("q").consumers == 1
+        cut(conn, forgotten=forgotten)
+        assert conn.queue_info("q").consumers == 1
+        kill(daemon, "broker")
+        assert conn.queue_info("q").consumers == 1
+        consumer.cancel()
+        assert conn.queue_info("q").consumers == 0
+
+
 def test_direct_deliveries_of_a_resumed_session_are_still_ours(daemon: Shmqd) -> None:
     with daemon.connect("direct") as conn:
         conn.publish(b"x", routing_key="q")

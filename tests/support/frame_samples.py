@@ -45,7 +45,7 @@ SAMPLES: Final[dict[str, Frame]] = {
     ),
     "PublishMany": frames.PublishMany(17, "", "jobs", b"", [b"one", b"", b"three"], timeout_ns=1_000_000_000),
     "Get": frames.Get(18, "jobs", 32, 5_000_000, no_ack=True),
-    "Consume": frames.Consume(19, "jobs", "ctag", 8, exclusive=True, priority=-1, ack_timeout_ns=1),
+    "Consume": frames.Consume(19, "jobs", "ctag", 8, exclusive=True, priority=-1, ack_timeout_ns=1, direct=True),
     "Cancel": frames.Cancel(20, "ctag"),
     "SetPrefetch": frames.SetPrefetch(21, 100, "ctag"),
     "Ack": frames.Ack(0, [1, 2, 300]),
