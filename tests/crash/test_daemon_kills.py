@@ -25,9 +25,11 @@ from shmq.limits import RESUME_SECONDS
 from support.deadline import scaled, wait_until
 from support.shmqd import Shmqd, instance
 
-Victim = Literal["master", "broker", "supervisor"]
+Victim = Literal["master", "broker", "supervisor", "all"]
 KILLS: Final = 50  # of each
 ALL_AT_ONCE: Final = 10
+TOGETHER: Final = 50
+CLIENTS_EACH: Final = 4  # killed between two deaths of the daemon's
 WORK_STEPS: Final = 100  # of the canaries together between two kills
 BACK_SECONDS_MAX: Final = 1.0
 STALL_NS_MAX: Final[dict[Victim, int]] = {
@@ -85,19 +87,28 @@ def _kill_at_work(daemon: Shmqd, run: Run, canaries: Workers, victim: Victim) ->
     """
     enough = _steps(canaries) + WORK_STEPS
     wait_until(lambda: _steps_with_next_lives(canaries, run.workers) >= enough, "everybody works", 20.0)
-    pid = daemon.pid if victim == "master" else daemon.child(victim)
+    outage = _kill(daemon, victim)
+    run.history.outages.append(outage)
+    successors = [daemon.pid, daemon.child("broker")] if victim == "master" else [daemon.child(victim)]
+    return (outage.after - outage.before - sum(map(_waited_ns, successors))) / 1e9
+
+
+def _kill(daemon: Shmqd, victim: Victim) -> Outage:
+    """Kill a process of the daemon, and wait for its successor."""
+    pid = daemon.pid if victim in {"master", "all"} else daemon.child(victim)
     started = time.monotonic_ns()
-    os.kill(pid, signal.SIGKILL)
-    if victim == "master":
+    if victim == "all":
+        daemon.kill_all()
+    else:
+        os.kill(pid, signal.SIGKILL)
+    if victim in {"master", "all"}:
         assert daemon.process is not None
         daemon.process.wait(scaled(5))
         daemon.start()
     else:
         wait_until(lambda: _pid_of(daemon, victim) not in {pid, 0}, f"{victim} is back", 10.0)
     ended = time.monotonic_ns()
-    run.history.outages.append(Outage(started, ended, broker=victim != "supervisor", supervisor=victim != "broker"))
-    successors = [daemon.pid, daemon.child("broker")] if victim == "master" else [daemon.child(victim)]
-    return (ended - started - sum(map(_waited_ns, successors))) / 1e9
+    return Outage(started, ended, broker=victim != "supervisor", supervisor=victim != "broker")
 
 
 def _waited_ns(pid: int) -> int:
@@ -114,6 +125,19 @@ def _pid_of(daemon: Shmqd, role: str) -> int:
         return daemon.child(role)
     except (shmq.ShmqError, StopIteration):
         return 0
+
+
+def test_nothing_is_lost_when_clients_and_daemon_die_together(daemon: Shmqd, tmp_path: Path) -> None:
+    victims: list[Victim] = ["broker", "supervisor", "master", "all"]
+    with Run(seed(), daemon.url, tmp_path, [*WORKERS, ("publish", "direct")]) as run:
+        for number in range(TOGETHER):
+            run.workers.kill_until((number + 1) * CLIENTS_EACH, 20.0)
+            run.history.outages.append(_kill(daemon, run.dice.choice(victims)))
+        run.finish()
+
+    print(f"{TOGETHER} deaths of the daemon's, {run.workers.victims} of clients, {run.history.confirmed()} confirmed")
+    violations = run.verdict()
+    assert violations == [], f"SHMQ_CRASH_SEED={run.number}\n{checker.report(violations)}"
 
 
 def _steps(workers: Workers) -> int:
