@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 HELLO_NS: Final = int(HELLO_TIMEOUT_SECONDS * 1e9)
 ACCEPTED_MAX: Final = 64  # in one turn of the loop
 DESCRIPTORS_RESERVED: Final = 256  # for the work of those who are connected
+DESCRIPTORS_OF_SESSIONS: Final = 4096  # that queues leave to them, one or two each
 NO_DESCRIPTORS_REST_NS: Final = 100_000_000
 OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 BLOCKING_ALARMS: Final = ("shm-full",)
@@ -74,7 +75,8 @@ class Broker:
         kept, supervisor_bell = self._supervision.ask_for_bells()
         sizes = policy.Sizes(config.queue_capacity, config.queue_capacity_bytes, config.queue_inline_bytes)
         store = state.State(places.state, state.boot_id())
-        self._catalog = Catalog(store, sizes, self._loop, self._log)
+        for_queues = self._descriptors_max - min(self._descriptors_max // 4, DESCRIPTORS_OF_SESSIONS)
+        self._catalog = Catalog(store, sizes, self._loop, self._log, for_queues)
         self._clients = Clients(self._catalog, self._loop, self._timers, self._log)
         self._publishing = Publishing(self._catalog, self._loop, self._timers, self._log)
         self._consuming = Consuming(self._catalog, self._loop, self._timers, self._log)
@@ -202,6 +204,10 @@ class Broker:
             if isinstance(error, AccessRefused):
                 self._log.warning("peer refused", pid=session.peer.pid, uid=session.peer.uid)
             session.say_last(wire.Closing(*to_wire(error)))
+            return
+        except OSError as error:
+            self._log.warning("peer not admitted", pid=session.peer.pid, why=str(error))
+            session.end(ConnectionLost(reason=f"shmqd can't take another session now: {error.strerror}"))
             return
         if self._blocked_reason and client.session is not None:
             client.session.send(wire.Blocked(self._blocked_reason))

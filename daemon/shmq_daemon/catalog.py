@@ -6,14 +6,16 @@ Invariants: state first, then segment (a death between leaves a name without mem
 deleted is marked in the segment first, then forgotten, then unlinked (a death between is finished at the next start).
 """
 
+import errno
 import os
+import resource
 import secrets
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from shmq.core import _core
 from shmq.definitions import QueueDefinition
-from shmq.errors import LayoutMismatch, ShmFull, ShmqError
+from shmq.errors import ConfigError, LayoutMismatch, NotAllowed, ShmFull, ShmqError
 from shmq.names import GENERATED_PREFIX
 from shmq_daemon import policy, segments
 from shmq_daemon.events import (
@@ -28,7 +30,7 @@ from shmq_daemon.events import (
 )
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop
-from shmq_daemon.opened import Bells, OpenQueue
+from shmq_daemon.opened import DESCRIPTORS_OF_A_QUEUE, Bells, OpenQueue
 from shmq_daemon.registry import QUEUES_MAX, Registry
 from shmq_daemon.state import State
 from shmq_daemon.topology import Topology, Usage
@@ -36,14 +38,16 @@ from shmq_daemon.words import WORDS_MAX, Words
 
 SHM_SHARE: Final = 4  # a queue that asks for no capacity in bytes gets this part of /dev/shm, as a limit
 UNUSED: Final = Usage(0, 0)
+RAISE_LIMIT: Final = "Raise the limit (LimitNOFILE= of the service, ulimit -n) and start shmqd again"
 KeptBells = dict[int, Bells]
 
 
 class Catalog:
     """What exists, and the memory it exists in."""
 
-    def __init__(self, state: State, sizes: policy.Sizes, loop: Loop, log: Logger) -> None:
+    def __init__(self, state: State, sizes: policy.Sizes, loop: Loop, log: Logger, descriptors_max: int) -> None:
         self.state = state
+        self._descriptors_max = descriptors_max
         self.topology = Topology()
         self.open: dict[int, OpenQueue] = {}
         self._sizes = sizes
@@ -70,6 +74,7 @@ class Catalog:
         )
         for event in self.state.events():
             self.topology.apply(event)
+        self._check_limit(len(self.topology.queues))
         for queue in list(self.topology.queues.values()):
             self._adopt_queue(queue, kept.pop(queue.queue_id, None))
         for bells in kept.values():
@@ -77,6 +82,13 @@ class Catalog:
         names = [self._registry_name, self._words_name, *(queue.segment for queue in self.topology.queues.values())]
         removed = segments.unlink_all_but(self.state.instance, names)
         self._log.info("adopted", queues=len(self.open), exchanges=len(self.topology.exchanges), removed=len(removed))
+
+    def _check_limit(self, queues: int) -> None:
+        """Starting again would not help where queues need more open files than we may have."""
+        needed = queues * DESCRIPTORS_OF_A_QUEUE
+        if needed > self._descriptors_max:
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            raise ConfigError(f"{queues} queues need {needed} open files, and the limit is {limit}. {RAISE_LIMIT}")
 
     def _adopt_queue(self, queue: Queue, kept: Bells | None) -> None:
         """Also with kept bells the epoch is a new one: it tells direct clients that never wait of the new broker."""
@@ -168,22 +180,35 @@ class Catalog:
         opened = OpenQueue(queue, Bells.make(self.epoch))
         try:
             opened.attach(self._make_segment(queue), self.owner, self.supervisor_bell, create=True)
+            self._check_descriptors(opened)
             self._prepare(opened)
         except (OSError, ShmqError) as error:
             self.state.record(QueueDeleted(queue.queue_id))
             opened.close(self._loop)
             segments.unlink(queue.segment)
-            raise ShmFull(f"no shared memory for queue {queue.name!r}: {error}") from error
+            raise self._why_not_made(queue.name, error) from error
         self.open[queue.queue_id] = opened
         self.topology.apply(event)
         self.on_event(event)
         self._log.info("queue declared", queue=queue.name, segment=queue.segment, durable=queue.definition.durable)
 
+    def _check_descriptors(self, opened: OpenQueue) -> None:
+        """The kernel gives the lowest number that is free: a high one says how many are in use."""
+        if opened.core.bell_fd(_core.PRODUCERS) >= self._descriptors_max:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def _why_not_made(self, name: str, error: Exception) -> ShmqError:
+        if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+            what = f"queue {name!r} can't be made: with {len(self.open)} queues shmqd has as many files open as it may"
+            return NotAllowed(f"{what}. {RAISE_LIMIT}, or delete queues")
+        return ShmFull(f"no shared memory for queue {name!r}: {error}")
+
     def _delete(self, event: QueueDeleted, queue_id: int) -> None:
-        opened = self.open.pop(queue_id)
+        opened = self.open[queue_id]
         if opened.usable:
             opened.core.mark_deleted()
         self.state.record(event)
+        del self.open[queue_id]
         self.topology.apply(event)
         segments.unlink(opened.queue.segment)
         self.leaving = opened

@@ -83,7 +83,7 @@ def _serve(settings: config.Config, place: places.Places, *, ephemeral: bool) ->
 
 
 def _raise_descriptor_limit() -> None:
-    """Three descriptors a queue and one or two a client: as many as we may have. A sandbox may forbid it."""
+    """Six descriptors a queue and one or two a client: as many as we may have. A sandbox may forbid it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

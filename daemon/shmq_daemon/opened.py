@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from shmq_daemon.consuming import Consumer, Waiting
     from shmq_daemon.publishing import Blocked
 
+DESCRIPTORS_OF_A_QUEUE: Final = (
+    6  # the segment; two bells to hand out; a copy of each for the core, and the supervisor's
+)
 SIDES: Final = (_core.CONSUMERS, _core.PRODUCERS)
 
 

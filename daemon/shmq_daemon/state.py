@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from shmq.errors import ConfigError
+from shmq.errors import ConfigError, InternalError
 from shmq_daemon.events import (
     Binding,
     Bound,
@@ -76,7 +76,13 @@ class State:
             raise _damaged(self._path, error) from error
 
     def record(self, event: Event) -> None:
-        """Remember what an event made, or forget what it ended."""
+        """Remember what an event made, or forget what it ended. Raises InternalError when it can't be written."""
+        try:
+            self._record(event)
+        except sqlite3.Error as error:
+            raise InternalError(f"{self._path} can't be written: {error}. Nothing was changed") from error
+
+    def _record(self, event: Event) -> None:
         match event:
             case QueueDeleted(queue_id=queue_id):
                 self._forget(("queue", queue_id))

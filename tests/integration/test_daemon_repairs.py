@@ -1,6 +1,7 @@
 """What the supervisor does: dead letters, delays, time-outs; and damage to one queue, which leaves the others alone."""
 
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -252,10 +253,8 @@ def test_a_full_dev_shm_is_an_error_in_the_caller_and_an_alarm(tmp_path: Path) -
 
 
 def test_without_descriptors_those_who_are_here_are_served_and_others_later(tmp_path: Path) -> None:
-    limit = "import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"
-    script = f"{limit}; runpy.run_module('shmq_daemon.main', run_name='__main__')"
     daemon = Shmqd(tmp_path)
-    daemon.process = process = subprocess.Popen([sys.executable, "-P", "-c", script, *daemon.places])
+    daemon.process = process = limited(daemon, 64)
     others = []
     try:
         wait_until(lambda: daemon.socket.exists() and serves(daemon), "it serves")
@@ -272,8 +271,53 @@ def test_without_descriptors_those_who_are_here_are_served_and_others_later(tmp_
         wait_until(lambda: serves(daemon), "there is room again")
     finally:
         process.terminate()
-        process.wait(scaled(10))
+        process.communicate(timeout=scaled(10))
         daemon.run("--discard")
+
+
+def limited(daemon: Shmqd, files: int) -> subprocess.Popen[bytes]:
+    """Start a daemon that may open so many files."""
+    limit = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))"
+    script = f"{limit}; runpy.run_module('shmq_daemon.main', run_name='__main__')"
+    return subprocess.Popen([sys.executable, "-P", "-c", script, *daemon.places], stderr=subprocess.PIPE)
+
+
+def declared_until(connection: shmq.Connection, refusal: str) -> int:
+    """Declare queues q0, q1, ... until that is refused; how many there are."""
+    for number in range(100):
+        try:
+            connection.declare_queue(f"q{number}")
+        except shmq.NotAllowed as error:
+            assert re.search(refusal, str(error))
+            return number
+    pytest.fail("nothing was refused")
+
+
+def test_more_queues_than_descriptors_are_refused_and_the_others_work_on(tmp_path: Path) -> None:
+    daemon = Shmqd(tmp_path)
+    daemon.process = process = limited(daemon, 200)
+    try:
+        wait_until(lambda: daemon.socket.exists() and serves(daemon), "it serves")
+        with daemon.connect() as connection:
+            made = declared_until(connection, r"as many files open as it may\. Raise the limit")
+            assert made > 10
+            for number in range(made):
+                connection.publish(b"fine", routing_key=f"q{number}")
+                take(connection, f"q{number}").ack()
+            with daemon.connect("direct") as other, daemon.connect("socket") as third:
+                other.publish(b"fine", routing_key="q0")
+                take(third, "q0").ack()
+            assert len(connection.queues()) == made
+            connection.delete_queue("q0")
+            connection.declare_queue("q0")
+    finally:
+        process.terminate()
+        process.communicate()
+    daemon.process = process = limited(daemon, 100)
+    _, told = process.communicate(timeout=scaled(10))
+    assert process.returncode == 1
+    assert f"{made} queues need {6 * made} open files, and the limit is 100. Raise the limit" in told.decode()
+    daemon.run("--discard")
 
 
 def serves(daemon: Shmqd) -> bool:
