@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from shmq.errors import AlreadyRunning, ConfigError
+from shmq_daemon.peer import peer_of
 from shmq_daemon.places import make_socket_directory
 
 BACKLOG: Final = 4096
@@ -100,8 +101,9 @@ def _remove_stale(path: Path) -> None:
         return
     if not stat.S_ISSOCK(status.st_mode):
         raise ConfigError(f"{path} exists and is no socket; choose another path with --socket")
-    if answers(path):
-        raise AlreadyRunning(path=str(path))
+    listens = who_listens(path)
+    if listens is not None:
+        raise AlreadyRunning(path=str(path), pid=listens)
     if status.st_uid != os.geteuid():
         raise ConfigError(
             f"stale socket {path} belongs to uid {status.st_uid}; remove it or choose another with --socket"
@@ -109,9 +111,9 @@ def _remove_stale(path: Path) -> None:
     path.unlink()
 
 
-def answers(path: Path) -> bool:
-    """Whether a process listens on this socket."""
+def who_listens(path: Path) -> int | None:
+    """Return the pid of the process that listens on this socket, 0 if it can't be told; None: nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         probe.setblocking(False)
         code = probe.connect_ex(str(path))
-    return code not in (errno.ECONNREFUSED, errno.ENOENT)
+        return None if code in (errno.ECONNREFUSED, errno.ENOENT) else peer_of(probe)[0]

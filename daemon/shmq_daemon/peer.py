@@ -30,9 +30,15 @@ class Peer(NamedTuple):
 
 def identify(connection: socket.socket) -> Peer:
     """Ask the kernel who connected."""
-    pid, uid, gid = UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+    pid, uid, gid = peer_of(connection)
     pidfd = _peer_pidfd(connection, pid)
     return Peer(pid, uid, gid, start_time(pid), pidfd)
+
+
+def peer_of(connection: socket.socket) -> tuple[int, int, int]:
+    """Return pid, uid and gid of who connected, or of who listens where we did; zeros while there is nobody."""
+    pid, uid, gid = UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+    return pid, uid, gid
 
 
 def _peer_pidfd(connection: socket.socket, pid: int) -> int:

@@ -106,9 +106,10 @@ def fork_child(name: str, main: Callable[[], None]) -> int:
     code = 1
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the master stops us in order
+        for number in (signal.SIGINT, signal.SIGHUP):  # they reach the whole group; the master stops us in order
+            signal.signal(number, signal.SIG_IGN)
         main()
         code = 0
     except ConfigError as error:

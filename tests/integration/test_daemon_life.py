@@ -53,7 +53,16 @@ def test_a_second_daemon_on_the_same_socket_refuses(daemon: Shmqd, tmp_path: Pat
     second = subprocess.run(command, capture_output=True, text=True, timeout=scaled(10), check=False)
 
     assert second.returncode == 1
-    assert str(daemon.socket) in second.stderr
+    assert f"another shmqd (pid {daemon.pid}) already uses {daemon.socket}" in second.stderr
+
+
+def test_a_terminal_that_hangs_up_ends_nothing(daemon: Shmqd) -> None:
+    children = [daemon.child("broker"), daemon.child("supervisor")]
+    os.killpg(daemon.pid, signal.SIGHUP)
+    with daemon.connect() as connection:
+        connection.declare_queue("jobs")
+
+    assert [daemon.child("broker"), daemon.child("supervisor")] == children
 
 
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
