@@ -1,0 +1,67 @@
+"""Programs built from the core's C sources, whole or with one thing broken (`shmq/core/shmq_break.h`).
+
+Objects are kept: for a broken build only what its switch is in is compiled anew.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from support.needs import program
+
+ROOT: Final = Path(__file__).parents[2]
+CORE: Final = tuple(path for path in sorted((ROOT / "shmq/core").glob("*.c")) if not path.name.startswith("py_"))
+SUPPORT: Final = ROOT / "tests/c/support.c"
+WARNINGS: Final = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
+INCLUDES: Final = ("-Ishmq/core", "-Itests/c", "-Itests/crash/stepping", "-Itests/model")
+BREAK: Final = ROOT / "shmq/core/shmq_break.h"
+
+
+def switches() -> list[str]:
+    """Return the switches that the header lists."""
+    return re.findall(r"(?:^ \*   |, |and )([A-Z]+(?:_[A-Z]+)+)", BREAK.read_text().partition("*/")[0], re.MULTILINE)
+
+
+def is_in(switch: str, source: Path) -> bool:
+    """Tell whether `source` looks at `switch`."""
+    return re.search(rf"\({switch}[,)]", source.read_text()) is not None
+
+
+def run_compiler(*arguments: str) -> None:
+    """Run the C compiler in the root of the tree; what it says is in the error."""
+    done = subprocess.run(
+        [program("cc"), *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@dataclass
+class CoreBuild:
+    """Where objects and programs of one set of flags go."""
+
+    folder: Path
+    flags: Sequence[str] = ("-O1", "-fPIC")
+    objects: dict[tuple[Path, str | None], Path] = field(default_factory=dict)
+
+    def compile(self, source: Path, switch: str | None = None) -> Path:
+        """Return the object of `source`, compiled when it is not there yet."""
+        if switch and not is_in(switch, source) and not any(is_in(switch, path) for path in source.parent.glob("*.h")):
+            switch = None
+        made = self.objects.get((source, switch))
+        if made:
+            return made
+        made = self.folder / f"{source.parent.name}-{source.stem}{f'-{switch}' if switch else ''}.o"
+        broken = [f"-DSHMQ_BREAK_{switch}"] if switch else []
+        run_compiler(*WARNINGS, "-g", *self.flags, *INCLUDES, *broken, "-c", str(source), "-o", str(made))
+        self.objects[source, switch] = made
+        return made
+
+    def link(self, name: str, sources: Iterable[Path], *arguments: str, switch: str | None = None) -> Path:
+        """Return the program made from `sources`."""
+        objects = [str(self.compile(source, switch)) for source in sources]
+        linked = self.folder / (f"{name}-{switch}" if switch else name)
+        run_compiler(*self.flags, *objects, *arguments, "-pthread", "-o", str(linked))
+        return linked
