@@ -7,6 +7,7 @@ and nothing is closed for the parent; a connection nobody closed says goodbye wh
 """
 
 import contextlib
+import functools
 import itertools
 import operator
 import warnings
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, Self, TypeAlias, Unpack
 
 from shmq.core import _core as core
 from shmq.errors import DirectRefused, InvalidArgument, NotAllowed, NotFound, ShmqError
@@ -39,6 +40,8 @@ from shmq_clients.url import socket_paths, url_of
 
 MODES: Final = ("auto", "direct", "socket")
 CLOSE_TIMEOUT: Final = 2.0
+
+Consumers: TypeAlias = weakref.WeakValueDictionary[str, DirectConsumer | SocketConsumer]
 
 _ack_each: Final = operator.methodcaller("ack")
 
@@ -76,10 +79,9 @@ class Connection(Topology):
         self._publishing = Publishing(self._attachments, self._socket, insist=mode == "direct")
         self._mode = mode
         self._numbers = itertools.count(1)
-        self._consumers: weakref.WeakValueDictionary[str, DirectConsumer | SocketConsumer] = (
-            weakref.WeakValueDictionary()
-        )
-        self._link.on_welcome += [self._attachments.on_welcome, self._socket.on_welcome, self._announce_all]
+        self._consumers: Consumers = weakref.WeakValueDictionary()
+        announce_all = functools.partial(_announce_all, self._consumers)  # not `self`: nothing here keeps it alive
+        self._link.on_welcome += [self._attachments.on_welcome, self._socket.on_welcome, announce_all]
         self._link.open(timeout)
         if mode == "direct" and not self._attachments.granted:
             reason = self._attachments.reason
@@ -206,11 +208,6 @@ class Connection(Topology):
         self._consumers[tag] = consumer
         return consumer
 
-    def _announce_all(self, session: Session, _welcome: Welcome) -> None:
-        for consumer in list(self._consumers.values()):
-            if isinstance(consumer, DirectConsumer):
-                consumer.announce(session)
-
     def ack_many(self, messages: Iterable[Message]) -> None:
         """Ack each of them; all are tried, then the first error is raised."""
         pending = list(messages)
@@ -302,3 +299,10 @@ class Connection(Topology):
     ) -> None:
         if not self._link.forked_off:
             self.close()
+
+
+def _announce_all(consumers: Consumers, session: Session, _welcome: Welcome) -> None:
+    """A new session does not know of the consumers that take by themselves."""
+    for consumer in list(consumers.values()):
+        if isinstance(consumer, DirectConsumer):
+            consumer.announce(session)

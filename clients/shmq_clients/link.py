@@ -82,6 +82,7 @@ class Link:
         self._session: Session | None = None
         self._resume: Resume | None = None
         self._greeting_ends = 0.0
+        self._hello_timeout = HELLO_TIMEOUT
         self._backoff = BACKOFF_FIRST
         self._retry_at = 0.0
         self._last_error: ShmqError | None = None
@@ -96,6 +97,7 @@ class Link:
     def open(self, timeout: float) -> None:
         """Connect for the first time. Raises what stands in the way; nothing is tried again that will not change."""
         deadline = time.monotonic() + timeout
+        self._hello_timeout = timeout
         while self.session is None:
             if self._last_error is not None and not isinstance(self._last_error, ConnectionLost):
                 raise self._give_up(self._last_error)
@@ -104,6 +106,7 @@ class Link:
                 raise self._give_up(self._silence(timeout))
             self.advance(remaining, lambda: self.session is not None)
         self.paths = (self.session.stream.path,)
+        self._hello_timeout = HELLO_TIMEOUT
 
     def _give_up(self, error: ShmqError) -> ShmqError:
         self.close(clean=False, timeout=0)
@@ -170,7 +173,7 @@ class Link:
             now = time.monotonic()
             session = self._session
             if session is not None and session.welcome is None and now >= self._greeting_ends:
-                self._lose(session, OperationTimeout(operation="hello", timeout=HELLO_TIMEOUT))
+                self._lose(session, OperationTimeout(operation="hello", timeout=self._hello_timeout))
             if self._session is None and now >= self._retry_at:
                 self._connect(now)
             if self._session is None:
@@ -183,7 +186,7 @@ class Link:
         except ShmqError as error:
             self._postpone(error)
             return
-        self._greeting_ends = now + HELLO_TIMEOUT
+        self._greeting_ends = now + self._hello_timeout
 
     def _greet(self, stream: Stream) -> Session:
         try:

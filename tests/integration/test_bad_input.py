@@ -296,7 +296,7 @@ def test_connecting_to_nothing_names_the_path_and_the_command(tmp_path: Path, mo
         connect(f"shmq://{tmp_path}/none.sock", mode)
 
     assert list(caught.value.paths) == [f"{tmp_path}/none.sock"]
-    assert "systemctl start shmqd" in str(caught.value)
+    assert f"Start it: shmqd --socket {tmp_path}/none.sock" in str(caught.value)
 
 
 def test_a_stale_socket_is_nobody(tmp_path: Path, mode: str) -> None:

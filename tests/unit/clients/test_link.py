@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,6 +214,17 @@ def test_a_broker_that_stops_is_no_stranger(broker: ScriptedBroker) -> None:
 
     with pytest.raises(shmq.ConnectionLost, match="it stops"):
         shmq.connect(broker.url, timeout=0.2)
+
+
+def test_a_slow_hello_is_waited_for_as_long_as_wished(broker: ScriptedBroker) -> None:
+    def slow(hello: wire.Hello) -> Any:
+        time.sleep(1.2)
+        return broker.welcome(hello)
+
+    broker.answers[wire.Hello] = slow
+
+    with shmq.connect(broker.url, mode="socket", timeout=scaled(5)):
+        assert broker.sessions == 1
 
 
 def test_mode_direct_says_why_it_cannot_be(broker: ScriptedBroker) -> None:
