@@ -18,9 +18,10 @@ from .peer import Peer
 from .processes import RoleFailed, fill, round_trips, throughput
 from .servers.server import ServerFailed
 from .servers.servers import Servers
-from .work import Work
+from .work import MIB, RUN_MESSAGES_MAX, RUN_MESSAGES_MIN, Work
 
 FIRST_MESSAGES: Final = 64
+FIRST_BYTES: Final = 16 * MIB  # the first run must not take minutes where bodies are large
 GROWTH_MAX: Final = 16.0
 PERCENTILES: Final = (0.5, 0.9, 0.99, 0.999)
 
@@ -128,13 +129,19 @@ class Measuring:
         return runs[0] if runs else None
 
     def _enough(self, peer: Peer, work: Work) -> Work:
-        """Return the work with as many messages as take about the pace's seconds; warms the peer up."""
-        wanted, messages = self.pace.seconds, FIRST_MESSAGES
+        """Return the work with as many messages as take about the pace's seconds.
+
+        The first run warms up: it makes the memory that is used again later.
+        """
+        wanted = self.pace.seconds
+        most = work.messages_max if peer.copies else RUN_MESSAGES_MAX
+        messages = max(min(FIRST_MESSAGES, FIRST_BYTES // max(work.body_bytes, 1)), RUN_MESSAGES_MIN)
+        throughput(peer, work.of(messages))
         while True:
-            messages = min(messages, work.messages_max)
+            messages = min(messages, most)
             seconds = throughput(peer, work.of(messages)).seconds
             growth = min(wanted / seconds, GROWTH_MAX)
-            if growth < 1.5 or messages == work.messages_max:  # noqa: PLR2004 - near enough
+            if growth < 1.5 or messages == most:  # noqa: PLR2004 - near enough
                 return work.of(messages)
             messages = int(messages * growth)
 

@@ -30,6 +30,7 @@ class Peer(ABC):
     distributions: ClassVar[Sequence[str]]
     program: ClassVar[str | None] = None
     serves_many: ClassVar[bool] = True  # several producers and consumers
+    copies: ClassVar[bool] = True  # bodies are copied in and out
     body_bytes_max: ClassVar[int] = 64 * MIB
     levels_max: ClassVar[int] = 1
     backlog_max: ClassVar[int] = 0

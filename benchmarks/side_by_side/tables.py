@@ -3,11 +3,14 @@
 Owns: their form. Does not own: what is in them.
 """
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from .question import Answer, Figure
 
-BINARY = ("B", "KiB", "MiB", "GiB")
+BINARY: Final = ("B", "KiB", "MiB", "GiB")
+NUMBER: Final = re.compile(r"-|[\d.,e+-]+ ?([KMG]?i?B|us|/s|[%x])?")
 
 
 def count(value: float) -> str:
@@ -31,7 +34,7 @@ def size(value: float) -> str:
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, its columns aligned, numbers to the right."""
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-    right = [bool(rows) and all(row[i][:1].isdigit() or row[i] == "-" for row in rows) for i in range(len(columns))]
+    right = [bool(rows) and all(NUMBER.fullmatch(row[i]) for row in rows) for i in range(len(columns))]
 
     def line(row: Sequence[str]) -> str:
         cells = [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)]

@@ -171,6 +171,7 @@ class IceoryxInPlace(Iceoryx):
     """Bodies written and read in place."""
 
     name = "iceoryx2, in place"
+    copies = False
     in_place = True
 
 

@@ -147,6 +147,7 @@ class ShmqLoanView(Shmq):
     """Bodies are written and read in place: a byte of each, the way a tensor would be handed over."""
 
     name = "shmq, loan and view"
+    copies = False
 
     @contextmanager
     def producer(self, work: Work, index: int) -> Iterator[Callable[[], None]]:
