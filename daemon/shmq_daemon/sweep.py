@@ -132,7 +132,8 @@ class Sweep:
         healed = sum(found.values())
         if healed:
             self.counts["healed"] += healed
-            self._log.info("queue healed", queue=watched.name, **found)
+            tell = self._log.info if found.get("references") else self._log.debug  # bits lag behind a growing queue
+            tell("queue healed", queue=watched.name, **found)
         if rescan:
             self._rescan(watched)
         figures = watched.core.stats()
