@@ -148,7 +148,7 @@ static uint64_t whoever_has_it(struct shmq_queue *q, const struct shmq_delivery 
 
 int shmq_ack(struct shmq_queue *q, const struct shmq_delivery *d) {
     uint64_t ctl = SHMQ_BROKEN(ACK_WITHOUT_OWNER) ? whoever_has_it(q, d) : d->ctl;
-    int r = shmq_slot_free(q, d->slot, ctl); /* release: our loads of the body before the next writer's stores */
+    int r = shmq_slot_free(q, d->slot, ctl, NULL); /* release: our loads of the body before the next writer's stores */
     if (r == SHMQ_OK) record_ack(q, d);
     return r;
 }
@@ -163,9 +163,7 @@ int shmq_ack_keep(struct shmq_queue *q, struct shmq_delivery *d) {
 }
 
 int shmq_release(struct shmq_queue *q, const struct shmq_delivery *d) {
-    int r = shmq_slot_free(q, d->slot, d->ctl);
-    if (r == SHMQ_OK) SHMQ_COUNT(q, released, 1);
-    return r;
+    return shmq_slot_free(q, d->slot, d->ctl, &shmq_tally_of(q)->released);
 }
 
 static int buried(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t dead) {

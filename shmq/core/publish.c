@@ -51,7 +51,7 @@ int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct sh
 }
 
 void shmq_write_abort(struct shmq_queue *q, struct shmq_write *w) {
-    if (shmq_slot_free(q, w->slot, w->ctl) == SHMQ_OK) SHMQ_COUNT(q, aborted, 1);
+    (void)shmq_slot_free(q, w->slot, w->ctl, &shmq_tally_of(q)->aborted);
 }
 
 int shmq_make_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t level) {

@@ -349,7 +349,8 @@ static inline uint64_t shmq_entry_index(uint64_t position, uint32_t bits) {
 
 /* ---- slot.c, arena.c ------------------------------------------------------------------------------------------------- */
 int shmq_slot_claim(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl); /* OK, FULL, NO_MEMORY; then WRITING(owner) */
-int shmq_slot_free(struct shmq_queue *q, uint32_t slot, uint64_t ctl);    /* ctl -> FREE, hints, producers' bell. OK or STALE */
+/* ctl -> FREE, hints, counters (`why` too, unless NULL), producers' bell. OK or STALE */
+int shmq_slot_free(struct shmq_queue *q, uint32_t slot, uint64_t ctl, shmq_word *why);
 void shmq_slot_hint(struct shmq_queue *q, uint32_t slot);
 bool shmq_slot_has_bit(struct shmq_queue *q, uint32_t slot);
 uint32_t shmq_tier_committed(struct shmq_queue *q, uint32_t t);

@@ -32,7 +32,7 @@ static uint32_t free_end(struct shmq_queue *q, uint32_t t, uint32_t committed) {
 
 static void give_up(struct shmq_queue *q, uint32_t t, const struct shmq_shrunk *s, uint64_t mine, uint32_t upto) {
     for (uint32_t i = s->from; i < upto; i++) shmq_cas(owner_word(q, t, i), mine, 0);
-    shmq_slot_free(q, s->slot, s->ctl);
+    shmq_slot_free(q, s->slot, s->ctl, &shmq_tally_of(q)->aborted);
 }
 
 static bool claim_end(struct shmq_queue *q, uint32_t t, struct shmq_shrunk *s) {
@@ -71,7 +71,7 @@ static uint64_t punch(struct shmq_queue *q, uint32_t t, struct shmq_shrunk *s) {
     bool punched = !s->held && fallocate(q->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)bytes) == 0;
     int refilled = shmq_arena_refill(q, t, s->from);
     s->held = refilled != SHMQ_EMPTY && refilled != SHMQ_OK;
-    if (!s->held) shmq_slot_free(q, s->slot, s->ctl);
+    if (!s->held) shmq_slot_free(q, s->slot, s->ctl, &shmq_tally_of(q)->aborted);
     return punched && refilled == SHMQ_EMPTY ? bytes : 0;
 }
 

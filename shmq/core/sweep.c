@@ -57,10 +57,8 @@ static bool lies_over_a_hole(struct shmq_queue *q, uint32_t slot, uint64_t ctl) 
 
 static uint64_t free_owned(struct shmq_queue *q, uint32_t slot, uint64_t ctl) {
     if (lies_over_a_hole(q, slot, ctl)) return 0;
-    if (shmq_slot_free(q, slot, ctl) != SHMQ_OK) return 0;
-    if (shmq_ctl_state(ctl) == SHMQ_ACKED) SHMQ_COUNT(q, released, 1);
-    else SHMQ_COUNT(q, aborted, 1);
-    return 1;
+    struct shmq_tally *tally = shmq_tally_of(q);
+    return shmq_slot_free(q, slot, ctl, shmq_ctl_state(ctl) == SHMQ_ACKED ? &tally->released : &tally->aborted) == SHMQ_OK;
 }
 
 int shmq_reap(struct shmq_queue *q, const uint8_t *live, uint32_t owner, bool count_failure, bool lost_session, struct shmq_counts *out) {
@@ -92,11 +90,10 @@ int64_t shmq_purge(struct shmq_queue *q, uint64_t before_ns) {
         uint64_t c = shmq_load(&s->ctl);
         if (shmq_ctl_state(c) != SHMQ_READY || atomic_load_explicit(&s->sequence, memory_order_relaxed) > before_ns) continue;
         uint8_t level = shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed));
-        if (shmq_slot_free(q, i, c) != SHMQ_OK) continue;
+        if (shmq_slot_free(q, i, c, &shmq_tally_of(q)->purged) != SHMQ_OK) continue;
         if (level < q->geometry.levels) shmq_gate_lower(q, level);
         purged++;
     }
-    SHMQ_COUNT(q, purged, purged);
     for (uint32_t level = 0; level < q->geometry.levels; level++) {
         struct shmq_look look;
         if (!shmq_level_committed(q, level)) continue;
@@ -179,9 +176,7 @@ int shmq_pop(struct shmq_queue *q, enum shmq_state state, uint32_t *slot, uint64
 
 int shmq_settle_dead(struct shmq_queue *q, uint32_t slot, uint64_t ctl) {
     if (shmq_ctl_state(ctl) != SHMQ_DEAD) return SHMQ_STALE;
-    int r = shmq_slot_free(q, slot, ctl);
-    if (r == SHMQ_OK) SHMQ_COUNT(q, settled, 1);
-    return r;
+    return shmq_slot_free(q, slot, ctl, &shmq_tally_of(q)->settled);
 }
 
 int shmq_fire(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t now_ns) {

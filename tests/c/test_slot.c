@@ -34,7 +34,7 @@ static int try_claim(struct shmq_queue *q)
 
 static void release(struct shmq_queue *q, uint32_t slot)
 {
-    EQ(shmq_slot_free(q, slot, shmq_load(&shmq_slot_at(q, slot)->ctl)), SHMQ_OK);
+    EQ(shmq_slot_free(q, slot, shmq_load(&shmq_slot_at(q, slot)->ctl), NULL), SHMQ_OK);
 }
 
 static void release_all(uint32_t slots)
@@ -196,7 +196,7 @@ static void a_stale_free_changes_nothing(void)
     release(&w.q[0], slot);
     EQ(claim(&w.q[0]), slot);
     uint64_t freed = shmq_freed_sum(&w.q[0]);
-    EQ(shmq_slot_free(&w.q[0], slot, old), SHMQ_STALE);
+    EQ(shmq_slot_free(&w.q[0], slot, old, NULL), SHMQ_STALE);
     EQ(shmq_freed_sum(&w.q[0]), freed);
     release(&w.q[0], slot);
     world_close(&w);

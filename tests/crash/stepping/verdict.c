@@ -102,7 +102,7 @@ static void all_slots_can_be_claimed(struct stage *st)
     if (n != all)
         fault(st, "slots leaked", all - n, 0);
     while (n--)
-        if (shmq_slot_free(&st->q[1], slot[n], ctl[n]) != SHMQ_OK)
+        if (shmq_slot_free(&st->q[1], slot[n], ctl[n], NULL) != SHMQ_OK)
             fault(st, "a slot cannot be freed", slot[n], ctl[n]);
 }
 
