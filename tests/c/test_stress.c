@@ -1,7 +1,8 @@
 /* test_stress.c - three producers, three consumers and a supervisor at once, each with a handle of its own, on rings of 4 to 8 entries
  * with many more slots. Every message is settled exactly once, bodies are whole, first deliveries of a producer keep their
  * order, and at the end nothing is left. Consumers do what consumers may: ack, nack, fail, reject, delay, keep views, lose
- * their session. The seed is printed; $SHMQ_TEST_SEED repeats its choices (not its schedule). */
+ * their session. The seed is printed; $SHMQ_TEST_SEED repeats its choices (not its schedule). $SHMQ_TEST_MESSAGES: at most so many
+ * of each producer, where everything is slow. */
 #include "support.h"
 
 #include <pthread.h>
@@ -17,7 +18,7 @@
 #define SUPERVISOR (PRODUCERS + CONSUMERS)
 
 static struct world w;
-static uint64_t per_producer; /* messages */
+static uint64_t per_producer, most = MESSAGES_MAX; /* messages */
 static uint64_t round_seed;
 static _Atomic uint8_t settled[PRODUCERS][MESSAGES_MAX + 1];
 static _Atomic uint64_t settled_sum, sessions_lost, stale, requeued, dead, delayed, producers_done;
@@ -241,7 +242,7 @@ static void storm(uint32_t levels, uint32_t slots, uint32_t ring_entries, uint64
     g.levels = levels;
     g.arena_bytes = 4 << 20;
     world_open(&w, SUPERVISOR + 1, g);
-    per_producer = messages;
+    per_producer = messages = messages < most ? messages : most;
     settled_sum = sessions_lost = stale = requeued = dead = delayed = producers_done = 0;
     for (uint32_t p = 0; p < PRODUCERS; p++)
         for (uint64_t n = 0; n <= messages; n++)
@@ -282,7 +283,10 @@ static void one_slot_for_all(void)
 
 int main(int argc, char **argv)
 {
+    const char *given = getenv("SHMQ_TEST_MESSAGES");
     round_seed = seed_of();
+    if (given)
+        most = strtoull(given, NULL, 0);
     uint64_t rounds = argc > 1 ? strtoull(argv[1], NULL, 0) : 1; /* a longer run: as many rounds as it says */
     for (uint64_t n = 0; n < rounds; n++, round_seed += 1000) {
         RUN(few_slots_rings_of_four);

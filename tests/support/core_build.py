@@ -5,9 +5,11 @@ Objects are kept: for a broken build only what its switch is in is compiled anew
 
 import re
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from support.needs import program
@@ -40,28 +42,28 @@ def run_compiler(*arguments: str) -> None:
 
 @dataclass
 class CoreBuild:
-    """Where objects and programs of one set of flags go."""
+    """Where objects and programs of one set of flags go. Several threads may build."""
 
     folder: Path
     flags: Sequence[str] = ("-O1", "-fPIC")
-    objects: dict[tuple[Path, str | None], Path] = field(default_factory=dict)
+    locks: defaultdict[Path, Lock] = field(default_factory=lambda: defaultdict(Lock))
 
-    def compile(self, source: Path, switch: str | None = None) -> Path:
-        """Return the object of `source`, compiled when it is not there yet."""
-        if switch and not is_in(switch, source) and not any(is_in(switch, path) for path in source.parent.glob("*.h")):
-            switch = None
-        made = self.objects.get((source, switch))
-        if made:
-            return made
-        made = self.folder / f"{source.parent.name}-{source.stem}{f'-{switch}' if switch else ''}.o"
-        broken = [f"-DSHMQ_BREAK_{switch}"] if switch else []
-        run_compiler(*WARNINGS, "-g", *self.flags, *INCLUDES, *broken, "-c", str(source), "-o", str(made))
-        self.objects[source, switch] = made
+    def make(self, made: Path, *arguments: str) -> Path:
+        """Compile or link `made`, unless it is there."""
+        with self.locks[made]:
+            if not made.exists():
+                run_compiler(*self.flags, *arguments, "-o", str(made))
         return made
 
+    def compile(self, source: Path, switch: str | None = None) -> Path:
+        """Return the object of `source`."""
+        if switch and not is_in(switch, source) and not any(is_in(switch, path) for path in source.parent.glob("*.h")):
+            switch = None
+        made = self.folder / f"{source.parent.name}-{source.stem}{f'-{switch}' if switch else ''}.o"
+        broken = [f"-DSHMQ_BREAK_{switch}"] if switch else []
+        return self.make(made, *WARNINGS, "-g", *INCLUDES, *broken, "-c", str(source))
+
     def link(self, name: str, sources: Iterable[Path], *arguments: str, switch: str | None = None) -> Path:
-        """Return the program made from `sources`."""
+        """Return the program, or what `arguments` make of it, of `sources`."""
         objects = [str(self.compile(source, switch)) for source in sources]
-        linked = self.folder / (f"{name}-{switch}" if switch else name)
-        run_compiler(*self.flags, *objects, *arguments, "-pthread", "-o", str(linked))
-        return linked
+        return self.make(self.folder / (f"{name}-{switch}" if switch else name), *objects, *arguments, "-pthread")
