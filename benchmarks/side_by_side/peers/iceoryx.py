@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import repeat
+from pathlib import Path
 from typing import Any, ClassVar
 
 import iceoryx2
@@ -24,11 +25,14 @@ Bytes = iceoryx2.Slice[ctypes.c_uint8]
 class _Line:
     """One direction: a service of bytes and a service of events."""
 
-    def __init__(self, name: str, work: Work) -> None:
+    def __init__(self, name: str, work: Work, folder: Path) -> None:
         iceoryx2.set_log_level(iceoryx2.LogLevel.Error)
         self.work = work
+        config = iceoryx2.config.default()
+        config.global_cfg.root_path = iceoryx2.Path.new(str(folder))
+        config.global_cfg.prefix = iceoryx2.FileName.new(f"{folder.name}-")
         builder = iceoryx2.NodeBuilder.new().signal_handling_mode(iceoryx2.SignalHandlingMode.Disabled)
-        self.node = builder.create(iceoryx2.ServiceType.Ipc)
+        self.node = builder.config(config).create(iceoryx2.ServiceType.Ipc)
         buffered = min(BUFFER_MESSAGES_MAX, work.on_the_way_messages)
         self.bytes = (
             self.node.service_builder(iceoryx2.ServiceName.new(name))
@@ -111,16 +115,24 @@ class Iceoryx(Peer):
     distributions = ("iceoryx2",)
     serves_many = False
     in_place: ClassVar[bool] = False
+    folder: Path
 
-    def setup(self, work: Work) -> None:
-        """Services are made by the first who opens them."""
+    def setup(self, work: Work) -> None:  # noqa: ARG002 - the same for all
+        """Services are made by the first who opens them, in a folder of this peer alone, and go with the last."""
+        self.folder = self.servers.directory()
 
     def teardown(self) -> None:
-        """And go with the last."""
+        """Take away what no process owns."""
+        for path in Path("/dev/shm").glob(f"{self.folder.name}-*"):  # noqa: S108 - where POSIX shared memory is
+            path.unlink(missing_ok=True)
+
+    def line(self, name: str, work: Work) -> _Line:
+        """Return one direction."""
+        return _Line(name, work, self.folder)
 
     @contextmanager
     def producer(self, work: Work, index: int) -> Iterator[Callable[[], None]]:
-        publisher = _Line(self.there, work).publisher()
+        publisher = self.line(self.there, work).publisher()
 
         def run() -> None:
             send, body = publisher.send_in_place if self.in_place else publisher.send, work.body
@@ -131,7 +143,7 @@ class Iceoryx(Peer):
 
     @contextmanager
     def consumer(self, work: Work, index: int) -> Iterator[Callable[[], None]]:
-        subscriber = _Line(self.there, work).subscriber()
+        subscriber = self.line(self.there, work).subscriber()
 
         def run() -> None:
             receive = subscriber.receive_in_place if self.in_place else subscriber.receive
@@ -142,7 +154,7 @@ class Iceoryx(Peer):
 
     @contextmanager
     def ping(self, work: Work) -> Iterator[Callable[[], list[int]]]:
-        publisher, subscriber = _Line(self.there, work).publisher(), _Line(self.back, work).subscriber()
+        publisher, subscriber = self.line(self.there, work).publisher(), self.line(self.back, work).subscriber()
 
         def run() -> list[int]:
             clock, body = time.perf_counter_ns, work.body
@@ -158,7 +170,7 @@ class Iceoryx(Peer):
 
     @contextmanager
     def echo(self, work: Work) -> Iterator[Callable[[], None]]:
-        subscriber, publisher = _Line(self.there, work).subscriber(), _Line(self.back, work).publisher()
+        subscriber, publisher = self.line(self.there, work).subscriber(), self.line(self.back, work).publisher()
 
         def run() -> None:
             for _ in repeat(None, work.messages):

@@ -1,7 +1,8 @@
 """One server process: started in a directory of its own, asked until it answers, stopped.
 
 Owns: the process, its directory, its log. Does not own: what is started (one module each).
-Invariants: nothing listens beyond loopback and Unix sockets; nothing is left, not even when the start fails.
+Invariants: nothing listens beyond loopback and Unix sockets; nothing is left, not even when the start fails, nor, where
+there is setpriv(1), when the run is killed.
 """
 
 import os
@@ -48,10 +49,11 @@ class Server:
 
     def __init__(self, directory: Path, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.directory = directory
+        ends_with_us = find_program("setpriv")
         self._log = directory / f"{Path(command[0]).name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - programs found on this host
-                command,
+                [*([ends_with_us, "--pdeathsig", "TERM", "--"] if ends_with_us else []), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
