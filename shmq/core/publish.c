@@ -26,7 +26,8 @@ int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct sh
     if (bytes > q->geometry.inline_bytes && d->body_bytes > q->geometry.arena_bytes) return SHMQ_TOO_LARGE;
     int r = shmq_commit_level(q, level);
     q->publishing = level;
-    if (r == SHMQ_OK) r = shmq_ring_secure(q, level);
+    if (q->room[level].left) q->room[level].left--;
+    else if (r == SHMQ_OK) r = shmq_ring_secure(q, level);
     if (r == SHMQ_OK) r = shmq_slot_claim(q, &w->slot, &w->ctl);
     if (r != SHMQ_OK) return r;
     struct shmq_slot *s = shmq_slot_at(q, w->slot);

@@ -34,25 +34,22 @@ int shmq_ring_reserve(struct shmq_queue *q, uint32_t level, uint64_t entries) {
     return SHMQ_OK;
 }
 
-/* Head is the takers' word: it is looked at only when tail has come half a ring further. In the last eighth of a ring that can't grow
- * and is smaller than the queue there is no room for another publish: others may be on their way. */
+/* Head is the takers' word, so it is looked at once in a 32nd of a ring: sixteen producers fill half of it between two looks. In the last
+ * eighth of a ring that can't grow and is smaller than the queue there is no room for another publish: others may be on their way. */
 int shmq_ring_secure(struct shmq_queue *q, uint32_t level) {
     struct shmq_ring r = shmq_ring_main(q, level);
-    struct shmq_room *room = &q->room[level];
     uint64_t k = shmq_load(&r.ends->back);
     uint32_t bits;
     struct shmq_part *part = shmq_ring_part(q, &r, k, &bits);
     if (!part) return SHMQ_DAMAGED;
-    uint64_t tail = shmq_load(&part->tail), size = UINT64_C(1) << bits;
-    if (room->ring == k + 1 && tail < room->until) return SHMQ_OK;
-    uint64_t head = shmq_load(&part->head), used = tail > head ? tail - head : 0;
-    room->ring = (uint32_t)k + 1;
-    room->until = head + size / 2;
+    uint64_t tail = shmq_load(&part->tail), head = shmq_load(&part->head), size = UINT64_C(1) << bits;
+    uint64_t used = tail > head ? tail - head : 0;
+    q->room[level].left = (uint32_t)(size / 32);
     if (used < size / 2) return SHMQ_OK;
     int next = commit_next(q, &r, k);
-    if (next == SHMQ_NO_MEMORY) return used < size - size / 8 || size >= shmq_slots_committed(q) ? SHMQ_OK : SHMQ_NO_MEMORY;
-    room->until = UINT64_MAX; /* memory for the next ring, or the largest ring, which spills */
-    return next == SHMQ_FULL ? SHMQ_OK : next;
+    if (next != SHMQ_NO_MEMORY) return next == SHMQ_FULL ? SHMQ_OK : next; /* the largest one spills */
+    q->room[level].left = 0;
+    return used < size - size / 8 || size >= shmq_slots_committed(q) ? SHMQ_OK : SHMQ_NO_MEMORY;
 }
 
 /* Memory first, then the swap: whoever sees the new back may touch it (acquire in shmq_ring_enqueue, shmq_ring_look). */

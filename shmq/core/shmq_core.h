@@ -210,9 +210,8 @@ struct shmq_shrunk { /* the free end of a tier while it is given back */
     bool held;
 };
 
-struct shmq_room { /* of a level's main ring, as last seen: below this tail there is room, or memory for more */
-    uint64_t until;
-    uint32_t ring;      /* index of the ring + 1; 0: never looked */
+struct shmq_room { /* of a level's main ring */
+    uint32_t left;      /* publishes before we look at it again */
     uint32_t committed; /* we have committed the rings up to this one */
 };
 
