@@ -225,6 +225,11 @@ class Catalog:
         if isinstance(event, Bound | Unbound):
             self._bump_words(self.topology.upstream(event.binding.source))
         self.on_event(event)
+        match event:
+            case ExchangeDeclared(exchange=exchange):
+                self._log.info("exchange declared", exchange=exchange.name, type=exchange.definition.type)
+            case ExchangeDeleted(name=name):
+                self._log.info("exchange deleted", exchange=name)
 
     def delete_queue(self, queue: Queue, *, consumers: int = 0, if_unused: bool = False, if_empty: bool = False) -> int:
         """Delete a queue with its bindings. Returns how many ready messages went with it."""

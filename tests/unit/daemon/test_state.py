@@ -1,5 +1,6 @@
 """What an instance remembers over the death of its processes."""
 
+import collections
 import contextlib
 import sqlite3
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shmq.definitions import ExchangeDefinition, QueueDefinition
-from shmq.errors import ConfigError
+from shmq.errors import ConfigError, InternalError
 from shmq_daemon.events import (
     Binding,
     Bound,
@@ -159,3 +160,17 @@ def test_a_write_that_a_death_cut_off_is_taken_back_and_all_else_is_there(state:
 
     assert instance_of(path)
     assert reopened(path) == MADE
+
+
+def test_a_full_disk_is_an_error_of_one_change_and_nothing_is_changed(state: State, path: Path) -> None:
+    for event in MADE:
+        state.record(event)
+    state._db.execute("PRAGMA max_page_count=1")
+    many = [Bound(Binding(source="images", destination=f"{number}", routing_key="k" * 250)) for number in range(1000)]
+    with pytest.raises(InternalError, match=r"state.db can't be written: database or disk is full"):
+        collections.deque(map(state.record, many), maxlen=0)
+    known = list(state.events())
+    state.close()
+
+    assert reopened(path) == known
+    assert known[:3] == MADE
