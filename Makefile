@@ -18,10 +18,10 @@ C_WARN    := -std=c11 -Wall -Wextra -Wconversion -Wshadow -Werror
 C_CHECK   := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .SECONDARY: # keep the object files
-.PHONY: help venv build test lint format c-test wheel-test demo crash-long bench bench-quick clean
+.PHONY: help venv build test lint format c-test c-test-aarch64 wheel-test demo crash-long bench bench-quick clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 venv: $(VENV)/.made ## make .venv with Python 3.11 or newer
 $(VENV)/.made: tools/make-venv
@@ -55,6 +55,9 @@ $(BUILD)/c/%.o: %.c $(CORE_H) Makefile
 	$(CC) $(C_WARN) $(C_CHECK) -Ishmq/core -Itests/c -c $< -o $@
 $(BUILD)/c/test_%: $(BUILD)/c/tests/c/test_%.o $(C_OBJECTS)
 	$(CC) $(C_CHECK) $^ -pthread -o $@
+
+c-test-aarch64: ## the core's C tests on aarch64, emulated where this host is another
+	@sh tools/c-test-aarch64 $(BUILD)/aarch64
 
 wheel-test: build ## build the wheel and use it outside the tree
 	$(PYTEST) tests/integration/test_wheel.py
