@@ -27,7 +27,7 @@ PAUSE_MAX: Final = 0.004
 STOP_SECONDS: Final = 2.0
 START_SECONDS: Final = 20.0
 DOING_NAMES: Final = {
-    0: "between calls, messages in hand",
+    0: "no call, with messages in hand",
     producing.SINGLE: "publish",
     producing.BATCH: "publish_many, loan",
     producing.BARRIER: "wait_for_confirms",

@@ -7,7 +7,7 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Literal
 
@@ -20,7 +20,7 @@ from crash.history import Outage
 from crash.logbook import READY, STEPS, WORST
 from crash.nemesis import Workers
 from crash.plan import Mode, Role
-from crash.run import Run, seed
+from crash.run import SEED_VARIABLE, Run, seed
 from shmq.limits import RESUME_SECONDS
 from support.deadline import scaled, wait_until
 from support.shmqd import Shmqd, instance
@@ -47,6 +47,8 @@ WORKERS: Final[list[tuple[Role, Mode]]] = [
     ("consume", "direct"),
 ]
 
+Say = Callable[[str], None]
+
 pytestmark = pytest.mark.slow
 
 
@@ -58,7 +60,7 @@ def daemon(tmp_path: Path) -> Iterator[Shmqd]:
 
 @pytest.mark.parametrize("victim", ["broker", "supervisor", "master"])
 def test_no_kill_of_a_daemon_process_loses_a_message_or_holds_up_direct_clients(
-    daemon: Shmqd, tmp_path: Path, victim: Victim
+    daemon: Shmqd, tmp_path: Path, victim: Victim, say: Say
 ) -> None:
     with Run(seed(), daemon.url, tmp_path, WORKERS, calm=True) as run:
         queues = [f"ping-{run.number}", f"pong-{run.number}"]
@@ -69,10 +71,10 @@ def test_no_kill_of_a_daemon_process_loses_a_message_or_holds_up_direct_clients(
         canaries.end()
         run.finish()
 
-    print(
-        f"{victim}: {KILLS} kills, {run.history.confirmed()} confirmed, {len(run.history.deliveries)} deliveries;"
-        f" back after {statistics.median(back) * 1e3:.0f} ms (median), {max(back) * 1e3:.0f} ms (longest);"
-        f" longest stall of direct clients {stall_ns / 1e6:.1f} ms"
+    say(
+        f"{victim}, {SEED_VARIABLE} {run.number}: {KILLS} kills, {run.history.confirmed()} confirmed,"
+        f" {len(run.history.deliveries)} deliveries; back after {statistics.median(back) * 1e3:.0f} ms (median),"
+        f" {max(back) * 1e3:.0f} ms (longest); longest stall of direct clients {stall_ns / 1e6:.1f} ms"
     )
     violations = run.verdict()
     assert violations == [], f"SHMQ_CRASH_SEED={run.number}\n{checker.report(violations)}"
@@ -127,7 +129,7 @@ def _pid_of(daemon: Shmqd, role: str) -> int:
         return 0
 
 
-def test_nothing_is_lost_when_clients_and_daemon_die_together(daemon: Shmqd, tmp_path: Path) -> None:
+def test_nothing_is_lost_when_clients_and_daemon_die_together(daemon: Shmqd, tmp_path: Path, say: Say) -> None:
     victims: list[Victim] = ["broker", "supervisor", "master", "all"]
     with Run(seed(), daemon.url, tmp_path, [*WORKERS, ("publish", "direct")]) as run:
         for number in range(TOGETHER):
@@ -135,7 +137,10 @@ def test_nothing_is_lost_when_clients_and_daemon_die_together(daemon: Shmqd, tmp
             run.history.outages.append(_kill(daemon, run.dice.choice(victims)))
         run.finish()
 
-    print(f"{TOGETHER} deaths of the daemon's, {run.workers.victims} of clients, {run.history.confirmed()} confirmed")
+    say(
+        f"together, {SEED_VARIABLE} {run.number}: {TOGETHER} deaths of the daemon's, {run.workers.victims} of clients,"
+        f" {run.history.confirmed()} confirmed"
+    )
     violations = run.verdict()
     assert violations == [], f"SHMQ_CRASH_SEED={run.number}\n{checker.report(violations)}"
 
@@ -167,7 +172,9 @@ def test_a_job_may_take_longer_than_a_lost_session_is_kept(daemon: Shmqd) -> Non
         job.ack()
 
 
-def test_after_the_death_of_all_processes_a_new_publisher_wakes_those_who_wait(daemon: Shmqd, tmp_path: Path) -> None:
+def test_after_the_death_of_all_processes_a_new_publisher_wakes_those_who_wait(
+    daemon: Shmqd, tmp_path: Path, say: Say
+) -> None:
     modes: list[Mode] = ["direct", "socket", "direct", "socket"]
     queues = [f"wait-{index}" for index in range(len(modes))]
     with Run(seed(), daemon.url, tmp_path, []) as run:
@@ -177,7 +184,7 @@ def test_after_the_death_of_all_processes_a_new_publisher_wakes_those_who_wait(d
         waiting.end()
 
     typical, longest = statistics.median(woken) * 1e3, max(woken) * 1e3
-    print(f"{ALL_AT_ONCE} deaths of all at once: all woken after {typical:.0f} ms (median), {longest:.0f} ms (longest)")
+    say(f"{ALL_AT_ONCE} deaths of all at once: all woken after {typical:.0f} ms (median), {longest:.0f} ms (longest)")
     assert max(woken) <= scaled(WAKE_SECONDS_MAX)
 
 

@@ -1,7 +1,8 @@
 """What comes back, how fast and in which order: after the death of its consumer, and after nacks in any order."""
 
+import multiprocessing
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import pytest
@@ -25,13 +26,14 @@ def url() -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-def test_what_a_killed_consumer_held_is_soon_with_another(url: str, mode: Mode) -> None:
-    measured = measure(url, mode, KILLS)
+def test_what_a_killed_consumer_held_is_soon_with_another(url: str, mode: Mode, say: Callable[[str], None]) -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as lean:  # forks of the suite's big process would die slowly
+        measured = lean.apply(measure, (url, mode, KILLS))
 
-    print("\n".join(describe(mode, [one.took_ms for one in measured])))
     ours = [one.took_ms - one.waited_ms for one in measured]
     p50_ms, p99_ms = percentile(ours, 50), percentile(ours, 99)
-    print(f"  without what was waited for a processor: p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms")
+    say("\n".join(describe(mode, [one.took_ms for one in measured])))
+    say(f"  without what was waited for a processor: p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms")
     assert p50_ms <= P50_MS_MAX
     assert p99_ms <= P99_MS_MAX
 
