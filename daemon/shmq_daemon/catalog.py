@@ -15,7 +15,7 @@ from typing import Final
 
 from shmq.core import _core
 from shmq.definitions import QueueDefinition
-from shmq.errors import ConfigError, LayoutMismatch, NotAllowed, ShmFull, ShmqError
+from shmq.errors import ConfigError, NotAllowed, ShmFull, ShmqError
 from shmq.names import GENERATED_PREFIX
 from shmq_daemon import policy, segments
 from shmq_daemon.events import (
@@ -119,11 +119,8 @@ class Catalog:
             self._prepare(opened)
 
     def _set_apart(self, opened: OpenQueue, error: Exception) -> None:
-        opened.damage = str(error)
-        left = "left untouched" if isinstance(error, LayoutMismatch | segments.ForeignSegment) else "set apart"
-        self._log.error(
-            "queue can't be used", queue=opened.name, segment=opened.queue.segment, why=str(error), fate=left
-        )
+        opened.damage = segments.explain(opened.queue.segment, error)
+        self._log.error("queue set apart", queue=opened.name, segment=opened.queue.segment, why=opened.damage)
 
     # -- making ----------------------------------------------------------------------------------------------
 

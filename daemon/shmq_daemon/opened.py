@@ -66,7 +66,9 @@ class OpenQueue:
     def core(self) -> CoreQueue:
         """Raises InternalError for a queue that is set apart."""
         if self._core is None:
-            raise InternalError(f"queue {self.name!r} is set apart: {self.damage}. Delete it, or see the log of shmqd")
+            raise InternalError(
+                f"queue {self.name!r} is set apart: {self.damage}. Delete it when its messages are not needed"
+            )
         return self._core
 
     @property

@@ -11,14 +11,19 @@ import errno
 import os
 import secrets
 import stat
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import posix_ipc
 
+from shmq.core._core import LAYOUT
+from shmq.errors import LayoutMismatch
+
 SHM: Final = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory, shm_overview(7)
 MODE: Final = 0o600
+LAYOUT_AT: Final = struct.Struct("<8xQ")  # in every layout: the magic, then the layout's number
 
 
 class ForeignSegment(OSError):  # noqa: N818 - says what it is
@@ -92,3 +97,21 @@ def unlink_all_but(instance: str, kept: Iterable[str]) -> list[str]:
     for name in left_over:
         unlink("/" + name)
     return left_over
+
+
+def explain(name: str, error: Exception) -> str:
+    """Say in a person's words why a queue's segment can't be used."""
+    if not isinstance(error, LayoutMismatch):
+        return str(error)
+    try:
+        fd = open_existing(name, read_only=True)
+    except OSError:
+        return str(error)
+    header = os.pread(fd, LAYOUT_AT.size, 0)
+    os.close(fd)
+    (layout,) = LAYOUT_AT.unpack(header.ljust(LAYOUT_AT.size, b"\0"))
+    if layout == LAYOUT:
+        return "its segment is not the one that was made for it; it is left untouched"
+    return (
+        f"its segment has layout {layout}, this shmqd reads {LAYOUT}; it is left untouched, for the shmqd that wrote it"
+    )

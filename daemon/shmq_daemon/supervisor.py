@@ -15,7 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from shmq.core._core import DEAD, DELAYED
-from shmq_daemon import discard, link
+from shmq_daemon import discard, link, segments
 from shmq_daemon.dead_letters import ALARM as TARGET_FULL
 from shmq_daemon.dead_letters import TELL_NS, DeadLetters
 from shmq_daemon.delays import Delays
@@ -24,6 +24,7 @@ from shmq_daemon.events import (
     Event,
     ExchangeDeclared,
     ExchangeDeleted,
+    Queue,
     QueueDeclared,
     QueueDeleted,
     Unbound,
@@ -222,7 +223,7 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - a segment that cannot be opened stops only its queue
             os.close(consumers)
             os.close(producers)
-            self._alarm_damage(queue.name, error)
+            self._alarm_damage(queue, error)
             return
         world.watched[queue.queue_id] = watched
         self._sweep.add(watched)
@@ -352,11 +353,12 @@ class Supervisor:
             self._send(link.AlarmCleared(kind, subject))
 
     def _on_damage(self, watched: Watched, error: Exception) -> None:
-        self._alarm_damage(watched.name, error)
+        self._alarm_damage(watched.queue, error)
 
-    def _alarm_damage(self, name: str, error: Exception) -> None:
-        text = f"queue {name!r} is set apart: {error}. Delete it when its messages are not needed"
-        self.raise_alarm(QUARANTINED, name, text)
+    def _alarm_damage(self, queue: Queue, error: Exception) -> None:
+        why = segments.explain(queue.segment, error)
+        text = f"queue {queue.name!r} is set apart: {why}. Delete it when its messages are not needed"
+        self.raise_alarm(QUARANTINED, queue.name, text)
 
     def _tell_counters(self, now_ns: int) -> None:
         if now_ns < self._counters_due_ns:

@@ -184,9 +184,11 @@ def test_a_segment_of_another_layout_is_refused_by_name_and_left_untouched(daemo
     with daemon.connect() as connection:
         connection.publish(b"fine", routing_key="jobs")
         take(connection, "jobs").ack()
-        with pytest.raises(shmq.ShmqError, match="foreign"):
+        what = "queue 'foreign' is set apart: its segment has layout 99, this shmqd reads 1; it is left untouched"
+        with pytest.raises(shmq.InternalError, match=what):
             connection.get("foreign", timeout=0)
         wait_until(lambda: "queue-quarantined" in alarms(connection), "an alarm says so")
+        assert alarms(connection)["queue-quarantined"].startswith(what)
     with segment.open("rb") as file:
         assert file.read(4096) == before
 

@@ -2,10 +2,12 @@
 
 import os
 import secrets
+import struct
 from collections.abc import Iterator
 
 import pytest
 
+from shmq.errors import LayoutMismatch
 from shmq_daemon import segments
 from shmq_daemon.words import Words
 
@@ -74,3 +76,18 @@ def test_words_grow_are_shared_and_survive(instance: str) -> None:
 
     assert (again[5], again[4]) == (2, 0)
     again.close()
+
+
+def test_why_a_segment_cannot_be_used_is_said_by_its_layout() -> None:
+    name = segments.new_name("test-" + secrets.token_hex(4))
+    fd = segments.create(name, 4096)
+    try:
+        os.pwrite(fd, struct.pack("<QQ", 1, 7), 0)
+        assert "has layout 7, this shmqd reads 1" in segments.explain(name, LayoutMismatch())
+        os.pwrite(fd, struct.pack("<QQ", 1, 1), 0)
+        assert "is not the one that was made for it" in segments.explain(name, LayoutMismatch())
+        assert segments.explain(name, OSError("out of order")) == "out of order"
+    finally:
+        os.close(fd)
+        segments.unlink(name)
+    assert segments.explain(name, LayoutMismatch("as it was")) == "as it was"
