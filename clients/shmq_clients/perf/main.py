@@ -15,7 +15,9 @@ from typing import IO, Any, Final, NoReturn
 import click
 
 from shmq._version import __version__
+from shmq.core import LAYOUT
 from shmq.errors import InvalidArgument, SessionError, ShmqError
+from shmq.limits import PROTOCOL
 from shmq_clients.connection import MODES
 from shmq_clients.local import local
 from shmq_clients.outgoing import CONFIRMS
@@ -25,6 +27,7 @@ from shmq_clients.perf.result import Result
 from shmq_clients.perf.run import run
 from shmq_clients.perf.workers import WorkerFailed
 
+VERSION: Final = f"shmq-perf {__version__} (protocol {PROTOCOL}, layout {LAYOUT})"
 FAILED: Final = 1
 DOWN: Final = 3
 EXCHANGE_TYPES: Final = ("direct", "fanout", "topic", "headers")
@@ -118,7 +121,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(context_settings={"help_option_names": ["-?", "--help"], "show_default": False})
 @_with_options
-@click.version_option(__version__, "-v", "--version", message=f"shmq-perf {__version__}")
+@click.version_option(__version__, "-v", "--version", message=VERSION)
 def main(url: str | None, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - whatever click found
     """Put a load on a queue and measure it. Counts are for each process; without -z, -C and -D it runs until Ctrl-C.
 

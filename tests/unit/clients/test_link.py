@@ -175,6 +175,15 @@ def test_an_instance_that_is_gone_is_not_waited_for(broker: ScriptedBroker, conn
     assert broker.sessions == 1
 
 
+def test_an_alarm_of_the_broker_is_seen_until_it_is_over(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    assert conn.blocked == ""
+    broker.push(wire.Blocked("no memory"))
+    wait_until(lambda: conn.blocked == "no memory", "it is told")
+    broker.push(wire.Unblocked())
+
+    wait_until(lambda: conn.blocked == "", "it is over")
+
+
 def test_a_broker_that_does_not_answer_ends_a_request_at_its_deadline(
     broker: ScriptedBroker, conn: shmq.Connection
 ) -> None:
