@@ -340,8 +340,8 @@ class Loan:
 class Consumer(Iterator[Message]):
     """An iterator whose fast path is in C: takes from the queues in turn.
 
-    Calls `on_empty()` when there is nothing, prefetch is full, or bells are stale (before each take); on_empty blocks as
-    it likes and returns True to look again, False to stop the iteration.
+    Calls `on_empty()` when there is nothing, prefetch is full, or bells are stale (before each take); on_empty blocks
+    as it likes and returns True to look again, False to stop the iteration.
     """
 
     def __new__(cls, queues: Sequence[Queue], prefetch: int, no_ack: bool, on_empty: Callable[[], bool]) -> Self: ...

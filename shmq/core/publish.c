@@ -41,6 +41,7 @@ int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct sh
     }
     if (r != SHMQ_OK) {
         shmq_write_abort(q, w);
+        if (r == SHMQ_FULL) q->full_freed++; /* our own slot is no room for us: who waits would look again at once */
         return r;
     }
     w->envelope = w->body + body;

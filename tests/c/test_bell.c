@@ -113,6 +113,20 @@ static void an_ack_wakes_a_blocked_producer(void)
     close_bells();
 }
 
+static void a_full_arena_lets_its_producer_sleep(void)
+{
+    struct world large;
+    uint64_t id = 0;
+    world_open(&large, 2, (struct shmq_geometry){.levels = 1, .slots = 64, .inline_bytes = 64, .ring_entries = 4, .arena_bytes = 1 << 20});
+    while (publish_sized(&large.q[0], ++id, 0, 200000) == SHMQ_OK)
+        ;
+    CHECK(id > 4);
+    CHECK(!shmq_bell_look(&large.q[0], SHMQ_PRODUCERS)); /* the slot it claimed and gave up again is no room */
+    EQ(take_ack(&large.q[1]), 1);
+    CHECK(shmq_bell_look(&large.q[0], SHMQ_PRODUCERS));
+    world_abandon(&large);
+}
+
 static void a_deleted_queue_lets_nobody_sleep(void)
 {
     open_bells();
@@ -160,6 +174,7 @@ int main(void)
     RUN(who_leaves_beside_a_token_passes_it_on);
     RUN(who_leaves_with_the_last_token_looks_and_rings_for_another);
     RUN(an_ack_wakes_a_blocked_producer);
+    RUN(a_full_arena_lets_its_producer_sleep);
     RUN(a_deleted_queue_lets_nobody_sleep);
     RUN(ringing_all_wakes_everybody);
     RUN(counts_that_nobody_can_have_reached_are_borne);
