@@ -33,9 +33,12 @@ class Delays:
         return True
 
     def adopt(self, watched: Watched, found: Iterable[SlotWord]) -> None:
-        """Delayed messages that a full look found; those known already are known twice, which does no harm."""
+        """Delayed messages that a full look found, beside those that are known already."""
+        queue_id = watched.queue.queue_id
+        known = {at for _, of, at in self._heap if of == queue_id}
         for at in found:
-            heapq.heappush(self._heap, (watched.core.due_ns(*at), watched.queue.queue_id, at))
+            if at not in known:
+                heapq.heappush(self._heap, (watched.core.due_ns(*at), queue_id, at))
 
     def next_due(self) -> int | None:
         return self._heap[0][0] if self._heap else None

@@ -88,14 +88,16 @@ class Reaper:
         self._log = log
         self.counts: Counter[str] = Counter()
 
-    def reap(self, client: Client, *, count_failure: bool) -> None:
-        """Everything of a dead client, in every queue it was ever given."""
+    def reap(self, client: Client, *, count_failure: bool) -> list[Watched]:
+        """Everything of a dead client, in every queue it was ever given: those are returned."""
         why = "died" if count_failure else "closed"
-        for watched in self._given(client.owner):
+        given = self._given(client.owner)
+        for watched in given:
             found = self._quarantine.run(
                 watched, lambda w: w.core.reap(client.owner, count_failure=count_failure), NOTHING
             )
             self._settled(watched, client, why, found)
+        return given
 
     def requeue_unacked(self, client: Client, *, count_failure: bool) -> None:
         """Of a living process: only its unacked messages; what it has half written is its own."""

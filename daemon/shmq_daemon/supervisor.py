@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 QUARANTINED: Final = "queue-quarantined"
+ORPHANS_NS: Final = 500_000_000  # after a death; those who die together cost one scan
 COUNTERS_NS: Final = 1_000_000_000  # at most so often are counters told
 
 
@@ -84,6 +85,7 @@ class Supervisor:
         self._counters_due_ns = 0
         self._alarms: dict[tuple[str, str], str] = {}
         self._busy: set[int] = set()  # queues whose rings may hold more
+        self._orphans_due_ns: dict[int, int] = {}  # queues where somebody died, and when they are scanned
         self._dispatch: dict[type, Callable[[Any, tuple[int, ...]], None]] = {
             link.Opening: self._on_opening,
             link.QueueOpened: self._on_queue_opened,
@@ -123,6 +125,7 @@ class Supervisor:
         for watched, at in self._delays.due(now_ns):
             fired = self._quarantine.run(watched, lambda w, at=at: self._delays.fire(w, at, now_ns), 0)  # type: ignore[misc]
             self._counts["fired"] += fired
+        self._look_for_orphans(now_ns)
         self._look(now_ns)
         self._letters.tell(now_ns)
         self._sweep.tick(now_ns)
@@ -132,7 +135,7 @@ class Supervisor:
     def _next_deadline(self, now_ns: int) -> int:
         if self._busy or self._sweep.recovering:
             return now_ns
-        candidates = [self._sweep.due_ns]
+        candidates = [self._sweep.due_ns, *self._orphans_due_ns.values()]
         candidates += [due for due in (self._delays.next_due(), self._letters.tell_ns) if due is not None]
         assert self._world is not None
         candidates += [w.retry_ns for w in self._world.watched.values() if w.stuck and not w.quarantined]
@@ -206,6 +209,7 @@ class Supervisor:
         world = self._world = World(Registry(registry, read_only=True), bell, frame.supervisor, frame.broker)
         self._alarms.clear()
         self._busy.clear()
+        self._orphans_due_ns.clear()
         self._reaper = Reaper(world.registry, world.watched, self._quarantine, self._log)
         self._delays = Delays(world.watched)
         self._letters = DeadLetters(
@@ -276,7 +280,8 @@ class Supervisor:
             return  # what dies before all was told is found when it is
         client = self._clients[owner]
         self._clients.remove(client)
-        self._reaper.reap(client, count_failure=True)
+        for watched in self._reaper.reap(client, count_failure=True):
+            self._orphans_due_ns.setdefault(watched.queue.queue_id, time.monotonic_ns() + ORPHANS_NS)
         self._counts["clients_reaped"] += 1
         self._send(link.ClientReaped(client.owner, client.incarnation))
 
@@ -331,6 +336,14 @@ class Supervisor:
     def _look_at(self, watched: Watched, now_ns: int) -> bool:
         more_dead = self._letters.step(watched, now_ns)
         return self._delays.step(watched) or more_dead
+
+    def _look_for_orphans(self, now_ns: int) -> None:
+        """What became dead or delayed in a dead client's last instructions may be in no ring: only a scan finds it."""
+        for queue_id in [queue_id for queue_id, due in self._orphans_due_ns.items() if due <= now_ns]:
+            del self._orphans_due_ns[queue_id]
+            watched = self._told().watched.get(queue_id)
+            if watched is not None:
+                self._quarantine.run(watched, self._rescan, None)
 
     def _rescan(self, watched: Watched) -> None:
         """Take up what is dead or delayed and in no ring."""
