@@ -12,6 +12,7 @@
 #include "shmq_core.h"
 
 #define LAP_MASK 0xfffffu
+#define WALKS_MAX 8u /* through a returned ring, when others are at its head: its order is best effort then */
 
 /* ---- where the series are ---- */
 static struct shmq_ring level_ring(struct shmq_queue *q, uint32_t level, bool returned) {
@@ -189,22 +190,35 @@ static void consider_part(struct shmq_queue *q, struct lowest *low, struct shmq_
     }
 }
 
-int shmq_ring_lowest(struct shmq_queue *q, const struct shmq_ring *r, struct shmq_look *out) {
-    struct lowest low = {.live = 0};
+/* One walk. *moved: a head moved meanwhile, so a turn of its ring may have carried a reference from before us to behind the end we saw. */
+static int walk(struct shmq_queue *q, const struct shmq_ring *r, struct lowest *low, bool *moved) {
     struct shmq_look head;
     int found = shmq_ring_look(q, r, SHMQ_READY, &head);
     if (found != SHMQ_OK) return found;
-    consider(q, &low, &head);
-    consider_part(q, &low, head.part, head.bits, head.position + 1);
+    consider(q, low, &head);
+    consider_part(q, low, head.part, head.bits, head.position + 1);
+    *moved = shmq_load(&head.part->head) != head.position;
     uint64_t back = shmq_load(&r->ends->back);
-    for (uint64_t k = shmq_load(&r->ends->front) + 1; k <= back && low.live < SHMQ_WINDOW; k++) {
+    for (uint64_t k = shmq_load(&r->ends->front) + 1; k <= back && low->live < SHMQ_WINDOW; k++) {
         uint32_t bits;
         struct shmq_part *part = shmq_ring_part(q, r, k, &bits);
         if (!part) return SHMQ_DAMAGED;
-        consider_part(q, &low, part, bits, shmq_load(&part->head));
+        uint64_t h = shmq_load(&part->head);
+        consider_part(q, low, part, bits, h);
+        *moved |= shmq_load(&part->head) != h;
     }
-    *out = low.best;
     return SHMQ_OK;
+}
+
+int shmq_ring_lowest(struct shmq_queue *q, const struct shmq_ring *r, struct shmq_look *out) {
+    int found = SHMQ_OK;
+    bool moved = true;
+    for (uint32_t n = 0; n < WALKS_MAX && found == SHMQ_OK && moved; n++) {
+        struct lowest low = {.live = 0};
+        found = walk(q, r, &low, &moved);
+        *out = low.best;
+    }
+    return found;
 }
 
 void shmq_ring_mark(const struct shmq_look *look) {
