@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 
 import shmq
 from crash.bodies import is_intact, message_of
+from crash.history import LATER_NS, Delivery, Outcome, Settle
 from crash.history import Consumer as Who
-from crash.history import Delivery, Outcome, Settle
 from crash.logbook import DOING, HELD, STEPS, Logbook
 from crash.plan import Life
 
@@ -25,7 +25,7 @@ TAKE, SETTLE, BARRIER = 5, 6, 7  # in words[DOING]
 BATCH_MAX: Final = 20
 LARGE_BYTES: Final = 4_096
 VIEWS_MAX: Final = 4
-SETTLES: Final = {Settle.ACK: 86, Settle.NACK: 7, Settle.REJECT: 4, Settle.DROP: 3}
+SETTLES: Final = {Settle.ACK: 86, Settle.NACK: 5, Settle.LATER: 2, Settle.REJECT: 4, Settle.DROP: 3}
 
 
 class ForeignBodyError(AssertionError):
@@ -185,6 +185,8 @@ class Consumer:
                 message.ack()
             elif settle is Settle.NACK:
                 message.nack()
+            elif settle is Settle.LATER:
+                message.nack(delay=LATER_NS / 1e9)
             else:
                 self._refuse(message, settle)
         except shmq.StaleDelivery:

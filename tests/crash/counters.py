@@ -25,9 +25,9 @@ class Rest(NamedTuple):
     faults: list[str]
 
 
-def is_at_rest(totals: Mapping[str, int]) -> bool:
-    """Nothing is in the queue, in anybody's hands, or on its way elsewhere."""
-    return not any(totals[name] for name in EMPTY)
+def is_at_rest(totals: Mapping[str, int], held: int) -> bool:
+    """Nothing is in the queue, in anybody's hands, or on its way elsewhere. held: slots that are not free."""
+    return not held and not any(totals[name] for name in EMPTY)
 
 
 def check(history: History, rests: list[Rest]) -> Iterator[str]:

@@ -35,9 +35,11 @@ class Settle(IntEnum):
     NACK = 2  # requeue, no failure counted
     REJECT = 3  # requeue, a failure counted
     DROP = 4  # reject or nack without requeue: dead-lettered, or gone where there is no dead-letter exchange
+    LATER = 5  # nack with a delay of LATER_NS
 
 
-REQUEUES: Final = (Settle.NACK, Settle.REJECT)
+REQUEUES: Final = (Settle.NACK, Settle.REJECT, Settle.LATER)
+LATER_NS: Final = 20_000_000
 
 
 class Consumer(NamedTuple):
@@ -232,7 +234,7 @@ class Facts:
         times = [NEVER]
         settled = self.is_settled(delivery)
         if delivery.settle in REQUEUES and delivery.outcome is not Outcome.FAILED:
-            times.append(delivery.settle_invoked)
+            times.append(delivery.settle_invoked + LATER_NS * (delivery.settle is Settle.LATER))
         end = self._ends.get(delivery.to)
         if end is not None and not settled:
             times.append(end.before)

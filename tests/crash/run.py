@@ -21,6 +21,7 @@ from crash.logbook import Logbook, read_into
 from crash.nemesis import SHORT_LIVES, Workers
 from crash.plan import ASKING, WAYS, Life, Mode, Role, declare, queues_of
 from crash.zygote import Zygote
+from shmq import core
 from support.deadline import scaled
 
 CANARY: Final = 100  # number of the first one
@@ -108,38 +109,36 @@ class Run:
         worker = len(self.workers.workers)
         log = Logbook(self.folder / f"{worker}.log", create=True)
         log.begin(1, range(len(self.queues)), socket=mode == "socket")
-        with shmq.connect(self.url, mode=mode) as conn:
+        with shmq.connect(self.url, mode=mode) as conn, shmq.connect(self.url, mode="direct") as looking:
+            segments = [looking._attachments.attach(rules.name).queue for rules in self.queues]
             consumer = Consumer(self._life(worker, "consume", mode), conn, log)
-            self.drained = self._drain_all(conn, consumer)
-            self.rests = [self._rest(conn, queue) for queue in range(len(self.queues))]
+            self.drained = self._drain_all(conn, consumer, segments)
+            self.rests = [self._rest(conn, queue, segment) for queue, segment in enumerate(segments)]
         read_into(self.history, worker, log.records())
         log.close()
 
-    def _drain_all(self, conn: shmq.Connection, consumer: Consumer) -> list[int]:
+    def _drain_all(self, conn: shmq.Connection, consumer: Consumer, segments: list[core.Queue]) -> list[int]:
         """Until nothing comes and nothing is expected any more; returns how many there were."""
         drained = [0] * len(self.queues)
         deadline = time.monotonic() + scaled(DRAIN_SECONDS)
         quiet_since = time.monotonic()
         while time.monotonic() - quiet_since < QUIET_SECONDS:
-            for queue in range(len(self.queues)):
+            for queue, segment in enumerate(segments):
                 count = consumer.drain(queue)
                 drained[queue] += count
-                if count or not counters.is_at_rest(conn.queue_info(self.queues[queue].name).totals):
+                if count or not counters.is_at_rest(conn.queue_info(self.queues[queue].name).totals, _held(segment)):
                     quiet_since = time.monotonic()
             if time.monotonic() > deadline:
                 self.history.errors.append(f"still not drained after {DRAIN_SECONDS:g} s")
                 break
         return drained
 
-    def _rest(self, conn: shmq.Connection, queue: int) -> counters.Rest:
+    def _rest(self, conn: shmq.Connection, queue: int, segment: core.Queue) -> counters.Rest:
         """What is left of a drained queue, looked at in its segment once the healer had its time."""
-        name = self.queues[queue].name
-        with shmq.connect(self.url, mode="direct") as direct:
-            segment = direct._attachments.attach(name).queue
-            deadline = time.monotonic() + scaled(HEAL_SECONDS)
-            while (faults := segment.check()) and time.monotonic() < deadline:
-                select.select([], [], [], 0.01)
-            return counters.Rest(queue, conn.queue_info(name).totals, segment.count_states(), faults)
+        deadline = time.monotonic() + scaled(HEAL_SECONDS)
+        while (faults := segment.check()) and time.monotonic() < deadline:
+            select.select([], [], [], 0.01)
+        return counters.Rest(queue, conn.queue_info(self.queues[queue].name).totals, segment.count_states(), faults)
 
     def verdict(self) -> list[checker.Violation]:
         """What is wrong with this run."""
@@ -149,3 +148,8 @@ class Run:
         if confirmed < CONFIRMED_MIN:
             found.append(checker.Violation("idle", f"only {confirmed} messages were confirmed"))
         return found
+
+
+def _held(segment: core.Queue) -> int:
+    """How many slots are not free."""
+    return sum(count for state, count in segment.count_states().items() if state != core.FREE)

@@ -15,7 +15,8 @@
 #define PROCESSES 4u
 #define AUDITOR PROCESSES /* index of a handle of our own; there are OWNERS handles */
 #define OWNERS (PROCESSES + 1u)
-#define IDS 128u
+#define IDS 512u
+#define SLOTS_MAX 96u
 
 struct scene {
     const char *name;
@@ -31,20 +32,23 @@ extern struct world stage;
 _Noreturn void fault(const char *what, long long a, long long b); /* tells the story of this order */
 void lose_turn(const char *file, int line);                        /* a point of a scene's own, between plain accesses */
 #define POINT() lose_turn(__FILE__, __LINE__)
+bool wait_for_token(unsigned me, enum shmq_side side); /* false: nobody is left who could write one */
 
 /* ---- verdict.c ---- */
 enum expectation { UNKNOWN, MUST, MAYBE, NEVER };
 struct message {
     uint8_t expect, settled;
+    bool purged; /* perhaps */
 };
 struct ledger {
     struct message message[IDS]; /* by id */
     struct shmq_delivery held[PROCESSES];
+    uint64_t held_id[PROCESSES];
 };
 extern struct ledger ledger;
 struct glimpse { /* what was so when an operation began, and is to be compared at its end */
-    uint64_t ctl[64];
-    bool referenced[64], returned[64];
+    uint64_t ctl[SLOTS_MAX];
+    bool referenced[SLOTS_MAX], returned[SLOTS_MAX];
 };
 void glimpse_take(struct glimpse *g);
 void judge_nothing(const struct glimpse *before);                             /* "nothing there" */
@@ -52,7 +56,8 @@ void judge_full(const struct glimpse *before);                                /*
 void judge_delivery(const struct glimpse *before, const struct shmq_delivery *d); /* this one, and not another */
 uint64_t judge_body(const struct shmq_delivery *d);                           /* its id */
 void judge_settled(uint64_t id);
-void judge_stopped(unsigned stopped); /* all others are through; may kill it */
+void judge_asleep(enum shmq_side side); /* for good */
+void judge_stopped(unsigned stopped, bool takes_back); /* all others are through; may kill it */
 void judge_end(void);
 
 #endif

@@ -16,6 +16,7 @@ from crash import checker, ordering
 from crash.bodies import MessageId
 from crash.checker import check, report
 from crash.history import (
+    LATER_NS,
     REQUEUES,
     Consumer,
     Delivery,
@@ -363,6 +364,14 @@ def test_an_outage_is_no_excuse_in_direct_mode() -> None:
     again = delivery(2, 58, THERE, **ACKED)
 
     assert found_in(history(sent, again, outages=(Outage(22, 30, broker=True, supervisor=True),))) == {"after ack"}
+
+
+def test_what_was_given_back_for_later_does_not_come_sooner() -> None:
+    given = delivery(1, 10, settle=Settle.LATER, settle_invoked=20, settle_ended=21, outcome=Outcome.OK)
+    soon, later = (delivery(2, at, THERE, **ACKED) for at in (LATER_NS, LATER_NS + 20))
+
+    assert found_in(history(given, soon)) == {"overlap"}
+    assert found_in(history(given, later)) == set()
 
 
 def test_a_stale_ack_settles_nothing() -> None:

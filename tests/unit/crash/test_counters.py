@@ -72,5 +72,6 @@ def test_dead_letters_that_did_not_arrive_are_missed(history: History) -> None:
 
 
 def test_a_queue_is_at_rest_when_nothing_is_in_it_and_nothing_on_its_way() -> None:
-    assert is_at_rest(NOTHING)
-    assert not is_at_rest({**NOTHING, "dead_pending": 1})
+    assert is_at_rest(NOTHING, 0)
+    assert not is_at_rest({**NOTHING, "dead_pending": 1}, 0)
+    assert not is_at_rest(NOTHING, 1)
