@@ -88,6 +88,7 @@ class Link:
         self._last_error: ShmqError | None = None
         self._reconnect_timeout = reconnect_timeout
         self._loss: Loss | None = None
+        self._told = False  # somebody gave up: the next one tries whatever the back-off says
         self._closed: ShmqError | None = None
         self._chores: deque[Callable[[Session], None]] = deque()
         forks.register(self)
@@ -133,13 +134,19 @@ class Link:
     def check_reach(self) -> None:
         """Raise what keeps us from a session, when one was lost and it is too long ago; for who would wait for it.
 
-        The next call tries once more. Raises DaemonNotRunning, ConnectionLost, ProtocolMismatch, AccessRefused.
+        The next call tries once more, at once.
+        Raises DaemonNotRunning, ConnectionLost, ProtocolMismatch, AccessRefused.
         """
-        if self._loss is not None:
-            self.tick()
-            error = self._unreachable()
-            if error is not None:
-                raise error
+        loss = self._loss
+        if loss is None:
+            return
+        if self._told and not loss.gone:
+            self._told, self._retry_at = False, 0.0
+        self.tick()
+        error = self._unreachable()
+        if error is not None:
+            self._told = True
+            raise error
 
     def _unreachable(self) -> ShmqError | None:
         loss, last, path = self._loss, self._last_error, str(self.paths[0])
