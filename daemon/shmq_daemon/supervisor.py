@@ -280,8 +280,10 @@ class Supervisor:
             return  # what dies before all was told is found when it is
         client = self._clients[owner]
         self._clients.remove(client)
+        now_ns = time.monotonic_ns()
         for watched in self._reaper.reap(client, count_failure=True):
-            self._orphans_due_ns.setdefault(watched.queue.queue_id, time.monotonic_ns() + ORPHANS_NS)
+            self._orphans_due_ns.setdefault(watched.queue.queue_id, now_ns + ORPHANS_NS)
+            self._quarantine.run(watched, lambda w: self._sweep.hurry(w, now_ns), None)
         self._counts["clients_reaped"] += 1
         self._send(link.ClientReaped(client.owner, client.incarnation))
 

@@ -3,7 +3,8 @@
 Owns: whose turn it is, and how much of a core it may cost. Does not own: what is done to a queue (the core), giving
 memory back (arenas.py).
 Invariants: a step is bounded; sweeping costs at most 1/DUTY of a core, however many queues there are; queues with an
-ack timeout are looked at twice a second, and memory is given back, all the same.
+ack timeout are looked at twice a second, and memory is given back, all the same; a queue in which a client died is
+looked at next, as often as it takes the healer to find what the death left half done.
 """
 
 import os
@@ -22,6 +23,9 @@ TICK_NS: Final = 100_000_000
 DUTY: Final = 800  # for each nanosecond of sweeping, so many of rest
 QUEUES_PER_TICK: Final = 8
 HEAL_APART_NS: Final = 200_000_000  # between two looks at one queue
+HURRY_NS: Final = 110_000_000  # between two looks at a queue in which a client died: the healer wants 100 ms
+HURRIED_LOOKS: Final = 3  # one may have been under way; then two
+SLOTS_PER_LOOK: Final = 16_384  # of the core's healer
 TIMEOUT_LOOK_NS: Final = 500_000_000
 NS_PER_MS: Final = 1_000_000
 SHM_FULL: Final = "shm-full"
@@ -57,6 +61,8 @@ class Sweep:
         self._timeouts: set[int] = set()
         self._timeouts_due_ns = 0
         self._round_due_ns = 0
+        self._hurried: dict[int, int] = {}  # queues in which a client died, and how many looks they still need
+        self._hurry_due_ns = 0
         self._arenas = Arenas(watched, quarantine, log)
         self.counts: Counter[str] = Counter()
 
@@ -64,7 +70,8 @@ class Sweep:
     def due_ns(self) -> int:
         """When there is work again."""
         giving = self._arenas.due_ns
-        return self._round_due_ns if giving is None else min(giving, self._round_due_ns)
+        due_ns = self._round_due_ns if giving is None else min(giving, self._round_due_ns)
+        return min(due_ns, self._hurry_due_ns) if self._hurried else due_ns
 
     @property
     def recovering(self) -> bool:
@@ -81,6 +88,13 @@ class Sweep:
         self._arenas.forget(watched)
         self._looked_ns.pop(watched.queue.queue_id, None)  # the round drops what is gone by itself
 
+    def hurry(self, watched: Watched, now_ns: int) -> None:
+        """A client of this queue died: look for what it left half done without waiting for the round."""
+        passes = 1 + watched.core.stats()["slots_used_high"] // SLOTS_PER_LOOK
+        if not self._hurried:
+            self._hurry_due_ns = now_ns + HURRY_NS
+        self._hurried[watched.queue.queue_id] = HURRIED_LOOKS * passes
+
     def recover_all(self, then: Callable[[], None]) -> None:
         self._to_recover.extend(self._watched)
         self._on_recovered = then
@@ -91,6 +105,7 @@ class Sweep:
             self._recover_one()
             return
         self._arenas.tick(now_ns)
+        self._look_at_hurried(now_ns)
         if now_ns < self._round_due_ns:
             return
         # Not the clock: on a busy host that counts others' work, and healing would starve.
@@ -113,6 +128,19 @@ class Sweep:
         if not self._to_recover and self._on_recovered is not None:
             then, self._on_recovered = self._on_recovered, None
             then()
+
+    def _look_at_hurried(self, now_ns: int) -> None:
+        if not self._hurried or now_ns < self._hurry_due_ns:
+            return
+        self._hurry_due_ns = now_ns + HURRY_NS
+        for queue_id in list(self._hurried)[:QUEUES_PER_TICK]:
+            looks, watched = self._hurried.pop(queue_id), self._watched.get(queue_id)
+            if watched is None:
+                continue
+            if looks > 1:
+                self._hurried[queue_id] = looks - 1  # behind the others
+            self._looked_ns[queue_id] = now_ns
+            self._quarantine.run(watched, lambda w: self._look_at(w, now_ns), None)
 
     def _look_round(self, now_ns: int) -> None:
         for _ in range(min(QUEUES_PER_TICK, len(self._round))):
