@@ -48,7 +48,7 @@ def test_a_second_of_load_gives_rates_and_latencies(mode: str) -> None:
     assert 0 < facts["consumed"] <= facts["published"] + 64
     assert facts["seconds"] == pytest.approx(1, abs=scaled(2))
     assert 0 < facts["latency_us"]["p50"] <= facts["latency_us"]["p99"] <= facts["latency_us"]["max"]
-    assert sum(count for _, count in facts["histogram_ns"]) == pytest.approx(facts["consumed"], abs=64)
+    assert sum(count for _, count in facts["histogram_ns"]) == facts["consumed"]
     assert len(facts["intervals"]) >= 2
 
 

@@ -69,13 +69,11 @@ class _Watch:
         return bool(producers) and _sum(consumers) >= _sum(producers)
 
     def _now(self) -> Moment:
-        consumers = self._workers.consumers
-        return Moment(
-            time.monotonic_ns(),
-            _sum(self._workers.producers),
-            _sum(consumers),
-            Histogram.merged(worker.tally.latencies.counts for worker in consumers),
-        )
+        """Look at running workers: what is measured is counted from one copy, and what was published after it."""
+        now_ns, consumers = time.monotonic_ns(), self._workers.consumers
+        latencies = Histogram.merged(worker.tally.latencies.counts for worker in consumers)
+        consumed = latencies.total() if self._plan.measure_latency else _sum(consumers)
+        return Moment(now_ns, _sum(self._workers.producers), consumed, latencies)
 
     def _tell(self) -> None:
         now = self._now()
