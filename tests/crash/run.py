@@ -114,6 +114,8 @@ class Run:
             consumer = Consumer(self._life(worker, "consume", mode), conn, log)
             self.drained = self._drain_all(conn, consumer, segments)
             self.rests = [self._rest(conn, queue, segment) for queue, segment in enumerate(segments)]
+            for rules in self.queues:
+                conn.delete_queue(rules.name)
         read_into(self.history, worker, log.records())
         log.close()
 
