@@ -12,6 +12,7 @@ import shmq
 from crash.history import QueueRules
 
 Mode = Literal["direct", "socket"]
+MODES: Final[tuple[Mode, ...]] = ("direct", "socket")
 Role = Literal["publish", "consume", "echo", "ping", "wait"]
 EXCHANGE: Final = "crash.copies"
 COPIES_KEY: Final = "copies"

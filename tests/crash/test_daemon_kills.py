@@ -3,34 +3,28 @@
 One command repeats a run: SHMQ_CRASH_SEED=<seed> .venv/bin/pytest -s tests/crash/test_daemon_kills.py
 """
 
-import os
-import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import pytest
 
-import shmq
 from crash import checker
-from crash.canaries import open_schedstat, run_delay_ns
-from crash.history import Outage
-from crash.logbook import READY, STEPS, WORST
+from crash.logbook import READY, STEPS
 from crash.nemesis import Workers
-from crash.plan import Mode, Role
+from crash.outages import WORKERS, Victim, kill, kill_at_work, pid_of
+from crash.plan import MODES
 from crash.run import SEED_VARIABLE, Run, seed
 from shmq.limits import RESUME_SECONDS
 from support.deadline import scaled, wait_until
 from support.shmqd import Shmqd, instance
 
-Victim = Literal["master", "broker", "supervisor", "all"]
 KILLS: Final = 50  # of each
 ALL_AT_ONCE: Final = 10
 TOGETHER: Final = 50
 CLIENTS_EACH: Final = 4  # killed between two deaths of the daemon's
-WORK_STEPS: Final = 100  # of the canaries together between two kills
 BACK_SECONDS_MAX: Final = 1.0
 STALL_NS_MAX: Final[dict[Victim, int]] = {
     "broker": 100_000_000,
@@ -38,15 +32,6 @@ STALL_NS_MAX: Final[dict[Victim, int]] = {
     "master": 250_000_000,  # all bells die with it: until both ends have new ones, those who wait look every 25 ms
 }
 WAKE_SECONDS_MAX: Final = 1.0
-WORKERS: Final[list[tuple[Role, Mode]]] = [
-    ("publish", "direct"),
-    ("publish", "socket"),
-    ("consume", "direct"),
-    ("consume", "socket"),
-    ("consume", "socket"),
-    ("consume", "direct"),
-]
-
 Say = Callable[[str], None]
 
 pytestmark = pytest.mark.slow
@@ -62,15 +47,9 @@ def daemon(tmp_path: Path) -> Iterator[Shmqd]:
 def test_no_kill_of_a_daemon_process_loses_a_message_or_holds_up_direct_clients(
     daemon: Shmqd, tmp_path: Path, victim: Victim, say: Say
 ) -> None:
-    with Run(seed(), daemon.url, tmp_path, WORKERS, calm=True) as run:
-        queues = [f"ping-{run.number}", f"pong-{run.number}"]
-        canaries = run.canaries(("echo", "direct", queues), ("ping", "direct", queues))
-        _wait_for_steps(canaries, 10)
-        back = [_kill_at_work(daemon, run, canaries, victim) for _ in range(KILLS)]
-        stall_ns = canaries.workers[1].log.words[WORST]
-        canaries.end()
-        run.finish()
+    deaths = kill_at_work(daemon, tmp_path, seed(), victim, KILLS)
 
+    run, back, stall_ns = deaths.run, deaths.back, deaths.stall_ns
     say(
         f"{victim}, {SEED_VARIABLE} {run.number}: {KILLS} kills, {run.history.confirmed()} confirmed,"
         f" {len(run.history.deliveries)} deliveries; back after {statistics.median(back) * 1e3:.0f} ms (median),"
@@ -82,59 +61,12 @@ def test_no_kill_of_a_daemon_process_loses_a_message_or_holds_up_direct_clients(
     assert max(back) <= scaled(BACK_SECONDS_MAX)
 
 
-def _kill_at_work(daemon: Shmqd, run: Run, canaries: Workers, victim: Victim) -> float:
-    """Kill the victim once everybody is at work; returns the seconds until its successor is there.
-
-    What successors waited for a processor while starting is not counted: that is the host's load, ours and others'.
-    """
-    enough = _steps(canaries) + WORK_STEPS
-    wait_until(lambda: _steps_with_next_lives(canaries, run.workers) >= enough, "everybody works", 20.0)
-    outage = _kill(daemon, victim)
-    run.history.outages.append(outage)
-    successors = [daemon.pid, daemon.child("broker")] if victim == "master" else [daemon.child(victim)]
-    return (outage.after - outage.before - sum(map(_waited_ns, successors))) / 1e9
-
-
-def _kill(daemon: Shmqd, victim: Victim) -> Outage:
-    """Kill a process of the daemon, and wait for its successor."""
-    pid = daemon.pid if victim in {"master", "all"} else daemon.child(victim)
-    started = time.monotonic_ns()
-    if victim == "all":
-        daemon.kill_all()
-    else:
-        os.kill(pid, signal.SIGKILL)
-    if victim in {"master", "all"}:
-        assert daemon.process is not None
-        daemon.process.wait(scaled(5))
-        daemon.start()
-    else:
-        wait_until(lambda: _pid_of(daemon, victim) not in {pid, 0}, f"{victim} is back", 10.0)
-    ended = time.monotonic_ns()
-    return Outage(started, ended, broker=victim != "supervisor", supervisor=victim != "broker")
-
-
-def _waited_ns(pid: int) -> int:
-    fd = open_schedstat(pid)
-    try:
-        return run_delay_ns(fd)
-    finally:
-        os.close(fd)
-
-
-def _pid_of(daemon: Shmqd, role: str) -> int:
-    """The pid the broker knows; 0 while there is no broker, or it knows none."""
-    try:
-        return daemon.child(role)
-    except (shmq.ShmqError, StopIteration):
-        return 0
-
-
 def test_nothing_is_lost_when_clients_and_daemon_die_together(daemon: Shmqd, tmp_path: Path, say: Say) -> None:
     victims: list[Victim] = ["broker", "supervisor", "master", "all"]
     with Run(seed(), daemon.url, tmp_path, [*WORKERS, ("publish", "direct")]) as run:
         for number in range(TOGETHER):
             run.workers.kill_until((number + 1) * CLIENTS_EACH, 20.0)
-            run.history.outages.append(_kill(daemon, run.dice.choice(victims)))
+            run.history.outages.append(kill(daemon, run.dice.choice(victims)))
         run.finish()
 
     say(
@@ -145,19 +77,6 @@ def test_nothing_is_lost_when_clients_and_daemon_die_together(daemon: Shmqd, tmp
     assert violations == [], f"SHMQ_CRASH_SEED={run.number}\n{checker.report(violations)}"
 
 
-def _steps(workers: Workers) -> int:
-    return sum(worker.log.words[STEPS] for worker in workers.workers)
-
-
-def _steps_with_next_lives(canaries: Workers, workers: Workers) -> int:
-    workers.restart_the_ended()
-    return _steps(canaries)
-
-
-def _wait_for_steps(workers: Workers, steps: int) -> None:
-    wait_until(lambda: all(worker.log.words[STEPS] >= steps for worker in workers.workers), "canaries sing", 20.0)
-
-
 def test_a_job_may_take_longer_than_a_lost_session_is_kept(daemon: Shmqd) -> None:
     with daemon.connect("direct") as conn, daemon.connect("direct") as other:
         conn.declare_queue("jobs")
@@ -166,7 +85,7 @@ def test_a_job_may_take_longer_than_a_lost_session_is_kept(daemon: Shmqd) -> Non
         assert job is not None
         before = daemon.child("broker")
         daemon.kill("broker")
-        wait_until(lambda: _pid_of(daemon, "broker") not in {before, 0}, "the broker is back", 10.0)
+        wait_until(lambda: pid_of(daemon, "broker") not in {before, 0}, "the broker is back", 10.0)
 
         assert other.get("jobs", timeout=RESUME_SECONDS + 1) is None
         job.ack()
@@ -175,10 +94,9 @@ def test_a_job_may_take_longer_than_a_lost_session_is_kept(daemon: Shmqd) -> Non
 def test_after_the_death_of_all_processes_a_new_publisher_wakes_those_who_wait(
     daemon: Shmqd, tmp_path: Path, say: Say
 ) -> None:
-    modes: list[Mode] = ["direct", "socket", "direct", "socket"]
-    queues = [f"wait-{index}" for index in range(len(modes))]
+    queues = [f"wait-{index}" for index in range(4)]
     with Run(seed(), daemon.url, tmp_path, []) as run:
-        waiting = run.canaries(*(("wait", mode, [queue]) for mode, queue in zip(modes, queues, strict=True)))
+        waiting = run.canaries(*(("wait", MODES[index % 2], [queue]) for index, queue in enumerate(queues)))
         wait_until(lambda: all(worker.log.words[READY] for worker in waiting.workers), "consumers connect", 20.0)
         woken = [_wake_after_all_died(daemon, waiting, queues, number) for number in range(ALL_AT_ONCE)]
         waiting.end()

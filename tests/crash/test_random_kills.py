@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from crash import checker
-from crash.plan import ROLES, Mode, Role
+from crash.plan import MODES, ROLES, Mode, Role
 from crash.run import SEED_VARIABLE, Run, seed
 from support.shmqd import Shmqd, instance
 
@@ -21,7 +21,6 @@ KILLS: Final = 2_000  # that count, of which each mode gets a half
 LONG_ROUNDS: Final = 1_333
 ROUNDS: Final = 4  # each with queues, producers and consumers of its own
 SECONDS: Final = 60.0  # for the kills of one round
-MODES: Final[tuple[Mode, ...]] = ("direct", "socket")
 Say = Callable[[str], None]
 MIXED: Final = [(role, MODES[index % 2]) for index, role in enumerate(sorted(ROLES))]
 
