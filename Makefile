@@ -18,7 +18,7 @@ C_WARN    := -std=c11 -Wall -Wextra -Wconversion -Wshadow -Werror
 C_CHECK   := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .SECONDARY: # keep the object files
-.PHONY: help venv build test lint format c-test c-test-aarch64 wheel-test demo crash-long endurance bench bench-quick clean
+.PHONY: help venv build test lint format c-test c-test-aarch64 wheel-test demo crash-long endurance soak bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -70,6 +70,9 @@ crash-long: build ## hours of fault injection
 
 endurance: build ## 100,000 kills of clients and 2,000 of the daemon's processes, checked round by round (hours)
 	PYTHONPATH=tests $(PY) -m crash.endurance
+
+soak: build ## half an hour of steady work: does anything grow?
+	PYTHONPATH=tests $(PY) -m crash.soak
 
 bench: build $(VENV)/.bench ## the figures of this host and of shmq's peers (an hour; plots in out/benchmarks)
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) $$script; done
