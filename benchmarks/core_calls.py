@@ -5,8 +5,8 @@
 Prints the best of seven rounds in ns per message (the loop's own cost is in them): the code, not the host's noise.
 """
 
+import argparse
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import repeat
@@ -114,9 +114,11 @@ def line(name: str, *figures: float) -> None:
     print(f"{name:<52}" + "".join(f"{figure:>12,.0f}" for figure in figures))
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    messages = int(arguments[0]) if arguments else 50_000
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("messages", type=int, nargs="?", default=50_000, help="in one round")
+    messages: int = parser.parse_args(arguments).messages
     print(f"{'ns per message, 256 B (best of seven)':<52}{'in':>12}{'out':>12}")
     calls = Calls(1, 256, messages)
     line("Publisher()            | Consumer, ack", *measure(calls.call_publisher, calls.consume, messages))
@@ -132,4 +134,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -171,11 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=30.0)
     for name, default in (("starts", 7), ("queues", 1000), ("connections", 20)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args(arguments)
     print(
         f"shmq {shmq.__version__}; {platform.python_implementation()} {platform.python_version()}; "
         f"{platform.system()} {platform.release()}; load before: {os.getloadavg()[0]:.2f}"
     )
-    return 0 if measure(**vars(parser.parse_args(arguments))) else 1
+    return 0 if measure(**vars(options)) else 1
 
 
 if __name__ == "__main__":

@@ -46,3 +46,13 @@ def test_a_question_leaves_a_table_figures_and_plots(tmp_path: Path, question: s
     assert [cell for answer in answers for cell in answer["cells"] if "failed" in cell] == []
     assert (tmp_path / f"{plots[0]}.png").stat().st_size > 10_000
     assert sorted(path.stem for path in tmp_path.glob("*.png")) == plots[: len(answers)]
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_script_that_is_asked_what_it_does_says_so_and_measures_nothing(script: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=scaled(20), check=False
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("usage: ")
