@@ -190,7 +190,11 @@ class Message(Protocol):
         """The body, read-only; without a copy in direct mode. Its memory is kept until the last view is released."""
 
     def ack(self) -> None:
-        """Settled when this returns. StaleDelivery, AlreadySettled."""
+        """Settled when this returns. StaleDelivery, AlreadySettled.
+
+        In socket mode it is with the kernel when this returns: should the broker die before it reads it, the message
+        is delivered again.
+        """
 
     def nack(self, requeue: bool = True, delay: float | None = None) -> None:  # noqa: FBT001, FBT002 - AMQP's form
         """Back in its place without counting a failure, after `delay` seconds; requeue=False: dead-lettered."""
