@@ -16,18 +16,21 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
 from shmq_daemon.events import (
     Bound,
+    Exchange,
     ExchangeDeclared,
     ExchangeDeleted,
     Queue,
     QueueDeleted,
     Unbound,
 )
+
+Declared = TypeVar("Declared", Queue, Exchange)
 
 PACKET_BYTES_MAX: Final = 128 * 1024
 PACKET_DESCRIPTORS_MAX: Final = 4
@@ -219,9 +222,9 @@ class Link:
         self._socket.close()
 
 
-def without_unknown_arguments(queue: Queue) -> Queue:
-    """What the supervisor needs of a queue: a packet is bounded, what an application adds to a definition is not."""
-    return msgspec.structs.replace(queue, definition=msgspec.structs.replace(queue.definition, other={}))
+def without_unknown_arguments(what: Declared) -> Declared:
+    """What the supervisor needs of it: a packet is bounded, what an application adds to a definition is not."""
+    return msgspec.structs.replace(what, definition=msgspec.structs.replace(what.definition, other={}))
 
 
 def connect(path: str) -> Link:

@@ -171,7 +171,7 @@ class Supervision:
         supervisor = catalog.registry.next_supervisor_index()
         self.tell(link.Opening(catalog.owner, supervisor), (catalog.registry.fd, catalog.supervisor_bell))
         for exchange in catalog.topology.exchanges.values():
-            self.tell(ExchangeDeclared(exchange))
+            self.tell_event(ExchangeDeclared(exchange))
         for opened in catalog.open.values():
             self._tell_queue(opened.queue.queue_id)
         for binding in catalog.topology.bindings():
@@ -187,10 +187,13 @@ class Supervision:
         self.tell(link.QueueOpened(brief, opened.bells.epoch), opened.bells[:2])
 
     def tell_event(self, event: Event) -> None:
-        if isinstance(event, QueueDeclared):
-            self._tell_queue(event.queue.queue_id)
-        else:
-            self.tell(event)
+        match event:
+            case QueueDeclared(queue=queue):
+                self._tell_queue(queue.queue_id)
+            case ExchangeDeclared(exchange=exchange):
+                self.tell(ExchangeDeclared(link.without_unknown_arguments(exchange)))
+            case _:
+                self.tell(event)
 
     # -- hearing ----------------------------------------------------------------------------------------------
 
