@@ -33,6 +33,12 @@ REASONS: Final = {
     _core.DELIVERY_LIMIT: "delivery_limit",
 }
 ALARM: Final = "dead-letter-target-full"
+SET_APART: Final = -1  # beside the core's outcomes: the target's segment can't be used
+WHY_NOT: Final = {
+    _core.TOO_LARGE: "can never hold",
+    _core.NO_MEMORY: "has no memory for",
+    SET_APART: "is set apart and can't take",
+}
 
 
 class Alarms(Protocol):
@@ -153,16 +159,17 @@ class DeadLetters:
         return True
 
     def _publish(self, source: Watched, target: Queue, snapshot: Snapshot, envelope: bytes) -> bool:
-        """True: the target has it, or is gone."""
+        """True: the target has it, or is being deleted. One that we could not open waits for a supervisor that can."""
         watched = self._watched.get(target.queue_id)
         if watched is None:
-            return True
+            self._alarm(source.name, target.name, SET_APART)
+            return False
         ttl_ns = policy.ttl_ns_of(target.definition, -1)
 
         def publish(to: Watched) -> int:
             return to.core.publish(snapshot.body, snapshot.level, envelope, ttl_ns, 0, snapshot.flags)
 
-        outcome = self._quarantine.run(watched, publish, _core.NO_MEMORY)
+        outcome = self._quarantine.run(watched, publish, SET_APART)
         if outcome in (_core.OK, _core.DELETED):
             return True
         self._alarm(source.name, target.name, outcome)
@@ -172,9 +179,13 @@ class DeadLetters:
         if source in self._full:
             return
         self._full[source] = target
-        why = {_core.TOO_LARGE: "can never hold", _core.NO_MEMORY: "has no memory for"}.get(outcome, "is full for")
+        why = WHY_NOT.get(outcome, "is full for")
         text = f"queue {target!r} {why} the dead letters of queue {source!r}; they wait there. Consume from {target!r}"
         self._alarms.raise_alarm(ALARM, source, text)
+
+    def forget(self, watched: Watched) -> None:
+        """A queue is gone, and with it what waited there."""
+        self._full.pop(watched.name, None)
 
     def _note(self, watched: Watched, tally: Counter[tuple[str, str]]) -> None:
         definition = watched.queue.definition

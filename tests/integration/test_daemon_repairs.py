@@ -102,6 +102,19 @@ def test_a_full_target_raises_an_alarm_naming_both_and_others_go_on(connection: 
     wait_until(lambda: not alarms(connection), "the alarm is cleared")
 
 
+def test_the_alarm_comes_again_for_a_queue_that_is_made_anew(connection: shmq.Connection) -> None:
+    connection.declare_queue("narrow", capacity_messages=1)
+    for _ in range(2):
+        connection.declare_queue("jobs", dead_letter_exchange="", dead_letter_routing_key="narrow")
+        for number in range(2):
+            connection.publish(b"%d" % number, routing_key="jobs")
+            take(connection, "jobs").reject()
+        wait_until(lambda: "dead-letter-target-full" in alarms(connection), "the alarm is raised")
+        connection.delete_queue("jobs")
+
+        wait_until(lambda: not alarms(connection), "the alarm went with its queue")
+
+
 def test_an_expiring_circle_ends_and_its_message_is_counted_as_dropped(connection: shmq.Connection) -> None:
     connection.declare_queue(
         "round", dead_letter_exchange="", dead_letter_routing_key="round", arguments={"x-message-ttl": 10}
@@ -122,6 +135,40 @@ def test_over_the_limit_without_an_exchange_is_dropped_and_counted(connection: s
         take(connection, "jobs").reject(requeue=True)
 
     wait_until(lambda: connection.status().totals.get("supervisor_dead_dropped", 0) == 1, "it is dropped")
+
+
+def test_an_exchange_with_many_arguments_leaves_the_supervisor_alive(
+    daemon: Shmqd, connection: shmq.Connection
+) -> None:
+    before = daemon.child("supervisor")
+    connection.declare_exchange("dlx", arguments={f"x-note-{number}": "v" * 4000 for number in range(40)})
+    connection.declare_queue("dead")
+    connection.bind_queue("dead", "dlx", "jobs")
+    connection.declare_queue("jobs", dead_letter_exchange="dlx")
+    connection.publish(b"bad", routing_key="jobs")
+    take(connection, "jobs").reject()
+
+    take(connection, "dead").ack()
+    assert daemon.child("supervisor") == before
+
+
+def test_dead_letters_for_a_target_that_the_supervisor_cannot_open_wait(
+    daemon: Shmqd, connection: shmq.Connection
+) -> None:
+    connection.declare_queue("dead")
+    connection.declare_queue("jobs", dead_letter_exchange="", dead_letter_routing_key="dead")
+    segment = segment_of(daemon, "dead")
+    segment.chmod(0o640)  # so it counts as somebody else's
+    daemon.kill("supervisor")
+    wait_until(lambda: "queue-quarantined" in alarms(connection), "the next one can't open it")
+    connection.publish(b"bad", routing_key="jobs")
+    take(connection, "jobs").reject()
+
+    wait_until(lambda: "dead-letter-target-full" in alarms(connection), "the alarm is raised")
+    assert connection.queue_info("jobs").totals["dead_pending"] == 1
+    segment.chmod(0o600)
+    daemon.kill("supervisor")
+    take(connection, "dead").ack()
 
 
 # -- time -----------------------------------------------------------------------------------------------------------
