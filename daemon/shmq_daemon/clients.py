@@ -22,7 +22,7 @@ from shmq_daemon import link
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timer, Timers
-from shmq_daemon.peer import Peer, reopen
+from shmq_daemon.peer import Peer, is_dead, reopen
 from shmq_daemon.registry import Row
 from shmq_daemon.session import Session
 from shmq_daemon.words import WORDS_MAX
@@ -260,8 +260,9 @@ class Clients:
 
     def _on_pidfd(self, client: Client, _events: int) -> None:
         """The process is dead: the supervisor, which sees the same, reaps; what is the broker's goes at once."""
-        self._loop.remove(client.pidfd)
-        self._died(client)
+        if is_dead(client.pidfd):  # else the event was that of a closed descriptor with the same number
+            self._loop.remove(client.pidfd)
+            self._died(client)
 
     def _died(self, client: Client) -> None:
         """What it had said before counts: it is read first, whoever told us of the death."""

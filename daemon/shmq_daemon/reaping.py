@@ -16,6 +16,7 @@ from shmq.core import _core
 from shmq_daemon.link import ClientJoined
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop
+from shmq_daemon.peer import is_dead
 from shmq_daemon.registry import BROKERS, SUPERVISORS, Registry
 from shmq_daemon.watched import Quarantine, Watched
 
@@ -59,7 +60,8 @@ class Clients:
             self._loop.add(pidfd, functools.partial(self._on_pidfd, frame.owner))
 
     def _on_pidfd(self, owner: int, _events: int) -> None:
-        if owner in self._by_owner:
+        """Asked once more: an event may be that of a descriptor which was closed, and whose number this one got."""
+        if owner in self._by_owner and is_dead(self._by_owner[owner].pidfd):
             self._by_owner[owner].alive = False
             self._loop.remove(self._by_owner[owner].pidfd)
             self._on_dead(owner)
