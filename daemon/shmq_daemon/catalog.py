@@ -3,10 +3,12 @@
 Owns: all open queues, the state, the registry and the words; what is adopted at a start. Does not own: rules
 (topology.py), sessions, what is waited for on a queue.
 Invariants: state first, then segment (a death between leaves a name without memory, which is made at the next start);
-deleted is marked in the segment first, then forgotten, then unlinked (a death between is finished at the next start).
+deleted is marked in the segment first, then forgotten, then unlinked (a death between is finished at the next start);
+the events of one request are remembered together.
 """
 
 import errno
+import functools
 import os
 import resource
 import secrets
@@ -96,7 +98,6 @@ class Catalog:
         opened = self.open[queue.queue_id] = OpenQueue(queue, bells)
         try:
             self._open_segment(opened)
-            opened.core.set_epoch(self.epoch)
             deleted = opened.core.deleted
         except (OSError, ShmqError) as error:
             self._set_apart(opened, error)
@@ -115,8 +116,7 @@ class Catalog:
             os.ftruncate(fd, _core.segment_bytes(opened.queue.geometry))
         create = create or not any(os.pread(fd, 8, 0))  # nor was it laid out
         opened.attach(fd, self.owner, self.supervisor_bell, create=create)
-        if create:
-            self._prepare(opened)
+        self._prepare(opened)  # also one that is there: its maker may have died before it had its limits
 
     def _set_apart(self, opened: OpenQueue, error: Exception) -> None:
         opened.damage = segments.explain(opened.queue.segment, error)
@@ -159,19 +159,25 @@ class Catalog:
     # -- changing --------------------------------------------------------------------------------------------
 
     def commit(self, events: Iterable[Event]) -> None:
-        """Make events so. The first that fails ends it, and leaves what stands before it."""
-        for event in events:
-            match event:
-                case QueueDeclared(queue=queue):
-                    self._declare(event, queue)
-                case QueueDeleted(queue_id=queue_id):
-                    self._delete(event, queue_id)
-                case ExchangeDeclared(exchange=exchange) if exchange.word >= WORDS_MAX:
-                    raise ShmFull(f"this instance has {WORDS_MAX} exchanges, which is all it can have")
-                case _:
-                    self._change(event)
+        """Make events so, all of them or none: what dies in between leaves the topology before them or after them.
 
-    def _declare(self, event: QueueDeclared, queue: Queue) -> None:
+        Words are bumped first: no route compiled before lives on if we die behind the record.
+        """
+        made = list(events)
+        for event in made:
+            self._bump_words_for(event)
+        deleted = [self.open[event.queue_id] for event in made if isinstance(event, QueueDeleted)]
+        if made:
+            self.state.record(*made, before_commit=functools.partial(self._mark_deleted, deleted))
+        for event in made:
+            if isinstance(event, QueueDeleted):
+                self._delete(event)
+            else:
+                self._change(event)
+
+    def declare_queue(self, queue: Queue) -> None:
+        """Make a queue. Raises ShmFull, NotAllowed, InternalError; then nothing of it is left."""
+        event = QueueDeclared(queue)
         self.registry.open_bitmap(queue.number)
         self.state.record(event)
         opened = OpenQueue(queue, Bells.make(self.epoch))
@@ -200,12 +206,8 @@ class Catalog:
             return NotAllowed(f"{what}. {RAISE_LIMIT}, or delete queues")
         return ShmFull(f"no shared memory for queue {name!r}: {error}")
 
-    def _delete(self, event: QueueDeleted, queue_id: int) -> None:
-        opened = self.open[queue_id]
-        if opened.usable:
-            opened.core.mark_deleted()
-        self.state.record(event)
-        del self.open[queue_id]
+    def _delete(self, event: QueueDeleted) -> None:
+        opened = self.open.pop(event.queue_id)
         self.topology.apply(event)
         segments.unlink(opened.queue.segment)
         self.leaving = opened
@@ -215,12 +217,7 @@ class Catalog:
         self._log.info("queue deleted", queue=opened.name)
 
     def _change(self, event: Event) -> None:
-        self.state.record(event)
-        if isinstance(event, ExchangeDeleted):
-            self._bump_words({event.name})
         self.topology.apply(event)
-        if isinstance(event, Bound | Unbound):
-            self._bump_words(self.topology.upstream(event.binding.source))
         self.on_event(event)
         match event:
             case ExchangeDeclared(exchange=exchange):
@@ -240,15 +237,28 @@ class Catalog:
         """The queue of that name, for this connection. Raises NotFound, ResourceLocked."""
         return self.open[self.topology.queue(name, connection_id).queue_id]
 
-    def _bump_words(self, exchanges: set[str]) -> None:
-        for name in exchanges & self.topology.exchanges.keys():
+    def _bump_words_for(self, event: Event) -> None:
+        match event:
+            case ExchangeDeclared(exchange=exchange) if exchange.word >= WORDS_MAX:
+                raise ShmFull(f"this instance has {WORDS_MAX} exchanges, which is all it can have")
+            case ExchangeDeleted(name=name):
+                names = {name}
+            case Bound(binding=binding) | Unbound(binding=binding):
+                names = self.topology.upstream(binding.source)
+            case _:
+                names = set()
+        for name in names & self.topology.exchanges.keys():
             self.words.bump(self.topology.exchanges[name].word)
+
+    @staticmethod
+    def _mark_deleted(queues: Iterable[OpenQueue]) -> None:
+        for opened in queues:
+            if opened.usable:
+                opened.core.mark_deleted()
 
     def mark_all_deleted(self) -> None:
         """Nobody works on in segments whose names are about to go."""
-        for opened in self.open.values():
-            if opened.usable:
-                opened.core.mark_deleted()
+        self._mark_deleted(self.open.values())
 
     def close(self) -> None:
         """Segments stay; that is the point."""

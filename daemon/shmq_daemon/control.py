@@ -15,7 +15,7 @@ from shmq.wire import frames as wire
 from shmq_daemon import policy, routing, segments
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client
-from shmq_daemon.events import DEFAULT_EXCHANGE, Binding, QueueDeclared
+from shmq_daemon.events import DEFAULT_EXCHANGE, Binding
 from shmq_daemon.opened import OpenQueue
 
 
@@ -65,7 +65,7 @@ class Control:
             queue = self._catalog.new_queue(definition, client.connection_id)
         except ValueError as error:
             raise InvalidArgument(f"queue {definition.name!r} can't be made: {error}") from error
-        self._catalog.commit([QueueDeclared(queue)])
+        self._catalog.declare_queue(queue)
         return self._catalog.open[queue.queue_id]
 
     def on_delete_queue(self, client: Client, frame: wire.DeleteQueue) -> None:

@@ -10,7 +10,7 @@ left as it is. A segment's name is here before the segment exists.
 import contextlib
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -75,10 +75,14 @@ class State:
         except (sqlite3.DatabaseError, msgspec.MsgspecError) as error:
             raise _damaged(self._path, error) from error
 
-    def record(self, event: Event) -> None:
-        """Remember what an event made, or forget what it ended. Raises InternalError when it can't be written."""
+    def record(self, *events: Event, before_commit: Callable[[], object] = bool) -> None:
+        """Remember what events made, or forget what they ended: all of them or, with InternalError, none."""
         try:
-            self._record(event)
+            with self._db:
+                self._db.execute("BEGIN")
+                for event in events:
+                    self._record(event)
+                before_commit()
         except sqlite3.Error as error:
             raise InternalError(f"{self._path} can't be written: {error}. Nothing was changed") from error
 

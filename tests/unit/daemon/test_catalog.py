@@ -1,0 +1,127 @@
+"""The topology made real: a death between any two steps leaves what was before a request, or what is behind it."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from shmq.definitions import ExchangeDefinition, QueueDefinition
+from shmq.errors import InternalError
+from shmq_daemon import segments
+from shmq_daemon.catalog import Catalog
+from shmq_daemon.events import Binding, Queue
+from shmq_daemon.loop import Loop
+from shmq_daemon.policy import Sizes
+from shmq_daemon.state import State
+
+BINDING = Binding(source="images", destination="jobs", routing_key="key")
+Start = Callable[[], Catalog]
+
+
+class Died(BaseException):
+    """The broker got no further."""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a broker's catalog; what an earlier one had open is left to the garbage, as after a death."""
+    state = State(tmp_path / "state.db", "boot")
+    instance = state.instance
+    state.close()
+
+    def adopted() -> Catalog:
+        sizes = Sizes(capacity=64, capacity_bytes=1 << 20, inline_bytes=320)
+        catalog = Catalog(State(tmp_path / "state.db", "boot"), sizes, Loop(), structlog.get_logger(), 1000)
+        catalog.adopt({}, None)
+        return catalog
+
+    yield adopted
+    segments.unlink_all_but(instance, ())
+
+
+def die(*_arguments: Any) -> None:
+    raise Died
+
+
+def declare(catalog: Catalog, name: str, **definition: Any) -> Queue:
+    queue = catalog.new_queue(QueueDefinition(name, **definition), 1)
+    catalog.declare_queue(queue)
+    return queue
+
+
+def bound(catalog: Catalog) -> Queue:
+    queue = declare(catalog, "jobs")
+    catalog.commit(catalog.topology.declare_exchange(ExchangeDefinition("images")))
+    catalog.commit(catalog.topology.bind(BINDING, 1))
+    return queue
+
+
+def test_a_queue_whose_maker_died_before_it_had_its_limits_gets_them(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "_prepare", die)
+        with pytest.raises(Died):
+            declare(start(), "jobs", delivery_limit=0)
+
+    core = start().opened("jobs", 1).core
+    core.publish(b"poison")
+    message = core.take()
+    assert message is not None
+    message.reject(requeue=True)
+    assert core.stats()["ready"] == 0
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_queue_is_deleted_with_its_bindings_or_not_at_all(
+    start: Start, monkeypatch: pytest.MonkeyPatch, *, recorded: bool
+) -> None:
+    catalog = start()
+    queue = bound(catalog)
+    with monkeypatch.context() as patch:
+        if recorded:
+            patch.setattr(catalog.topology, "apply", die)
+        else:
+            patch.setattr(catalog, "_mark_deleted", die)
+        with pytest.raises(Died):
+            catalog.delete_queue(queue)
+
+    topology = start().topology
+    assert ("jobs" in topology.queues) == (not recorded)
+    assert bool(topology.bound("images", "key")) == (not recorded)
+
+
+def test_no_compiled_route_outlives_a_change_behind_whose_record_the_broker_died(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = start()
+    bound(catalog)
+    before = catalog.words[catalog.topology.exchange("images").word]
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog.topology, "apply", die)
+        with pytest.raises(Died):
+            catalog.commit(catalog.topology.unbind(BINDING, 1))
+
+    catalog = start()
+    assert not catalog.topology.bound("images", "key")
+    assert catalog.words[catalog.topology.exchange("images").word] > before
+
+
+def test_a_deletion_that_cannot_be_remembered_leaves_the_queue_at_work(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    catalog = start()
+    queue = bound(catalog)
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog.state, "_record", full)
+        with pytest.raises(InternalError, match="Nothing was changed"):
+            catalog.delete_queue(queue)
+
+    assert not catalog.opened("jobs", 1).core.deleted
+    assert catalog.topology.bound("images", "key")
