@@ -219,7 +219,7 @@ class Publishing:
                 break
             blocked = opened.blocked.popleft()
             blocked.waits_on = None
-            if not self._advance_first(blocked):
+            if not self._advance_first(opened, blocked):
                 break
         if not opened.usable:
             return
@@ -228,18 +228,21 @@ class Publishing:
         elif opened.wait_for(self._loop, _core.PRODUCERS, self._on_room) and opened.core.may_have(_core.PRODUCERS):
             self._on_room(opened)
 
-    def _advance_first(self, blocked: Blocked) -> bool:
-        """Go on with a client's first waiting publish, then with those behind it. False: a queue is still full."""
+    def _advance_first(self, opened: OpenQueue, blocked: Blocked) -> bool:
+        """Go on with a client's first waiting publish, then with those behind it. False: this queue is still full."""
         client = blocked.client
         try:
             full = self._publish(blocked)
         except ShmqError as error:
             self._finish(blocked, error)
         else:
-            if full is not None:
+            if full is opened:
                 blocked.waits_on = full
                 full.blocked.appendleft(blocked)
                 return False
+            if full is not None:  # another of its targets
+                self._wait_for(blocked, full)
+                return True
             self._finish(blocked, None)
         self._next_of(client)
         return True

@@ -1,5 +1,6 @@
 """Publishing and getting: what goes in comes out, in order, by priority, in each mode."""
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 import shmq
+from support.deadline import scaled, wait_until
 
 
 def bodies(messages: list[shmq.Message]) -> list[bytes]:
@@ -162,3 +164,29 @@ def test_two_connections_share_a_queue(connect: Callable[[], shmq.Connection], q
     assert (first.body, second.body) == (b"a", b"b")
     first.ack()
     second.ack()
+
+
+def test_a_publish_to_two_full_queues_goes_on_when_the_one_has_room_and_then_the_other(
+    conn: shmq.Connection, connect: Callable[[], shmq.Connection], new_queue: Callable[..., str]
+) -> None:
+    queues = sorted(new_queue(capacity_messages=1) for _ in range(2))  # as the broker goes through them
+    for queue in queues:
+        conn.bind_queue(queue, "amq.direct", queues[0])
+        conn.publish(b"old", routing_key=queue, confirm="memory")
+    other = connect()
+    keywords = {"exchange": "amq.direct", "routing_key": queues[0], "confirm": "memory", "timeout": scaled(5)}
+    publisher = threading.Thread(target=other.publish, args=(b"new",), kwargs=keywords)
+    publisher.start()
+
+    for queue in queues:
+        old = conn.get(queue, timeout=1)
+        assert old is not None
+        time.sleep(0.1)  # so that it waits
+        old.ack()
+        if queue == queues[0]:
+            wait_until(lambda: conn.queue_info(queues[0]).messages == 1, "the first has it")
+    started = time.monotonic()
+    publisher.join()
+
+    assert time.monotonic() - started < scaled(1)
+    assert [bodies(list(conn.get_batch(queue, max_wait=1))) for queue in queues] == [[b"new"], [b"new"]]
