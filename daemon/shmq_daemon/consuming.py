@@ -61,7 +61,7 @@ class Consumer:
         self.prefetch = frame.prefetch
         self.no_ack = frame.no_ack
         self.direct = frame.direct  # takes by itself: it is here to be counted
-        self.unacked = sum(held.consumer_tag == tag for held in client.held.values())
+        self.unacked = sum(held.consumer_tag == tag and held.opened is opened for held in client.held.values())
 
     def room(self) -> int:
         """How many messages it takes now."""

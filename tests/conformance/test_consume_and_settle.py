@@ -282,3 +282,24 @@ def test_a_consumer_is_not_counted_when_its_connection_is_closed(
 
     assert conn.queue_info(queue).consumers == 0
     assert kept.queue_name == queue
+
+
+def test_a_consumer_tag_of_another_queue_before_leaves_the_prefetch_whole(
+    conn: shmq.Connection, new_queue: Callable[..., str]
+) -> None:
+    first, second = new_queue(), new_queue()
+    for queue in (first, second):
+        conn.publish(b"x", routing_key=queue, confirm="memory")
+    before = conn.consume(first, consumer_tag="tag", prefetch=1)
+    unacked = next(iter(before))
+    conn.cancel("tag")
+    consumer = conn.consume(second, consumer_tag="tag", prefetch=1)
+    late = threading.Timer(scaled(2), conn.cancel, ["tag"])
+    late.start()
+
+    message = next(iter(consumer), None)
+
+    late.cancel()
+    assert message is not None
+    message.ack()
+    unacked.ack()
