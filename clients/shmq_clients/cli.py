@@ -6,7 +6,9 @@ Every error is one line on standard error. --url and --json may stand before the
 """
 
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -104,14 +106,19 @@ def status(connection: Connection, *, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Again and again, with rates.")
 @_connected
-def queues(connection: Connection, *, as_json: bool) -> None:
+def queues(connection: Connection, *, as_json: bool, watch: float | None) -> None:
     """List all queues."""
-    found = connection.queues()
-    if as_json:
-        tables.show_json([tables.queue_facts(info) for info in found])
-    else:
-        tables.show_queues(found)
+    show = tables.show_queues_json if as_json else tables.show_queues
+    before = tables.Look(connection.queues(), time.monotonic())
+    show(before.queues)
+    with suppress(KeyboardInterrupt):
+        while watch is not None:
+            time.sleep(watch)
+            now = tables.Look(connection.queues(), time.monotonic())
+            show(now.queues, before.rates_until(now))
+            before = now
 
 
 @main.command()

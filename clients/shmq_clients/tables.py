@@ -8,7 +8,7 @@ import base64
 import json
 import re
 import sys
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from rich.console import Console
@@ -27,6 +27,7 @@ DEATHS: Final = "x-death"  # long, and summed up by other headers; JSON has it
 NUMBER: Final = re.compile(r"[-+.\d]+(e[-+\d]+)?", re.IGNORECASE)
 WORDS: Final = ("true", "false", "null")
 SET_APART: Final = "set apart"  # in a reason of the broker
+RATES: Final = ("published", "delivered", "acked")  # of a queue's totals
 PIPE_WIDTH: Final = 200  # columns where nobody sees where a line ends
 LATENCIES: Final = ("in queue p50/p99", "to ack p50/p99")
 
@@ -36,17 +37,40 @@ def show_json(facts: Any) -> None:  # noqa: ANN401 - anything that is JSON
     sys.stdout.write(json.dumps(facts, indent=2, default=str) + "\n")
 
 
-def show_queues(queues: list[QueueInfo]) -> None:
-    """Write one line a queue."""
+class Look(NamedTuple):
+    """At all queues, at one time (time.monotonic)."""
+
+    queues: list[QueueInfo]
+    at: float
+
+    def rates_until(self, later: "Look") -> list[tuple[int, ...]]:
+        """Return how much a second each total of RATES grew, by queue; one that is new, or made anew, was at 0."""
+        before = {info.definition.name: info.totals for info in self.queues}
+        seconds = later.at - self.at
+
+        def rates(info: QueueInfo) -> tuple[int, ...]:
+            totals = before.get(info.definition.name, {})
+            return tuple(round(max(info.totals[name] - totals.get(name, 0), 0) / seconds) for name in RATES)
+
+        return [rates(info) for info in later.queues]
+
+
+def show_queues(queues: list[QueueInfo], rates: list[tuple[int, ...]] | None = None) -> None:
+    """Write one line a queue; with rates: in the place of what was written before."""
+    console = _console()
+    if rates is not None:
+        console.clear()
     if not queues:
-        _console().print("no queues")
+        console.print("no queues")
         return
-    table = _table("queue", "ready", "unacked", "consumers", "capacity", *LATENCIES, "mode", "features")
-    for info in queues:
+    names = () if rates is None else (f"{total}/s" for total in RATES)
+    table = _table("queue", "ready", "unacked", *names, "consumers", "capacity", *LATENCIES, "mode", "features")
+    for info, grown in zip(queues, rates or [()] * len(queues), strict=True):
         table.add_row(
             Text(info.definition.name),
             str(info.messages),
             str(info.unacked),
+            *(f"{rate:,}" for rate in grown),
             str(info.consumers),
             str(info.capacity_messages),
             _latency(info.time_in_queue),
@@ -54,7 +78,16 @@ def show_queues(queues: list[QueueInfo]) -> None:
             info.mode,
             Text(features(info)),
         )
-    _console().print(table)
+    console.print(table)
+
+
+def show_queues_json(queues: list[QueueInfo], rates: list[tuple[int, ...]] | None = None) -> None:
+    """Write one array."""
+    facts = [queue_facts(info) for info in queues]
+    for fact, grown in zip(facts, rates or [], strict=False):
+        fact["rates"] = dict(zip(RATES, grown, strict=True))
+    show_json(facts)
+    sys.stdout.flush()
 
 
 def features(info: QueueInfo) -> str:

@@ -1,6 +1,7 @@
 """shmqctl as a person and as a script use it: tables, JSON, exit codes, one line for an error."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -163,3 +164,21 @@ def test_names_are_shown_and_not_interpreted(url: str) -> None:
 
 def test_the_version_names_protocol_and_layout() -> None:
     assert run("--version") == f"shmqctl {__version__} (protocol {PROTOCOL}, layout {LAYOUT})\n"
+
+
+def test_queues_can_be_watched_with_rates_until_interrupted(url: str) -> None:
+    run("declare", "watched", "--url", url)
+    with subprocess.Popen(
+        [sys.executable, "-m", "shmq_clients.cli", "queues", "--watch", "0.1", "--url", url], stdout=subprocess.PIPE
+    ) as watching:
+        assert watching.stdout is not None
+        lines = (line.decode().split() for line in watching.stdout)
+        assert "published/s" not in next(lines)
+        run("publish", "watched", "x", "--url", url)
+        seen = next(
+            line for line in lines if line[0] == "watched" and len(line) > 3 and line[1] == "1" and line[3] != "0"
+        )
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(scaled(5)) == 0
+
+    assert int(seen[3].replace(",", "")) > 0
