@@ -2,8 +2,8 @@
 
 Owns: which callback a descriptor's readiness goes to, and the order of deadlines. Does not own: descriptors (who adds
 one removes it before closing it), the clock (it comes in).
-Invariants: a callback tolerates being called for nothing, because a descriptor closed and opened anew between two
-events of one batch keeps its number. Nothing here blocks but `poll`.
+Invariants: an event goes to who had the descriptor when it happened: one that was closed and opened anew within a batch
+has its number, so it is asked for again (epoll is level-triggered). Nothing here blocks but `poll`.
 """
 
 import heapq
@@ -85,10 +85,12 @@ class Loop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
+        self._new: set[int] = set()  # added since this batch of events was collected
 
     def add(self, fd: int, callback: Callback, events: int = READ) -> None:
         self._epoll.register(fd, events)
         self._callbacks[fd] = callback
+        self._new.add(fd)
 
     def change(self, fd: int, events: int) -> None:
         self._epoll.modify(fd, events)
@@ -101,9 +103,11 @@ class Loop:
     def poll(self, wait_ns: int | None) -> None:
         """Wait for readiness, at most `wait_ns` (None: for ever), and call back."""
         timeout = -1.0 if wait_ns is None else min(max(wait_ns, 0), WAIT_NS_MAX) / 1e9
-        for fd, events in self._epoll.poll(timeout, EVENTS_MAX):
+        batch = self._epoll.poll(timeout, EVENTS_MAX)
+        self._new.clear()
+        for fd, events in batch:
             callback = self._callbacks.get(fd)
-            if callback is not None:
+            if callback is not None and fd not in self._new:
                 callback(events)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ Owns: the order of rounds and the sums. Does not own: kills (nemesis.py, outages
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -149,7 +150,9 @@ def main() -> int:
         try:
             rounds(daemon, folders_under(Path(parent)), sums, kills, first)
         except (Broken, AssertionError) as broken:
-            print(f"BROKEN: {broken}\n{daemon.log.read_text()[-4000:]}")
+            kept = Path(tempfile.mkdtemp(prefix="endurance-")) / "broken"
+            shutil.copytree(parent, kept, ignore=shutil.ignore_patterns("*.sock"))
+            print(f"BROKEN: {broken}\nlogbooks and the daemon's log are in {kept}")
             return 1
     print(f"\n{SEED_VARIABLE}={first}\n\n{table(sums, time.monotonic() - started)}")
     return 0

@@ -76,3 +76,28 @@ def test_a_readable_descriptor_calls_back_until_it_is_removed(loop: Loop) -> Non
 
 def test_removing_what_is_not_there_is_fine(loop: Loop) -> None:
     loop.remove(4711)
+
+
+def test_an_event_is_not_for_who_got_the_descriptor_within_its_batch(loop: Loop) -> None:
+    first, second = os.pipe(), os.pipe()
+    called: list[str] = []
+    spare = os.pipe()
+
+    def take_its_place(mine: int, other: int) -> None:
+        called.append("old")
+        loop.remove(mine)
+        loop.remove(other)
+        os.dup2(spare[0], other)
+        loop.add(other, lambda _events: called.append("new"))
+
+    for mine, other in ((first, second), (second, first)):
+        os.write(mine[1], b"x")
+        loop.add(mine[0], lambda _events, fds=(mine[0], other[0]): take_its_place(*fds))  # type: ignore[misc]
+    loop.poll(10**9)
+
+    assert called == ["old"]
+    os.write(spare[1], b"x")
+    loop.poll(10**9)
+    assert called == ["old", "new"]
+    for fd in (*first, *second, *spare):
+        os.close(fd)
