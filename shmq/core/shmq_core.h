@@ -43,7 +43,7 @@
 #define SHMQ_BODY_BYTES_MAX (UINT64_C(1) << 30)
 #define SHMQ_ENVELOPE_BYTES_MAX 65535u
 #define SHMQ_TIERS 3u
-#define SHMQ_RUN_MAX 1024u /* granules of one body */
+#define SHMQ_RUN_MAX 1025u /* granules of one body: 1 GiB, and its envelope */
 #define SHMQ_GATED_LEVELS 16u /* up to here the rings are their own gates */
 #define SHMQ_GATE_LEVELS 4u /* levels behind one gate */
 #define SHMQ_SHARDS 16u

@@ -68,6 +68,22 @@ static void the_envelope_travels_with_the_body(void)
     world_close(&w);
 }
 
+/* Memory is refused, so that this needs no gigabyte: any other answer came before it was asked for. */
+static void the_largest_body_of_all_has_room_for_its_envelope(void)
+{
+    static const uint8_t envelope[SHMQ_ENVELOPE_BYTES_MAX];
+    struct shmq_write write;
+    open_arena(8, SHMQ_BODY_BYTES_MAX);
+    for (uint32_t bytes = 0; bytes <= SHMQ_ENVELOPE_BYTES_MAX; bytes += SHMQ_ENVELOPE_BYTES_MAX / 3) {
+        struct shmq_draft draft = {.envelope = envelope, .envelope_bytes = bytes, .body_bytes = SHMQ_BODY_BYTES_MAX, .ttl_ns = -1};
+        fallocate_left = 0;
+        EQ(shmq_write_begin(&w.q[0], &draft, &write), SHMQ_NO_MEMORY);
+        fallocate_left = -1;
+    }
+    EQ(used(), 0);
+    world_close(&w);
+}
+
 static void an_empty_body_is_a_message(void)
 {
     struct shmq_delivery d;
@@ -240,6 +256,7 @@ int main(void)
 {
     RUN(a_body_of_each_size_comes_back_whole);
     RUN(the_envelope_travels_with_the_body);
+    RUN(the_largest_body_of_all_has_room_for_its_envelope);
     RUN(an_empty_body_is_a_message);
     RUN(what_can_never_fit_is_refused_and_leaves_nothing);
     RUN(bodies_stay_whole_in_any_order_of_frees);
