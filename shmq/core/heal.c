@@ -22,7 +22,7 @@ struct suspects { /* in order of slots */
 struct shmq_heal {
     uint8_t *marks; /* one bit a slot below `high`, of this pass */
     uint32_t high, committed, slot, series;
-    uint64_t part, position; /* where the walk through the rings stands; position 0 = the part's head */
+    uint64_t part, position, left; /* where the walk through the rings stands, and how many entries of the part it still looks at */
     struct suspects before, now;
     size_t before_at;
     uint64_t tally[16]; /* at the start of the pass */
@@ -68,15 +68,18 @@ static void mark_entry(struct shmq_queue *q, struct shmq_heal *h, uint64_t e, ui
     if (shmq_reference_live(q, e, SHMQ_READY, &ctl)) h->marks[shmq_entry_slot(e) / 8] |= (uint8_t)(1u << shmq_entry_slot(e) % 8);
 }
 
-/* One part from where the walk stands, head to tail, tail included. Returns how many entries; *whole says whether it is through. */
+/* One part from where the walk stands, head to tail, tail included. Returns how many entries; *whole says whether it is through: at the tail,
+ * or after as many entries as the part has, since a tail may move faster than we do. What lies behind those came after the pass began. */
 static uint32_t mark_part(struct shmq_queue *q, struct shmq_heal *h, struct shmq_part *part, uint32_t bits, uint32_t most, bool *whole) {
-    uint64_t size = UINT64_C(1) << bits, head = shmq_load(&part->head), tail = shmq_load(&part->tail);
+    uint64_t head = shmq_load(&part->head), tail = shmq_load(&part->tail);
+    if (!h->entered) h->left = UINT64_C(1) << bits;
     uint64_t from = h->entered && h->position > head ? h->position : head;
-    uint64_t end = tail - from < size ? tail + 1 : from + size;
+    uint64_t end = tail - from < h->left ? tail + 1 : from + h->left;
     uint32_t n = 0;
     if (tail + 1 < from) end = from;
     for (; from != end && n < most; from++, n++) mark_entry(q, h, shmq_load(&part->entry[shmq_entry_index(from, bits)]), from >> bits);
     h->position = from;
+    h->left -= n;
     h->entered = true;
     *whole = from == end;
     return n + 1;

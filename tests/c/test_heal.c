@@ -174,6 +174,29 @@ static void a_large_queue_is_healed_in_bounded_steps(void)
     world_close(&w);
 }
 
+/* A peer may write any tail; and in a queue with a backlog it may move faster than the healer walks. */
+static void a_pass_ends_wherever_a_tail_is(void)
+{
+    struct shmq_heal_report report;
+    uint64_t passes = 0;
+    uint32_t bits;
+    world_open(&w, 2, sized(100000, 65536));
+    for (uint64_t id = 1; id <= 70000; id++)
+        publish(&w.q[0], id);
+    struct shmq_ring r = shmq_ring_main(&w.q[0], 0);
+    EQ(shmq_load(&r.ends->back), 1);
+    struct shmq_part *part = shmq_ring_part(&w.q[0], &r, 1, &bits);
+    EQ(bits, 17);
+    uint64_t tail = atomic_exchange(&part->tail, UINT64_MAX / 2);
+    for (uint32_t step = 0; !passes && step < 100; step++) {
+        EQ(shmq_heal_step(&w.q[0], w.now, false, &report), 0);
+        passes += report.passes;
+    }
+    EQ(passes, 1);
+    atomic_store(&part->tail, tail);
+    world_abandon(&w);
+}
+
 static void a_full_look_during_a_pass_ends_it_and_makes_a_whole_one(void)
 {
     struct shmq_heal_report report;
@@ -283,6 +306,7 @@ int main(void)
     RUN(lost_bits_are_put_back_at_once);
     RUN(a_lost_summary_bit_is_put_back);
     RUN(a_large_queue_is_healed_in_bounded_steps);
+    RUN(a_pass_ends_wherever_a_tail_is);
     RUN(a_full_look_during_a_pass_ends_it_and_makes_a_whole_one);
     RUN(a_message_that_found_no_room_is_tried_again_at_each_look);
     RUN(gauges_come_right_at_rest);
