@@ -182,12 +182,10 @@ static void correct_gauges(struct shmq_queue *q, struct shmq_heal *h) {
     uint64_t tally[16];
     shmq_tally_sum(q, tally);
     if (memcmp(tally, h->tally, sizeof tally) != 0 || shmq_slots_high(q) != h->high) return;
-    shmq_word *adjust = q->header->adjust;
-    uint64_t acked = tally[4] - tally[8] - tally[9] - tally[10] - tally[15] + tally[14];
-    uint64_t ready = tally[0] - tally[11] + tally[12] + tally[5] - tally[2] - tally[7] - tally[8];
-    uint64_t unacked = tally[2] - tally[5] - tally[6] - tally[13] - acked;
-    atomic_store_explicit(&adjust[0], h->states[SHMQ_READY] - ready, memory_order_relaxed);
-    atomic_store_explicit(&adjust[1], h->states[SHMQ_UNACKED] - unacked, memory_order_relaxed);
+    static const enum shmq_state counted[SHMQ_GAUGES] = {SHMQ_READY, SHMQ_UNACKED, SHMQ_DELAYED, SHMQ_DEAD};
+    uint64_t gauge[SHMQ_GAUGES];
+    shmq_gauges_of(tally, gauge);
+    for (uint32_t i = 0; i < SHMQ_GAUGES; i++) atomic_store_explicit(&q->header->adjust[i], h->states[counted[i]] - gauge[i], memory_order_relaxed);
     if (!h->states[SHMQ_WRITING]) atomic_store_explicit(&q->header->arena_used, h->arena, memory_order_relaxed);
 }
 

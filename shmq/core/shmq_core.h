@@ -71,6 +71,7 @@ enum shmq_state { SHMQ_FREE, SHMQ_WRITING, SHMQ_READY, SHMQ_DELAYED, SHMQ_UNACKE
 enum shmq_reason { SHMQ_REJECTED = 1, SHMQ_EXPIRED, SHMQ_MAXLEN, SHMQ_DELIVERY_LIMIT };
 enum shmq_side { SHMQ_CONSUMERS, SHMQ_PRODUCERS, SHMQ_SIDES };
 enum shmq_flag { SHMQ_PERSISTENT = 1 };
+enum shmq_gauge { SHMQ_GAUGE_READY, SHMQ_GAUGE_UNACKED, SHMQ_GAUGE_DELAYED, SHMQ_GAUGE_DEAD, SHMQ_GAUGES };
 
 /* ---- control word -------------------------------------------------------------------------------------------------- */
 static inline uint64_t shmq_ctl(uint64_t generation, uint32_t owner, uint32_t deliveries, uint32_t failures, uint32_t state) {
@@ -164,7 +165,7 @@ struct shmq_header {
     shmq_word slots_high;                         /* no slot at or above was ever claimed */
     alignas(SHMQ_LINE) shmq_word registered[SHMQ_SIDES][SHMQ_LINE / 8]; /* [side][0]: change count 32 | number 32 */
     alignas(SHMQ_LINE) shmq_word arena_used; /* bytes of claimed granules: a hint, corrected at rest */
-    shmq_word adjust[2];                     /* healer's corrections of the gauges: ready, unacked */
+    shmq_word adjust[SHMQ_GAUGES];           /* healer's corrections of the gauges */
     struct shmq_tier_words tier[SHMQ_TIERS];
     alignas(SHMQ_LINE) shmq_half gate[SHMQ_LEVELS_MAX / SHMQ_GATE_LEVELS];
     struct shmq_ends dead, delayed;
@@ -418,6 +419,7 @@ void shmq_record(struct shmq_queue *q, int which, uint64_t ns, uint32_t weight);
 uint32_t shmq_sample(struct shmq_queue *q); /* weight of this operation in the histograms, 0 = skip */
 uint64_t shmq_bucket_bound(uint32_t bucket);
 void shmq_tally_sum(struct shmq_queue *q, uint64_t out[16]); /* in the order of struct shmq_tally */
+void shmq_gauges_of(const uint64_t tally[16], uint64_t out[SHMQ_GAUGES]); /* without corrections */
 struct shmq_stats { /* totals since the queue was made, and gauges (exact at rest, after a pass of the healer) */
     uint64_t published, bytes_in, delivered, bytes_out, acked, requeued, dead, expired, purged, settled, aborted, fired;
     uint64_t ready, unacked, delayed, dead_pending, arena_used, arena_committed, slots_committed, slots_high;

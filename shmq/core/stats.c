@@ -34,23 +34,33 @@ void shmq_tally_sum(struct shmq_queue *q, uint64_t out[16]) {
     }
 }
 
+static uint64_t acked_of(const uint64_t t[16]) {
+    uint64_t freed = t[4], purged = t[8], settled = t[9], aborted = t[10], views = t[14], released = t[15];
+    return freed - purged - settled - aborted - released + views;
+}
+
+void shmq_gauges_of(const uint64_t t[16], uint64_t out[SHMQ_GAUGES]) {
+    uint64_t published = t[0], delivered = t[2], requeued = t[5], dead = t[6], expired = t[7], purged = t[8];
+    uint64_t settled = t[9], delayed = t[11], fired = t[12], held = t[13];
+    out[SHMQ_GAUGE_READY] = published - delayed + fired + requeued - delivered - expired - purged;
+    out[SHMQ_GAUGE_UNACKED] = delivered - requeued - dead - held - acked_of(t);
+    out[SHMQ_GAUGE_DELAYED] = delayed + held - fired;
+    out[SHMQ_GAUGE_DEAD] = dead + expired - settled;
+}
+
 static uint64_t at_least_zero(int64_t n) { return n < 0 ? 0 : (uint64_t)n; }
 
 void shmq_stats(struct shmq_queue *q, struct shmq_stats *out) {
     const struct shmq_header *h = q->header;
-    uint64_t t[16];
+    uint64_t t[16], gauge[SHMQ_GAUGES];
     shmq_tally_sum(q, t);
-    uint64_t published = t[0], delivered = t[2], freed = t[4], requeued = t[5], dead = t[6], expired = t[7], purged = t[8];
-    uint64_t settled = t[9], aborted = t[10], delayed = t[11], fired = t[12], held = t[13], views = t[14], released = t[15];
-    uint64_t acked = freed - purged - settled - aborted - released + views;
-    uint64_t ready = published - delayed + fired + requeued - delivered - expired - purged + shmq_load(&h->adjust[0]);
-    uint64_t unacked = delivered - requeued - dead - held - acked + shmq_load(&h->adjust[1]);
-    *out = (struct shmq_stats){.published = published, .bytes_in = t[1], .delivered = delivered, .bytes_out = t[3],
-                               .acked = at_least_zero((int64_t)acked), .requeued = requeued, .dead = dead, .expired = expired,
-                               .purged = purged, .settled = settled, .aborted = aborted, .fired = fired,
-                               .ready = at_least_zero((int64_t)ready), .unacked = at_least_zero((int64_t)unacked),
-                               .delayed = at_least_zero((int64_t)(delayed + held - fired)),
-                               .dead_pending = at_least_zero((int64_t)(dead + expired - settled)),
+    shmq_gauges_of(t, gauge);
+    for (uint32_t i = 0; i < SHMQ_GAUGES; i++) gauge[i] = at_least_zero((int64_t)(gauge[i] + shmq_load(&h->adjust[i])));
+    *out = (struct shmq_stats){.published = t[0], .bytes_in = t[1], .delivered = t[2], .bytes_out = t[3],
+                               .acked = at_least_zero((int64_t)acked_of(t)), .requeued = t[5], .dead = t[6], .expired = t[7],
+                               .purged = t[8], .settled = t[9], .aborted = t[10], .fired = t[12],
+                               .ready = gauge[SHMQ_GAUGE_READY], .unacked = gauge[SHMQ_GAUGE_UNACKED],
+                               .delayed = gauge[SHMQ_GAUGE_DELAYED], .dead_pending = gauge[SHMQ_GAUGE_DEAD],
                                .arena_used = at_least_zero((int64_t)shmq_load(&h->arena_used)),
                                .slots_committed = (uint32_t)shmq_load(&h->slots_committed), .slots_high = shmq_load(&h->slots_high)};
     for (uint32_t i = 0; i < SHMQ_TIERS; i++)

@@ -253,6 +253,30 @@ static void gauges_come_right_at_rest(void)
     world_close(&w);
 }
 
+static void gauges_of_the_supervisors_messages_come_right_too(void)
+{
+    struct shmq_stats s;
+    struct shmq_delivery d;
+    world_open(&w, 2, sized(64, 4));
+    for (int n = -1; n <= 1; n += 2) { /* counts that deaths took away */
+        publish(&w.q[0], 1);
+        EQ(take(&w.q[1], &d), 1);
+        EQ(shmq_bury(&w.q[1], d.slot, d.ctl, SHMQ_REJECTED), SHMQ_OK);
+        publish(&w.q[0], 2);
+        EQ(take(&w.q[1], &d), 2);
+        EQ(shmq_delay(&w.q[1], d.slot, d.ctl, 7), SHMQ_OK);
+        atomic_fetch_add(n < 0 ? &w.q[0].header->tally[1].dead : &w.q[0].header->tally[1].settled, -1);
+        atomic_fetch_add(n < 0 ? &w.q[0].header->tally[2].held : &w.q[0].header->tally[2].fired, -1);
+        world_heal(&w);
+        shmq_stats(&w.q[0], &s);
+        EQ(s.ready, 0);
+        EQ(s.unacked, 0);
+        EQ(s.dead_pending, n < 0 ? 1 : 2);
+        EQ(s.delayed, n < 0 ? 1 : 2);
+    }
+    world_close(&w);
+}
+
 /* ---- the check ---- */
 static void faults_after(shmq_word *word, uint64_t value, int expected)
 {
@@ -310,6 +334,7 @@ int main(void)
     RUN(a_full_look_during_a_pass_ends_it_and_makes_a_whole_one);
     RUN(a_message_that_found_no_room_is_tried_again_at_each_look);
     RUN(gauges_come_right_at_rest);
+    RUN(gauges_of_the_supervisors_messages_come_right_too);
     RUN(a_check_says_what_is_wrong);
     return done();
 }

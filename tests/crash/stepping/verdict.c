@@ -135,6 +135,8 @@ static void everything_is_as_it_should_be(struct stage *st)
     shmq_stats(q, &s);
     if (s.ready || s.unacked || s.arena_used)
         fault(st, "a gauge is not zero at the end (ready or unacked, arena)", s.ready + s.unacked, s.arena_used);
+    if (s.delayed || s.dead_pending)
+        fault(st, "a gauge is not zero at the end (delayed, dead)", s.delayed, s.dead_pending);
     all_granules_are_free(st);
     all_slots_can_be_claimed(st);
 }
