@@ -15,7 +15,6 @@ static uint64_t changed(uint64_t v, int32_t by) { return ((v >> 32) + 1) << 32 |
 
 static void write_token(int fd) {
     uint64_t one = 1;
-    if (fd < 0) return;
     ssize_t n = write(fd, &one, sizeof one); /* non-blocking: a full counter has tokens enough */
     (void)n;
 }
@@ -44,7 +43,7 @@ void shmq_bell_ring(struct shmq_queue *q, enum shmq_side side) {
     shmq_word *registered = &q->header->registered[side][0];
     if (!SHMQ_BROKEN(RING_WITHOUT_FENCE)) shmq_fence_after_swap(); /* pairs with the fence in shmq_bell_register */
     uint64_t v = shmq_load(registered);
-    if (!NUMBER(v)) return;
+    if (!NUMBER(v) || q->bell[side] < 0) return; /* without a token to write, the registration is left to who has one */
     if (SHMQ_BROKEN(TOKEN_AFTER_COUNT)) shmq_cas(registered, v, changed(v, -1));
     write_token(q->bell[side]);
     if (!SHMQ_BROKEN(TOKEN_AFTER_COUNT)) shmq_cas(registered, v, changed(v, -1)); /* failed: somebody else took one down */
@@ -55,7 +54,9 @@ void shmq_bell_ring_all(struct shmq_queue *q, enum shmq_side side) {
     for (uint32_t i = 0; i < n && i < 65536; i++) shmq_bell_ring(q, side);
 }
 
-void shmq_bell_supervisor(struct shmq_queue *q) { write_token(q->supervisor_bell); }
+void shmq_bell_supervisor(struct shmq_queue *q) {
+    if (q->supervisor_bell >= 0) write_token(q->supervisor_bell);
+}
 
 bool shmq_bell_look(struct shmq_queue *q, enum shmq_side side) {
     if (atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_DELETED) return true;

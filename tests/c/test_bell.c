@@ -127,6 +127,22 @@ static void a_full_arena_lets_its_producer_sleep(void)
     world_abandon(&large);
 }
 
+static void who_has_no_bell_leaves_the_registrations(void)
+{
+    open_bells();
+    int bell = w.q[0].bell[SHMQ_CONSUMERS];
+    shmq_bell_register(&w.q[1], SHMQ_CONSUMERS);
+    w.q[0].bell[SHMQ_CONSUMERS] = -1; /* it was closed: what it still holds is given back without one */
+    publish(&w.q[0], 1);
+    EQ(registered(SHMQ_CONSUMERS), 1);
+    publish(&w.q[2], 2);
+    CHECK(shmq_bell_token(&w.q[1], SHMQ_CONSUMERS));
+    EQ(take_ack(&w.q[1]), 1);
+    EQ(take_ack(&w.q[1]), 2);
+    w.q[0].bell[SHMQ_CONSUMERS] = bell;
+    close_bells();
+}
+
 static void a_deleted_queue_lets_nobody_sleep(void)
 {
     open_bells();
@@ -175,6 +191,7 @@ int main(void)
     RUN(who_leaves_with_the_last_token_looks_and_rings_for_another);
     RUN(an_ack_wakes_a_blocked_producer);
     RUN(a_full_arena_lets_its_producer_sleep);
+    RUN(who_has_no_bell_leaves_the_registrations);
     RUN(a_deleted_queue_lets_nobody_sleep);
     RUN(ringing_all_wakes_everybody);
     RUN(counts_that_nobody_can_have_reached_are_borne);
