@@ -123,27 +123,36 @@ static int find_run(struct shmq_queue *q, uint32_t t, uint32_t n, uint64_t mine,
     return SHMQ_DAMAGED;
 }
 
+/* One body of the largest size, with its envelope, always fits an empty arena. */
+static bool fits(const struct shmq_queue *q, uint64_t used, uint64_t charge) {
+    return (int64_t)used <= 0 || used + charge <= q->geometry.arena_bytes + (1u << 20);
+}
+
+static int claim_charged(struct shmq_queue *q, uint32_t t, uint32_t n, uint32_t slot, uint64_t ctl, uint64_t *place) {
+    uint64_t charge = (uint64_t)n << q->layout.tier[t].shift;
+    uint32_t start = 0;
+    if (!fits(q, shmq_load(&q->header->arena_used), charge)) return SHMQ_FULL; /* before the search: a charge would refuse others meanwhile */
+    int r = find_run(q, t, n, owner_of(slot, ctl), &start);
+    if (r != SHMQ_OK) return r;
+    *place = (uint64_t)start << 32 | (uint64_t)n << 16 | (uint64_t)(t + 1) << 8;
+    /* before the charge: a death from here on is reaped with it. Too low a sum is harmless, too high a one refuses bodies. */
+    atomic_store_explicit(&shmq_slot_at(q, slot)->place, *place, memory_order_relaxed);
+    uint64_t used = atomic_fetch_add_explicit(&q->header->arena_used, charge, memory_order_release);
+    return fits(q, used, charge) ? SHMQ_OK : SHMQ_FULL; /* others were faster: the abort takes run and charge back */
+}
+
 int shmq_arena_claim(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t bytes, uint64_t *place) {
-    uint32_t t = 0, start = 0;
+    uint32_t t = 0;
     while (t + 1 < SHMQ_TIERS && bytes > tier_bytes_max[t]) t++;
     const struct shmq_tier *tier = &q->layout.tier[t];
-    uint64_t n = (bytes + (UINT64_C(1) << tier->shift) - 1) >> tier->shift, charge = n << tier->shift;
+    uint64_t n = (bytes + (UINT64_C(1) << tier->shift) - 1) >> tier->shift;
     if (n > SHMQ_RUN_MAX || n > tier->granules) return SHMQ_TOO_LARGE;
-    uint64_t freed = shmq_freed_sum(q);
-    shmq_word *charged = &shmq_slot_at(q, slot)->place;
-    /* before the charge: a death from here on is reaped with it. Too low a sum is harmless, too high a one refuses bodies. */
-    atomic_store_explicit(charged, n << 16 | (uint64_t)(t + 1) << 8, memory_order_relaxed);
-    int64_t used = (int64_t)atomic_fetch_add_explicit(&q->header->arena_used, charge, memory_order_release);
-    int r = SHMQ_FULL; /* one body of the largest size, with its envelope, always fits an empty arena */
-    if (used <= 0 || (uint64_t)used + charge <= q->geometry.arena_bytes + (1u << 20)) r = find_run(q, t, (uint32_t)n, owner_of(slot, ctl), &start);
-    if (r != SHMQ_OK) {
-        q->full_freed = freed;
-        atomic_fetch_sub_explicit(&q->header->arena_used, charge, memory_order_relaxed);
-        atomic_store_explicit(charged, 0, memory_order_relaxed);
-        return r;
-    }
-    *place = (uint64_t)start << 32 | n << 16 | (uint64_t)(t + 1) << 8;
-    return SHMQ_OK;
+    uint64_t freed = shmq_freed_sum(q) - shmq_load(&q->header->given_up);
+    int r = claim_charged(q, t, (uint32_t)n, slot, ctl, place);
+    if (r == SHMQ_OK) return r;
+    q->full_freed = freed;
+    q->full_arena = true;
+    return r;
 }
 
 void shmq_arena_release(struct shmq_queue *q, uint64_t place) {

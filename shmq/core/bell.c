@@ -58,7 +58,12 @@ void shmq_bell_supervisor(struct shmq_queue *q) {
     if (q->supervisor_bell >= 0) write_token(q->supervisor_bell);
 }
 
+static bool has_room_since(struct shmq_queue *q) {
+    uint64_t freed = shmq_freed_sum(q) - (q->full_arena ? shmq_load(&q->header->given_up) : 0);
+    return (int64_t)(freed - q->full_freed) > 0; /* below: a slot that is being given up */
+}
+
 bool shmq_bell_look(struct shmq_queue *q, enum shmq_side side) {
     if (atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_DELETED) return true;
-    return side == SHMQ_CONSUMERS ? shmq_may_have(q) : shmq_freed_sum(q) != q->full_freed;
+    return side == SHMQ_CONSUMERS ? shmq_may_have(q) : has_room_since(q);
 }

@@ -35,13 +35,13 @@ int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct sh
     if (bytes <= q->geometry.inline_bytes) {
         w->body = (uint8_t *)(s + 1);
     } else if ((r = shmq_arena_claim(q, w->slot, w->ctl, bytes, &w->place)) == SHMQ_OK) {
-        STORE(s->place, w->place);
         w->body = shmq_arena_at(q, w->place, bytes);
         if (!w->body) r = SHMQ_DAMAGED;
     }
     if (r != SHMQ_OK) {
+        /* the slot we free is no room for who waits for granules, ourselves included; known before it is freed, which wakes them */
+        if (r == SHMQ_FULL) atomic_fetch_add_explicit(&q->header->given_up, 1, memory_order_release);
         shmq_write_abort(q, w);
-        if (r == SHMQ_FULL) q->full_freed++; /* our own slot is no room for us: who waits would look again at once */
         return r;
     }
     w->envelope = w->body + body;

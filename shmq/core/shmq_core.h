@@ -166,6 +166,7 @@ struct shmq_header {
     alignas(SHMQ_LINE) shmq_word registered[SHMQ_SIDES][SHMQ_LINE / 8]; /* [side][0]: change count 32 | number 32 */
     alignas(SHMQ_LINE) shmq_word arena_used; /* bytes of claimed granules: a hint, corrected at rest */
     shmq_word adjust[SHMQ_GAUGES];           /* healer's corrections of the gauges */
+    shmq_word given_up;                      /* slots that were claimed, and freed again for want of granules */
     struct shmq_tier_words tier[SHMQ_TIERS];
     alignas(SHMQ_LINE) shmq_half gate[SHMQ_LEVELS_MAX / SHMQ_GATE_LEVELS];
     struct shmq_ends dead, delayed;
@@ -233,6 +234,7 @@ struct shmq_queue { /* one owner's handle; not thread-safe */
     uint64_t last_sequence;
     uint32_t spare[SHMQ_SPARE], spares;
     uint64_t full_freed, full_look_ns; /* sum of freed, and time, of the last look that found no room */
+    bool full_arena;                   /* it was granules that were missing; full_freed is without given_up */
     uint64_t ops;                      /* for sampling the histograms */
     uint32_t expire_cursor, overdue_cursor;
     struct shmq_shrunk shrunk[SHMQ_TIERS];

@@ -113,16 +113,55 @@ static void an_ack_wakes_a_blocked_producer(void)
     close_bells();
 }
 
+static void open_large(struct world *large)
+{
+    uint64_t id = 0;
+    world_open(large, 3, (struct shmq_geometry){.levels = 1, .slots = 64, .inline_bytes = 64, .ring_entries = 4, .arena_bytes = 1 << 20});
+    while (publish_sized(&large->q[0], ++id, 0, 200000) == SHMQ_OK)
+        ;
+    CHECK(id > 4);
+}
+
 static void a_full_arena_lets_its_producer_sleep(void)
 {
     struct world large;
-    uint64_t id = 0;
-    world_open(&large, 2, (struct shmq_geometry){.levels = 1, .slots = 64, .inline_bytes = 64, .ring_entries = 4, .arena_bytes = 1 << 20});
-    while (publish_sized(&large.q[0], ++id, 0, 200000) == SHMQ_OK)
-        ;
-    CHECK(id > 4);
+    open_large(&large);
     CHECK(!shmq_bell_look(&large.q[0], SHMQ_PRODUCERS)); /* the slot it claimed and gave up again is no room */
     EQ(take_ack(&large.q[1]), 1);
+    CHECK(shmq_bell_look(&large.q[0], SHMQ_PRODUCERS));
+    world_abandon(&large);
+}
+
+static void producers_of_a_full_arena_let_each_other_sleep(void)
+{
+    struct world large;
+    open_large(&large);
+    EQ(publish_sized(&large.q[2], 99, 0, 300000), SHMQ_FULL);
+    CHECK(!shmq_bell_look(&large.q[0], SHMQ_PRODUCERS)); /* what the other claimed and gave up again is no room */
+    CHECK(!shmq_bell_look(&large.q[2], SHMQ_PRODUCERS));
+    EQ(take_ack(&large.q[1]), 1);
+    EQ(publish_sized(&large.q[2], 99, 0, 700000), SHMQ_FULL);
+    CHECK(shmq_bell_look(&large.q[0], SHMQ_PRODUCERS)); /* too little for one is enough for another */
+    CHECK(!shmq_bell_look(&large.q[2], SHMQ_PRODUCERS));
+    EQ(publish_sized(&large.q[0], 98, 0, 200000), SHMQ_OK);
+    world_abandon(&large);
+}
+
+/* The last slot was another's for a moment, who found no room for its body. */
+static void a_slot_given_up_is_room_for_who_found_none(void)
+{
+    struct world large;
+    struct shmq_write held;
+    uint32_t slot;
+    uint64_t ctl, id = 100;
+    open_large(&large);
+    EQ(shmq_slot_claim(&large.q[2], &slot, &ctl), SHMQ_OK);
+    while (publish_sized(&large.q[0], ++id, 0, 24) == SHMQ_OK)
+        ;
+    CHECK(!shmq_bell_look(&large.q[0], SHMQ_PRODUCERS));
+    held = (struct shmq_write){.slot = slot, .ctl = ctl};
+    shmq_write_abort(&large.q[2], &held);
+    EQ(shmq_write_begin(&large.q[2], &(struct shmq_draft){.body_bytes = 300000, .ttl_ns = -1}, &held), SHMQ_FULL);
     CHECK(shmq_bell_look(&large.q[0], SHMQ_PRODUCERS));
     world_abandon(&large);
 }
@@ -191,6 +230,8 @@ int main(void)
     RUN(who_leaves_with_the_last_token_looks_and_rings_for_another);
     RUN(an_ack_wakes_a_blocked_producer);
     RUN(a_full_arena_lets_its_producer_sleep);
+    RUN(producers_of_a_full_arena_let_each_other_sleep);
+    RUN(a_slot_given_up_is_room_for_who_found_none);
     RUN(who_has_no_bell_leaves_the_registrations);
     RUN(a_deleted_queue_lets_nobody_sleep);
     RUN(ringing_all_wakes_everybody);
