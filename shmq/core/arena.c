@@ -155,11 +155,20 @@ int shmq_arena_claim(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t
     return r;
 }
 
+static uint64_t charge_of(const struct shmq_queue *q, uint64_t place) {
+    uint32_t t = shmq_place_tier(place) - 1;
+    return t < SHMQ_TIERS ? (uint64_t)shmq_place_count(place) << q->layout.tier[t].shift : 0;
+}
+
+void shmq_arena_keep(struct shmq_queue *q, uint64_t place) {
+    atomic_fetch_add_explicit(&q->header->arena_used, charge_of(q, place), memory_order_relaxed);
+}
+
+/* Before its slot is freed: a death in between leaves too low a sum, which is harmless. */
 void shmq_arena_release(struct shmq_queue *q, uint64_t place) {
     uint32_t t = shmq_place_tier(place) - 1;
     if (t >= SHMQ_TIERS) return;
-    uint64_t bytes = (uint64_t)shmq_place_count(place) << q->layout.tier[t].shift;
-    atomic_fetch_sub_explicit(&q->header->arena_used, bytes, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&q->header->arena_used, charge_of(q, place), memory_order_relaxed);
     shmq_word *hint = &q->header->tier[t].hint;
     if (shmq_place_start(place) < atomic_load_explicit(hint, memory_order_relaxed))
         atomic_store_explicit(hint, shmq_place_start(place), memory_order_relaxed);

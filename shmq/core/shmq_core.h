@@ -359,7 +359,8 @@ uint32_t shmq_tier_committed(struct shmq_queue *q, uint32_t t);
 uint64_t shmq_freed_sum(struct shmq_queue *q);
 int shmq_arena_claim(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t bytes, uint64_t *place);
 uint8_t *shmq_arena_at(const struct shmq_queue *q, uint64_t place, uint64_t bytes); /* NULL: out of bounds */
-void shmq_arena_release(struct shmq_queue *q, uint64_t place); /* accounting and hint: granules are free by definition */
+void shmq_arena_release(struct shmq_queue *q, uint64_t place); /* accounting and hint, before the slot is freed: granules are free by definition */
+void shmq_arena_keep(struct shmq_queue *q, uint64_t place);    /* it was not freed */
 bool shmq_arena_owner_live(struct shmq_queue *q, uint64_t owner, uint32_t *slot);
 
 /* ---- publish.c --------------------------------------------------------------------------------------------------------- */

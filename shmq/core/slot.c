@@ -117,8 +117,11 @@ int shmq_slot_claim(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl) {
 int shmq_slot_free(struct shmq_queue *q, uint32_t slot, uint64_t ctl, shmq_word *why) {
     struct shmq_slot *s = shmq_slot_at(q, slot);
     uint64_t place = atomic_load_explicit(&s->place, memory_order_relaxed);
-    if (!SHMQ_CAS_UNLESS(FREE_RELAXED, &s->ctl, ctl, shmq_ctl_freed(ctl))) return SHMQ_STALE;
     if (shmq_place_tier(place)) shmq_arena_release(q, place);
+    if (!SHMQ_CAS_UNLESS(FREE_RELAXED, &s->ctl, ctl, shmq_ctl_freed(ctl))) {
+        if (shmq_place_tier(place)) shmq_arena_keep(q, place);
+        return SHMQ_STALE;
+    }
     shmq_slot_hint(q, slot);
     if (why) atomic_fetch_add_explicit(why, 1, memory_order_relaxed);
     SHMQ_COUNT(q, freed, 1); /* counted before the bell: most deaths behind a commit are in its system call */

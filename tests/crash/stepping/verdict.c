@@ -179,10 +179,26 @@ static void reap(struct stage *st, bool lost_session)
             fault(st, "the reaper failed", 0, 0);
 }
 
+/* Where there is always traffic nobody corrects a charge that is too high: it would refuse bodies for ever. */
+static void nothing_is_charged_for_what_is_gone(struct stage *st)
+{
+    struct shmq_queue *q = supervisor(st);
+    uint64_t charged = 0, used = shmq_load(&q->header->arena_used);
+    for (uint32_t i = 0; i < shmq_slots_high(q); i++) {
+        struct shmq_slot *s = shmq_slot_at(q, i);
+        uint64_t place = shmq_load(&s->place);
+        if (shmq_ctl_state(shmq_load(&s->ctl)) != SHMQ_FREE && shmq_place_tier(place))
+            charged += (uint64_t)shmq_place_count(place) << q->layout.tier[shmq_place_tier(place) - 1].shift;
+    }
+    if ((int64_t)used > (int64_t)charged)
+        fault(st, "the arena is charged for what is gone", used, charged);
+}
+
 void verdict_killed(struct stage *st)
 {
     st->phase = "reap, heal and drain after the death";
     reap(st, false);
+    nothing_is_charged_for_what_is_gone(st);
     sleepers_wake(st, true);
     finish(st);
 }
