@@ -115,8 +115,8 @@ class Broker:
         deadline = self._timers.tick(now_ns)
         more = self._consuming.tick()
         for session in list(self.unflushed):
-            session.flush()
-        return now_ns if more else deadline
+            session.go_on()
+        return now_ns if more or self.unflushed else deadline
 
     def stop(self) -> None:
         """Tell every session, so that nobody waits for an answer; messages and queues stay, unless we are ephemeral."""

@@ -2,8 +2,9 @@
 
 Owns: the socket, what is still to be written, the time a peer may take to say hello or to finish a frame. Does not
 own: what frames mean (broker.py), the client, who outlives its socket (clients.py).
-Invariants: what waits to be written is bounded: beyond the bound nothing more is read from this peer, and nothing
-delivered to it; a frame with descriptors starts a write of its own, and its descriptors are ours until it is sent.
+Invariants: what waits to be written is bounded, descriptors too: beyond the bound nothing more is read from this peer,
+no frame of it that is here already is acted on, and nothing is delivered to it; a frame with descriptors starts a write
+of its own, and its descriptors are ours until it is sent.
 """
 
 import array
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 READ_BYTES: Final = 256 * 1024
 WRITE_BYTES_MAX: Final = 4 * 1024 * 1024  # beyond this a session gets nothing more until it has read
+WRITE_DESCRIPTORS_MAX: Final = 16  # likewise: they are open here until it has
 DRAIN_READS_MAX: Final = 64
 PROGRESS_NS: Final = int(FRAME_PROGRESS_SECONDS * 1e9)
 
@@ -47,7 +49,7 @@ class Chunk:
 
 
 class Owner(Protocol):
-    """Who keeps sessions. Those in `unflushed` are flushed before its loop waits."""
+    """Who keeps sessions. Those in `unflushed` go on before its loop waits."""
 
     unflushed: set["Session"]
 
@@ -71,10 +73,14 @@ class Session:
         self._owner = owner
         self._out: deque[Chunk] = deque()
         self.bytes_waiting = 0
+        self._descriptors_waiting = 0
+        self._frames: deque[ClientFrame] = deque()  # read, and not acted on
+        self._held_up = False  # by what is still to be written, or by `pause`: frames may be here
         self._grown_ns = 0  # when half a frame was last seen to grow
         self._progress_watched = False
         self._mask = READ
         self._paused = False
+        self._draining = False
         self._parked = False  # hung up while paused: not in the loop, which would tell it again and again
         loop.add(connection.fileno(), self._on_ready)
 
@@ -85,17 +91,17 @@ class Session:
             self._on_hung_up()
         elif events & WRITE:
             self.flush()
-        if self.open and events & ~WRITE and not (self._paused or self.is_full):
+        if self.open and events & ~WRITE and not (self._held_up or self._paused or self.is_full):
             self._read()
 
     def _on_hung_up(self) -> None:
         """Nobody reads any more, but what was written before may still be here: it is read when its turn comes."""
-        while self._out:
-            self._out.popleft().close()
-        self.bytes_waiting = 0
+        self._drop_out()
         if self._paused and not self._parked:
             self._parked = True
             self._loop.remove(self._socket.fileno())
+        elif self._held_up:
+            self._owner.unflushed.add(self)
 
     def _read(self) -> bool:
         """Take what has come. False: nothing has."""
@@ -108,31 +114,51 @@ class Session:
         if not data:
             self.close()
             return False
+        self.wire.receive_data(data)
+        return self._act()
+
+    def _act(self) -> bool:
+        """Act on the frames that are here, as far as this peer may have more under way. False: the session is over."""
         try:
-            self.wire.receive_data(data)
-            while self.open and (frames := self.wire.next_events()):
-                for frame in frames:
-                    self._owner.on_frame(self, frame)
+            while self.open and not self._is_held_up():
+                if not self._frames:
+                    self._frames.extend(self.wire.next_events())
+                    if not self._frames:
+                        break
+                self._owner.on_frame(self, self._frames.popleft())
         except ShmqError as error:
             self.end(error)
             return False
-        if self.wire.bytes_pending:
+        if self.wire.bytes_pending and not self._held_up:
             self._grown_ns = self._timers.now_ns()
             if not self._progress_watched:
                 self._check_progress(self._grown_ns)
         self.flush()
-        return True
+        return self.open
+
+    def _is_held_up(self) -> bool:
+        self._held_up = self._paused or self.is_full
+        return self._held_up
+
+    def go_on(self) -> None:
+        """Write what the peer takes now; when that was what held us up, act on what is here."""
+        self.flush()
+        if self.open and self._held_up and not (self._paused or self.is_full):
+            self._act()
 
     def drain(self) -> None:
-        """Read what a dead peer has left; it can't be more than the kernel holds."""
+        """Read what a dead peer has left; it can't be more than the kernel holds. Nothing of that waits for room."""
+        self._draining, self._paused = True, False
         for _ in range(DRAIN_READS_MAX):
-            if not self.open or not self._read():
+            if self._held_up:
+                self.go_on()
+            if self.open and not self._held_up and not self._read():
                 return
 
     def _check_progress(self, now_ns: int) -> None:
         """Half a frame that has not grown for too long ends the session, unless it is we who do not read."""
         self._progress_watched = False
-        if not self.open or not self.wire.bytes_pending or self._paused or self.is_full:
+        if not self.open or not self.wire.bytes_pending or self._held_up or self._paused or self.is_full:
             return
         due_ns = self._grown_ns + PROGRESS_NS
         if now_ns >= due_ns:
@@ -143,7 +169,7 @@ class Session:
 
     def pause(self) -> None:
         """Read nothing more for now: this peer has more under way than we keep."""
-        self._paused = True
+        self._paused = not self._draining
         self._watch()
 
     def resume(self) -> None:
@@ -153,13 +179,14 @@ class Session:
                 self._parked = False
                 self._mask = READ
                 self._loop.add(self._socket.fileno(), self._on_ready)
+            self._owner.unflushed.add(self)
             self._watch()
 
     # -- out --------------------------------------------------------------------------------------------------
 
     @property
     def is_full(self) -> bool:
-        return self.bytes_waiting > WRITE_BYTES_MAX
+        return self.bytes_waiting > WRITE_BYTES_MAX or self._descriptors_waiting > WRITE_DESCRIPTORS_MAX
 
     def send(self, frame: BrokerFrame, descriptors: Sequence[int] = ()) -> None:
         """Queue a frame; it is written before the loop waits. The descriptors become ours, whatever happens."""
@@ -172,6 +199,7 @@ class Session:
         before = len(data)
         self.wire.send_into(frame, data, descriptors)
         self.bytes_waiting += len(data) - before
+        self._descriptors_waiting += len(descriptors)
         self._owner.unflushed.add(self)
 
     def flush(self) -> None:
@@ -186,6 +214,8 @@ class Session:
         except OSError:  # the loop tells us of the hang-up, and what was said before it is read
             self._on_hung_up()
             return
+        if self.open and self._held_up and not (self._paused or self.is_full):
+            self._owner.unflushed.add(self)
         self._watch()
         if was_full and not self.is_full and self.client is not None:
             self._owner.on_room(self.client)
@@ -195,6 +225,7 @@ class Session:
         while chunk.data or chunk.descriptors:
             if chunk.descriptors:
                 sent = self._socket.sendmsg([chunk.data], rights, socket.MSG_NOSIGNAL)
+                self._descriptors_waiting -= len(chunk.descriptors)
                 chunk.close()
             else:
                 sent = self._socket.send(chunk.data, socket.MSG_NOSIGNAL)
@@ -202,10 +233,15 @@ class Session:
             self.bytes_waiting -= sent
         self._out.popleft()
 
+    def _drop_out(self) -> None:
+        while self._out:
+            self._out.popleft().close()
+        self.bytes_waiting = self._descriptors_waiting = 0
+
     def _watch(self) -> None:
         if not self.open or self._parked:
             return
-        reading = 0 if self._paused or self.is_full else READ
+        reading = 0 if self._held_up or self._paused or self.is_full else READ
         mask = reading | (WRITE if self._out else 0)
         if mask != self._mask:
             self._mask = mask
@@ -228,14 +264,13 @@ class Session:
     def close(self) -> None:
         if not self.open:
             return
-        self.open = False
+        self.open = self._held_up = False
         self._owner.unflushed.discard(self)
         self._loop.remove(self._socket.fileno())
         self._socket.close()
         self.wire.close()
-        while self._out:
-            self._out.popleft().close()
-        self.bytes_waiting = 0
+        self._frames.clear()
+        self._drop_out()
         if self.client is None and self.peer.pidfd >= 0:
             os.close(self.peer.pidfd)  # with a client it is the client's
         self._owner.on_session_end(self)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import shmq
+from shmq.core._core import LAYOUT
 from shmq.definitions import QueueDefinition
 from shmq.wire import frames as wire
 from shmq.wire.connection import Signal, client_connection
@@ -135,6 +136,34 @@ def test_a_peer_that_never_reads_is_not_read_any_more_and_costs_bounded_memory(d
     assert sent < 1000 or memory_mib(daemon.child("broker")) < 200
     assert still_serves(daemon)
     deaf.close()
+
+
+def test_a_peer_that_never_reads_gets_few_answers_to_many_small_requests(daemon: Shmqd) -> None:
+    """One write of a few kilobytes asked for gigabytes of listings, or for all the descriptors that the broker has."""
+    broker = daemon.child("broker")
+    with daemon.connect() as connection:
+        names = [connection.declare_queue("", arguments={"x-note": "n" * 4096}).name for _ in range(100)]
+        peer = Peer(daemon)
+        assert isinstance(peer.ask(wire.Hello(layout=LAYOUT, mode="direct")), wire.Welcome)
+        before, open_before = memory_mib(broker), descriptors(broker)
+
+        peer.say(*(wire.ListQueues(number, limit=500) for number in range(1, 201)))
+        peer.say(*(wire.Attach(number, names[0]) for number in range(201, 5201)))
+        time.sleep(0.5)
+
+        assert memory_mib(broker) - before < 32
+        assert descriptors(broker) - open_before < 64
+        assert still_serves(daemon)
+        for number in range(1, 5201):  # who reads after all gets every answer, in order
+            answer = peer.hear()
+            assert answer.seq == number
+        peer.close()
+        for name in names:
+            connection.delete_queue(name)
+
+
+def descriptors(pid: int) -> int:
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def memory_mib(pid: int) -> int:
