@@ -30,6 +30,7 @@ from shmq.wire.frames import (
     StatusReport,
     UnbindQueue,
 )
+from shmq_clients.durations import milliseconds
 from shmq_clients.link import Link
 
 
@@ -89,12 +90,12 @@ class Topology:
             max_length=max_length,
             max_length_bytes=max_length_bytes,
             overflow=overflow,
-            message_ttl=message_ttl,
-            expires=expires,
+            message_ttl_ms=milliseconds(message_ttl, "message_ttl"),
+            expires_ms=milliseconds(expires, "expires"),
             dead_letter_exchange=dead_letter_exchange,
             dead_letter_routing_key=dead_letter_routing_key,
             delivery_limit=delivery_limit,
-            ack_timeout=ack_timeout,
+            ack_timeout_ms=milliseconds(ack_timeout, "ack_timeout"),
             single_active_consumer=single_active_consumer,
             queue_type=queue_type,
             arguments=arguments,

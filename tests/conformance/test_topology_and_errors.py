@@ -29,6 +29,18 @@ def test_declaring_again_is_a_check(conn: shmq.Connection, new_queue: Callable[.
     assert "max-priority" in caught.value.argument or "max_priority" in caught.value.argument
 
 
+def test_times_of_a_queue_are_seconds(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
+    queue = new_queue(message_ttl=1.5, ack_timeout=30)
+
+    definition = conn.queue_info(queue).definition
+    assert (definition.message_ttl_ms, definition.ack_timeout_ms) == (1500, 30_000)
+    assert conn.declare_queue(queue, arguments={"x-message-ttl": 1500, "x-consumer-timeout": 30_000}).name == queue
+    with pytest.raises(shmq.InvalidArgument, match="a number of seconds"):
+        conn.declare_queue("wrong", ack_timeout=-1)
+    with pytest.raises(shmq.NotSupported, match="x-expires"):
+        conn.declare_queue("not-yet", expires=60)
+
+
 def test_the_broker_makes_a_name(conn: shmq.Connection) -> None:
     name = conn.declare_queue("", exclusive=True).name
 
