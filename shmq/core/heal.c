@@ -25,7 +25,7 @@ struct shmq_heal {
     uint64_t part, position, left; /* where the walk through the rings stands, and how many entries of the part it still looks at */
     struct suspects before, now;
     size_t before_at;
-    uint64_t tally[16]; /* at the start of the pass */
+    uint64_t tally[16], quiet_since; /* at the start of the pass, and when they were first seen so; 0: never looked */
     uint64_t states[SHMQ_STATES];
     uint64_t arena;
     bool rings_done, entered;
@@ -45,7 +45,7 @@ void shmq_heal_forget(struct shmq_queue *q) {
     q->heal = NULL;
 }
 
-static int start_pass(struct shmq_queue *q) {
+static int start_pass(struct shmq_queue *q, uint64_t now) {
     struct shmq_heal *h = q->heal;
     h->high = shmq_slots_high(q);
     h->committed = shmq_slots_committed(q);
@@ -57,7 +57,10 @@ static int start_pass(struct shmq_queue *q) {
     h->rings_done = h->entered = false;
     h->arena = 0;
     memset(h->states, 0, sizeof h->states);
-    shmq_tally_sum(q, h->tally);
+    uint64_t tally[16];
+    shmq_tally_sum(q, tally);
+    if (!h->quiet_since || memcmp(tally, h->tally, sizeof tally) != 0) h->quiet_since = now;
+    memcpy(h->tally, tally, sizeof tally);
     return 0;
 }
 
@@ -177,11 +180,12 @@ static int heal_slot(struct shmq_queue *q, uint32_t slot, uint64_t now, struct s
     return state == SHMQ_READY && !marked ? heal_ready(q, slot, c, now, out) : 0;
 }
 
-/* Nothing happened during the pass: its census is exact, and the gauges can be put right. */
-static void correct_gauges(struct shmq_queue *q, struct shmq_heal *h) {
+/* Nothing was counted for longer than a process that lost its turn between a swap and its count waits for the next one: the census of
+ * this pass is exact, and the gauges can be put right. */
+static void correct_gauges(struct shmq_queue *q, struct shmq_heal *h, uint64_t now) {
     uint64_t tally[16];
     shmq_tally_sum(q, tally);
-    if (memcmp(tally, h->tally, sizeof tally) != 0 || shmq_slots_high(q) != h->high) return;
+    if (memcmp(tally, h->tally, sizeof tally) != 0 || shmq_slots_high(q) != h->high || now - h->quiet_since < SECOND_LOOK_NS) return;
     static const enum shmq_state counted[SHMQ_GAUGES] = {SHMQ_READY, SHMQ_UNACKED, SHMQ_DELAYED, SHMQ_DEAD};
     uint64_t gauge[SHMQ_GAUGES];
     shmq_gauges_of(tally, gauge);
@@ -189,9 +193,9 @@ static void correct_gauges(struct shmq_queue *q, struct shmq_heal *h) {
     if (!h->states[SHMQ_WRITING]) atomic_store_explicit(&q->header->arena_used, h->arena, memory_order_relaxed);
 }
 
-static void end_pass(struct shmq_queue *q, struct shmq_heal_report *out) {
+static void end_pass(struct shmq_queue *q, uint64_t now, struct shmq_heal_report *out) {
     struct shmq_heal *h = q->heal;
-    correct_gauges(q, h);
+    correct_gauges(q, h, now);
     struct suspects spare = h->before;
     h->before = h->now;
     h->now = spare;
@@ -203,7 +207,7 @@ static void end_pass(struct shmq_queue *q, struct shmq_heal_report *out) {
 static int one_step(struct shmq_queue *q, uint64_t now, bool full, struct shmq_heal_report *out) {
     struct shmq_heal *h = q->heal;
     if (!h->marks) {
-        int r = start_pass(q);
+        int r = start_pass(q, now);
         if (r) return r;
     }
     do {
@@ -215,7 +219,7 @@ static int one_step(struct shmq_queue *q, uint64_t now, bool full, struct shmq_h
         int r = heal_slot(q, h->slot++, now, out);
         if (r < 0) return r;
     }
-    if (h->slot >= h->committed) end_pass(q, out);
+    if (h->slot >= h->committed) end_pass(q, now, out);
     return 0;
 }
 

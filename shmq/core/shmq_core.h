@@ -423,7 +423,7 @@ uint32_t shmq_sample(struct shmq_queue *q); /* weight of this operation in the h
 uint64_t shmq_bucket_bound(uint32_t bucket);
 void shmq_tally_sum(struct shmq_queue *q, uint64_t out[16]); /* in the order of struct shmq_tally */
 void shmq_gauges_of(const uint64_t tally[16], uint64_t out[SHMQ_GAUGES]); /* without corrections */
-struct shmq_stats { /* totals since the queue was made, and gauges (exact at rest, after a pass of the healer) */
+struct shmq_stats { /* totals since the queue was made, and gauges (exact at rest; when processes died, after two passes of the healer 100 ms apart) */
     uint64_t published, bytes_in, delivered, bytes_out, acked, requeued, dead, expired, purged, settled, aborted, fired;
     uint64_t ready, unacked, delayed, dead_pending, arena_used, arena_committed, slots_committed, slots_high;
 };

@@ -253,6 +253,30 @@ static void gauges_come_right_at_rest(void)
     world_close(&w);
 }
 
+/* A process may lose its turn between a swap and its count, and a whole pass may fall into that. */
+static void a_count_on_its_way_is_not_corrected(void)
+{
+    struct shmq_stats s;
+    struct shmq_heal_report report;
+    world_open(&w, 2, sized(64, 4));
+    publish(&w.q[0], 1);
+    publish(&w.q[0], 2);
+    atomic_fetch_add(&w.q[0].header->tally[1].published, -1);
+    for (int pass = 0; pass < 3; pass++)
+        EQ(shmq_heal_step(&w.q[0], w.now += LATER / 10, true, &report), 0);
+    atomic_fetch_add(&w.q[0].header->tally[1].published, 1);
+    shmq_stats(&w.q[0], &s);
+    EQ(s.ready, 2);
+    for (int pass = 0; pass < 3; pass++) {
+        EQ(shmq_heal_step(&w.q[0], w.now += LATER, true, &report), 0);
+        shmq_stats(&w.q[0], &s);
+        EQ(s.ready, 2);
+    }
+    EQ(take_ack(&w.q[1]), 1);
+    EQ(take_ack(&w.q[1]), 2);
+    world_close(&w);
+}
+
 static void gauges_of_the_supervisors_messages_come_right_too(void)
 {
     struct shmq_stats s;
@@ -334,6 +358,7 @@ int main(void)
     RUN(a_full_look_during_a_pass_ends_it_and_makes_a_whole_one);
     RUN(a_message_that_found_no_room_is_tried_again_at_each_look);
     RUN(gauges_come_right_at_rest);
+    RUN(a_count_on_its_way_is_not_corrected);
     RUN(gauges_of_the_supervisors_messages_come_right_too);
     RUN(a_check_says_what_is_wrong);
     return done();
