@@ -39,7 +39,7 @@ int shmq_describe(struct shmq_queue *q, uint32_t slot, uint64_t ctl, struct shmq
     uint64_t place = atomic_load_explicit(&s->place, memory_order_relaxed);
     uint64_t padded = ((uint64_t)shmq_shape_body(shape) + 7) & ~UINT64_C(7), bytes = padded + shmq_shape_envelope(shape);
     const uint8_t *body = (const uint8_t *)(s + 1);
-    if (shmq_place_tier(place)) body = shmq_arena_at(q, place, bytes);
+    if (shmq_place_tier(place)) body = shmq_shape_body(shape) <= SHMQ_BODY_BYTES_MAX ? shmq_arena_at(q, place, bytes) : NULL;
     else if (bytes > q->geometry.inline_bytes) body = NULL;
     if (!body) return SHMQ_DAMAGED;
     *d = (struct shmq_delivery){.ctl = ctl, .shape = shape, .slot = slot, .body = body, .envelope = body + padded,

@@ -84,6 +84,27 @@ static void the_largest_body_of_all_has_room_for_its_envelope(void)
     world_close(&w);
 }
 
+/* Of a hostile peer: who copies it would need so much memory of his own. */
+static void a_body_larger_than_any_may_be_is_damage(void)
+{
+    struct shmq_delivery d;
+    open_arena(8, 4 * SHMQ_BODY_BYTES_MAX);
+    EQ(publish_sized(&w.q[0], 1, 0, 9 * MIB), SHMQ_OK);
+    struct shmq_slot *s = shmq_slot_at(&w.q[0], 0);
+    uint64_t shape = shmq_load(&s->shape), place = shmq_load(&s->place), committed = shmq_load(&w.q[0].header->tier[2].committed);
+    atomic_store(&w.q[0].header->tier[2].committed, 4000);
+    atomic_store(&s->place, UINT64_C(4000) << 16 | 3 << 8);
+    atomic_store(&s->shape, SHMQ_BODY_BYTES_MAX << 32);
+    EQ(shmq_describe(&w.q[1], 0, shmq_load(&s->ctl), &d), SHMQ_OK);
+    atomic_store(&s->shape, (SHMQ_BODY_BYTES_MAX + 1) << 32);
+    EQ(shmq_describe(&w.q[1], 0, shmq_load(&s->ctl), &d), SHMQ_DAMAGED);
+    atomic_store(&s->shape, shape);
+    atomic_store(&s->place, place);
+    atomic_store(&w.q[0].header->tier[2].committed, committed);
+    EQ(take_ack(&w.q[1]), 1);
+    world_close(&w);
+}
+
 static void an_empty_body_is_a_message(void)
 {
     struct shmq_delivery d;
@@ -257,6 +278,7 @@ int main(void)
     RUN(a_body_of_each_size_comes_back_whole);
     RUN(the_envelope_travels_with_the_body);
     RUN(the_largest_body_of_all_has_room_for_its_envelope);
+    RUN(a_body_larger_than_any_may_be_is_damage);
     RUN(an_empty_body_is_a_message);
     RUN(what_can_never_fit_is_refused_and_leaves_nothing);
     RUN(bodies_stay_whole_in_any_order_of_frees);
