@@ -50,6 +50,7 @@ void shmq_bell_ring(struct shmq_queue *q, enum shmq_side side) {
 }
 
 void shmq_bell_ring_all(struct shmq_queue *q, enum shmq_side side) {
+    shmq_fence_after_swap(); /* as in shmq_bell_ring: whoever registers from here on sees what we ring for */
     uint32_t n = NUMBER(shmq_load(&q->header->registered[side][0]));
     for (uint32_t i = 0; i < n && i < 65536; i++) shmq_bell_ring(q, side);
 }
