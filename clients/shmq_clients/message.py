@@ -14,7 +14,7 @@ from shmq.core._core import Message as CoreMessage
 from shmq.errors import AlreadySettled, StaleDelivery
 from shmq.message import Envelope, Headers, Properties, decode_envelope
 from shmq.wire.fields import Delivery
-from shmq_clients.durations import SECOND_NS
+from shmq_clients.durations import SECOND_NS, nanoseconds
 
 DELIVERY_COUNT_HEADER: Final = "x-delivery-count"  # as RabbitMQ's quorum queues: absent until something failed
 
@@ -132,7 +132,7 @@ class Settling(Protocol):
 
     def ack(self, delivery_tag: int) -> None: ...
     def ack_all(self, delivery_tags: list[int]) -> None: ...
-    def nack(self, delivery_tag: int, requeue: bool, delay: float | None) -> None: ...  # noqa: FBT001 - AMQP's form
+    def nack(self, delivery_tag: int, requeue: bool, delay_ns: int) -> None: ...  # noqa: FBT001 - AMQP's form
     def reject(self, delivery_tag: int, requeue: bool) -> None: ...  # noqa: FBT001 - AMQP's form
     def touch(self, delivery_tag: int, extend: float) -> None: ...
     def hands_out(self) -> bool:
@@ -228,8 +228,9 @@ class SocketMessage(Enveloped):
             self._session.ack(self.delivery_tag)
 
     def nack(self, requeue: bool = True, delay: float | None = None) -> None:  # noqa: FBT001, FBT002 - AMQP's form
+        delay_ns = 0 if delay is None else nanoseconds(delay, "delay")
         self.begin_settling("nacked")
-        self._session.nack(self.delivery_tag, requeue, delay)
+        self._session.nack(self.delivery_tag, requeue, delay_ns)
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - AMQP's form
         self.begin_settling("rejected")

@@ -35,11 +35,10 @@ class Deliveries:
         self._say(Ack(0, [delivery_tag]))
 
     def ack_all(self, delivery_tags: list[int]) -> None:
-        for start in range(0, len(delivery_tags), BATCH_MESSAGES_MAX):
-            self._say(Ack(0, delivery_tags[start : start + BATCH_MESSAGES_MAX]))
+        starts = range(0, len(delivery_tags), BATCH_MESSAGES_MAX)
+        self._say(*(Ack(0, delivery_tags[start : start + BATCH_MESSAGES_MAX]) for start in starts))
 
-    def nack(self, delivery_tag: int, requeue: bool, delay: float | None) -> None:  # noqa: FBT001 - AMQP's form
-        delay_ns = 0 if delay is None else nanoseconds(delay, "delay")
+    def nack(self, delivery_tag: int, requeue: bool, delay_ns: int) -> None:  # noqa: FBT001 - AMQP's form
         self._say(Nack(0, [delivery_tag], requeue=requeue, delay_ns=delay_ns))
 
     def reject(self, delivery_tag: int, requeue: bool) -> None:  # noqa: FBT001 - AMQP's form
@@ -48,12 +47,14 @@ class Deliveries:
     def touch(self, delivery_tag: int, extend: float) -> None:
         self._say(Touch(0, [delivery_tag], nanoseconds(extend, "extend")))
 
-    def _say(self, frame: Ack | Nack | Reject | Touch) -> None:
-        self._link.raise_failures()
+    def _say(self, *frames: Ack | Nack | Reject | Touch) -> None:
+        """Say it, then raise what an earlier call was refused for: the delivery is settled either way."""
         try:
-            self._link.say_in(self._session, frame)
+            for frame in frames:
+                self._link.say_in(self._session, frame)
         except ConnectionLost as error:
             raise StaleDelivery from error
+        self._link.raise_failures()
 
 
 class Subscription:

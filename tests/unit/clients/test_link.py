@@ -247,3 +247,55 @@ def test_a_refusal_that_nobody_waits_for_any_more_is_dropped(broker: ScriptedBro
 
     conn.wait_for_confirms()
     conn.wait_for_confirms()
+
+
+# -- settling ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def message(broker: ScriptedBroker, conn: shmq.Connection) -> shmq.Message:
+    broker.answers[wire.Get] = lambda frame: [wire.Got(frame.seq, [wire.Delivery(7, 0, 0, 1, 0, 1, 0, b"", b"body")])]
+    message = conn.get("q")
+    assert message is not None
+    return message
+
+
+def test_an_ack_is_sent_though_it_raises_what_an_earlier_publish_was_refused_for(
+    broker: ScriptedBroker, conn: shmq.Connection, message: shmq.Message
+) -> None:
+    conn._link.failures.append(shmq.QueueFull(queue="other"))
+
+    with pytest.raises(shmq.QueueFull):
+        message.ack()
+    conn.wait_for_confirms()
+
+    assert [frame.delivery_tags for frame in broker.received(wire.Ack)] == [[7]]
+
+
+def test_all_acks_of_many_are_sent_though_an_earlier_publish_was_refused(
+    broker: ScriptedBroker, conn: shmq.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shmq_clients.subscription.BATCH_MESSAGES_MAX", 2)
+    deliveries = [wire.Delivery(tag, 0, 0, 1, 0, 1, 0, b"", b"body") for tag in range(1, 6)]
+    broker.answers[wire.Get] = lambda frame: [wire.Got(frame.seq, deliveries)]
+    messages = conn.get_batch("q", max_messages=5)
+    conn._link.failures.append(shmq.QueueFull(queue="other"))
+
+    with pytest.raises(shmq.QueueFull):
+        conn.ack_many(messages)
+    conn.wait_for_confirms()
+
+    assert [frame.delivery_tags for frame in broker.received(wire.Ack)] == [[1, 2], [3, 4], [5]]
+
+
+@pytest.mark.parametrize("settle", [lambda message: message.nack(delay=-1), lambda message: message.nack(delay="soon")])
+def test_a_nack_that_cannot_be_said_settles_nothing(
+    broker: ScriptedBroker, conn: shmq.Connection, message: shmq.Message, settle: Any
+) -> None:
+    with pytest.raises(shmq.InvalidArgument):
+        settle(message)
+    message.ack()
+    conn.wait_for_confirms()
+
+    assert not broker.received(wire.Nack)
+    assert broker.received(wire.Ack)
