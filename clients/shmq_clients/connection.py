@@ -124,7 +124,9 @@ class Connection(Topology):
         return self._publishing.loan(body_bytes, **keywords)
 
     def wait_for_confirms(self, timeout: float = 30.0) -> None:
-        """Return when the broker has done all that was sent before; raises the first refusal of it."""
+        """Return when the broker has done all that was sent before; raises the first refusal of it, and ConnectionLost
+        when a session ended with publishes that nobody had confirmed: publish again what must not be missing.
+        """
         self._socket.wait_for_confirms(nanoseconds(timeout, "timeout") / SECOND_NS)
 
     @property

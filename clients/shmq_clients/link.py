@@ -352,7 +352,7 @@ class Link:
                 self.lose(session, error)
                 continue
             try:
-                self._await(answer, deadline, timeout)
+                self.wait_for(answer, deadline, timeout)
             finally:
                 session.forget(number)
             if isinstance(answer.error, ConnectionLost) and repeat:
@@ -362,7 +362,8 @@ class Link:
             assert answer.frame is not None
             return Reply(answer.frame, answer.descriptors, session)
 
-    def _await(self, answer: Answer, deadline: float, timeout: float) -> None:
+    def wait_for(self, answer: Answer, deadline: float, timeout: float) -> None:
+        """Return when it is done. Raises OperationTimeout."""
         while not answer.done:
             remaining = deadline - time.monotonic()
             if remaining <= 0:

@@ -59,6 +59,7 @@ class SocketPath:
         self._current: Session | None = None
         self._used = False  # there may be deliveries of ours at the broker
         self._window: Window | None = None
+        self._unsure: ShmqError | None = None  # a session ended with publishes that nobody had confirmed
 
     def on_welcome(self, session: Session, welcome: Welcome) -> None:
         """Give back what an earlier session left, consume again. Must not wait for answers."""
@@ -92,6 +93,7 @@ class SocketPath:
                 window.end_step(self.link.begin_in(window.session, frame))
             else:
                 self.link.say_in(window.session, frame(0))
+            window.note_sent()
 
         self._in_window(payload.nbytes, timeout, send)
 
@@ -114,8 +116,23 @@ class SocketPath:
                 raise
 
     def wait_for_confirms(self, timeout: float) -> None:
-        """Wait until all that was sent is done, publishes that wait for room too."""
-        self.link.ask(Ping, Ok, timeout=timeout)
+        """Wait until all that was sent is done, publishes that wait for room too.
+
+        Raises ConnectionLost, once, where a session ended with some that nobody had confirmed.
+        """
+        self.link.check()
+        unsure, self._unsure = self._unsure, None
+        if unsure is not None:
+            raise unsure
+        window = self._window
+        if window is None or not window.unconfirmed:
+            self.link.ask(Ping, Ok, timeout=timeout)
+        else:
+            try:
+                window.confirm(timeout)
+            except ConnectionLost:
+                self._window = None
+                raise
         self.link.raise_failures()
 
     def _publish_batch(self, batch: list[memoryview], out: Outgoing) -> int:
@@ -127,6 +144,7 @@ class SocketPath:
         def send(window: Window, ends_step: bool) -> bool:  # noqa: FBT001 - as Window.enter says
             if not ends_step:
                 self.link.say_in(window.session, frame(0))
+                window.note_sent()
             return not ends_step
 
         if not _waits(out, size) and self._in_window(size, timeout, send):
@@ -145,6 +163,8 @@ class SocketPath:
         session = self.link.established(deadline, timeout)
         window = self._window
         if window is None or window.session is not session:
+            if window is not None and window.unconfirmed:
+                self._unsure = window.session.ended
             window = self._window = Window(self.link, session)
         return window
 

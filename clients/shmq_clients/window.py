@@ -12,6 +12,7 @@ from collections import deque
 from typing import Final
 
 from shmq.errors import ConnectionLost, OperationTimeout
+from shmq.wire.frames import Ping
 from shmq_clients.link import Link
 from shmq_clients.session import Answer, Session
 
@@ -29,6 +30,8 @@ class Window:
         self._link = link
         self._messages = 0
         self._bytes = 0
+        self._sent = 0  # frames without an answer of their own
+        self._confirmed = 0  # of these
         self._steps: deque[Answer] = deque()
         self._lock = threading.Lock()
 
@@ -47,6 +50,25 @@ class Window:
                 return False
             self._messages = self._bytes = 0
         return True
+
+    def note_sent(self) -> None:
+        """A frame that was entered is written."""
+        with self._lock:
+            self._sent += 1
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether something that was sent may be lost with the session."""
+        return self._sent > self._confirmed
+
+    def confirm(self, timeout: float) -> None:
+        """Wait until all that was sent is done. Raises ConnectionLost when the session ends first, OperationTimeout."""
+        sent = self._sent
+        answer = self._link.begin_in(self.session, Ping)
+        self._link.wait_for(answer, time.monotonic() + timeout, timeout)
+        if answer.error is not None:
+            raise answer.error
+        self._confirmed = max(self._confirmed, sent)
 
     def end_step(self, answer: Answer) -> None:
         """Remember the answer that ends a step."""

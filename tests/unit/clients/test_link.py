@@ -299,3 +299,33 @@ def test_a_nack_that_cannot_be_said_settles_nothing(
 
     assert not broker.received(wire.Nack)
     assert broker.received(wire.Ack)
+
+
+# -- confirms ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["meanwhile", "before"])
+def test_publishes_that_may_be_lost_with_their_session_are_not_confirmed(
+    broker: ScriptedBroker, conn: shmq.Connection, when: str
+) -> None:
+    conn.publish(b"x", routing_key="q")
+    if when == "meanwhile":
+        broker.answers[wire.Ping] = lambda frame: None if broker.sessions == 1 else [wire.Ok(frame.seq)]
+    else:
+        wait_until(lambda: bool(broker.received(wire.Publish)), "it came")
+        broker.drop()
+        broker.answers[wire.Publish] = lambda frame: [wire.Ok(frame.seq)] if frame.seq else []
+        conn.publish(b"y", routing_key="q", confirm="memory")
+
+    with pytest.raises(shmq.ConnectionLost, match="may or may not be done"):
+        conn.wait_for_confirms()
+    conn.wait_for_confirms()
+
+
+def test_what_was_confirmed_is_not_lost_with_its_session(broker: ScriptedBroker, conn: shmq.Connection) -> None:
+    conn.publish(b"x", routing_key="q")
+    conn.wait_for_confirms()
+    broker.drop()
+
+    conn.wait_for_confirms()
+    assert len(broker.received(wire.Ping)) >= 2
