@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from shmq.core._core import PERSISTENT
-from shmq.errors import BodyTooLarge, ConnectionLost, PublishError, QueueFull, ShmqError
+from shmq.errors import BodyTooLarge, ConnectionLost, NotFound, PublishError, QueueFull, ShmqError
 from shmq.limits import (
     BATCH_BYTES_MAX,
     BATCH_MESSAGES_MAX,
@@ -240,7 +240,8 @@ class SocketPath:
         self._forget(subscription)
         if self.link.session is not None:
             tag = subscription.consume.consumer_tag
-            self.link.ask(lambda seq: Cancel(seq, tag), Ok)
+            with contextlib.suppress(NotFound):  # that session ended, and the next one never knew of it
+                self.link.ask(lambda seq: Cancel(seq, tag), Ok)
 
     def abandon(self, subscription: Subscription) -> None:
         """As `cancel`, at the next chance and without an answer."""

@@ -329,3 +329,22 @@ def test_what_was_confirmed_is_not_lost_with_its_session(broker: ScriptedBroker,
 
     conn.wait_for_confirms()
     assert len(broker.received(wire.Ping)) >= 2
+
+
+# -- the end of a consumer --------------------------------------------------------------------------------------------
+
+
+def test_a_consumer_that_the_next_session_does_not_know_is_cancelled_all_the_same(
+    broker: ScriptedBroker, conn: shmq.Connection
+) -> None:
+    broker.answers[wire.Consume] = lambda frame: [wire.Consuming(frame.seq, frame.consumer_tag)]
+    unknown: dict[str, Any] = {"kind": "consumer", "name": "tag"}
+    broker.answers[wire.Cancel] = lambda frame: (
+        None if broker.sessions == 1 else [wire.Error(frame.seq, 404, "", unknown)]
+    )
+    consumer = conn.consume("q", consumer_tag="tag")
+
+    consumer.cancel()
+
+    assert len(broker.received(wire.Cancel)) == 2
+    assert list(consumer) == []
