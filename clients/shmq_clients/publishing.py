@@ -37,8 +37,7 @@ class Publishing:
         if targets is None:
             self._socket.publish(body, out)
             return
-        for target in targets:
-            self._into(target, lambda queue: self._direct.publish(queue, body, out, deadline_ns))
+        self._into_all(targets, out, lambda queue: self._direct.publish(queue, body, out, deadline_ns))
 
     def publish_many(self, bodies: Sequence[Any], **keywords: Unpack[PublishKeywords]) -> None:
         """As `Connection.publish_many`."""
@@ -48,8 +47,7 @@ class Publishing:
         if targets is None:
             self._socket.publish_many(bodies, out)
             return
-        for target in targets:
-            self._into(target, lambda queue: self._direct.publish_many(queue, bodies, out, deadline_ns))
+        self._into_all(targets, out, lambda queue: self._direct.publish_many(queue, bodies, out, deadline_ns))
 
     def loan(self, body_bytes: int, **keywords: Unpack[PublishKeywords]) -> AbstractContextManager[memoryview]:
         """As `Connection.loan`. Without exactly one queue to write into, memory of our own is lent and then
@@ -61,7 +59,10 @@ class Publishing:
         targets = self._targets(out)
         if targets is None or len(targets) != 1:
             return self._lend(body_bytes, keywords)
-        return self._direct.loan(targets[0], body_bytes, out, time.monotonic_ns() + out.timeout_ns)
+        try:
+            return self._direct.loan(targets[0], body_bytes, out, time.monotonic_ns() + out.timeout_ns)
+        except QueueGone:
+            return self._lend(body_bytes, keywords)
 
     @contextlib.contextmanager
     def _lend(self, body_bytes: int, keywords: PublishKeywords) -> Iterator[memoryview]:
@@ -88,13 +89,22 @@ class Publishing:
             raise Unroutable(exchange=out.exchange, routing_key=out.routing_key)
         return targets
 
-    def _into(self, target: Attachment, publish: Callable[[Attachment], None]) -> None:
+    def _into_all(self, targets: tuple[Attachment, ...], out: Outgoing, publish: Callable[[Attachment], None]) -> None:
+        """Publish into each queue. Raises Unroutable for a mandatory message when all of them are gone meanwhile."""
+        taken = [self._into(target, publish) for target in targets]
+        if out.mandatory and not any(taken):
+            raise Unroutable(exchange=out.exchange, routing_key=out.routing_key)
+
+    def _into(self, target: Attachment, publish: Callable[[Attachment], None]) -> bool:
         """Publish into one queue; one that is gone is looked for once more, because its name may have been used
-        again.
+        again. False: there is none.
         """
         try:
             publish(target)
         except QueueGone:
             self._attachments.forget(target)
-            with contextlib.suppress(QueueGone, NotFound):
+            try:
                 publish(self._attachments.attach(target.name))
+            except (QueueGone, NotFound):
+                return False
+        return True

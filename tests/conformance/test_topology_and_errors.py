@@ -1,6 +1,7 @@
 """Queues, exchanges, bindings, and what is refused: the same errors in each mode, each within a second."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -295,3 +296,28 @@ def test_status_says_what_survives(conn: shmq.Connection) -> None:
 
     assert report.durability == "memory"
     assert {process.role for process in report.processes} >= {"broker", "supervisor"}
+
+
+@pytest.fixture
+def going_queue(
+    conn: shmq.Connection, connect: Callable[[], shmq.Connection], new_queue: Callable[..., str]
+) -> Iterator[str]:
+    """Give a full queue that will be gone in a moment."""
+    name, other = new_queue(capacity_messages=1), connect()
+    conn.publish(b"x", routing_key=name, confirm="memory")
+    timer = threading.Timer(0.2, other.delete_queue, [name])
+    timer.start()
+    yield name
+    timer.join()
+
+
+def test_a_mandatory_publish_whose_queue_goes_while_it_waits_is_told(conn: shmq.Connection, going_queue: str) -> None:
+    with pytest.raises((shmq.Unroutable, shmq.NotFound)):
+        conn.publish(b"y", routing_key=going_queue, mandatory=True, confirm="memory", timeout=scaled(5))
+
+
+def test_a_loan_of_a_queue_that_goes_while_it_waits_is_lent_all_the_same(
+    conn: shmq.Connection, going_queue: str
+) -> None:
+    with conn.loan(3, routing_key=going_queue, timeout=scaled(5)) as buffer:
+        buffer[:] = b"abc"
