@@ -212,11 +212,16 @@ def _check_fields(definition: QueueDefinition | ExchangeDefinition, rules: Mappi
         value = getattr(definition, rule.field)
         if value is not None and not rule.holds(value):
             raise InvalidArgument(argument=argument, value=value, allowed=rule.allowed)
-    if len(definition.other) > ARGUMENTS_MAX:
+    check_arguments(definition.other)
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raise InvalidArgument for what no frame can carry: of bindings, and those of queues that we do not know."""
+    if len(arguments) > ARGUMENTS_MAX:
         raise InvalidArgument(
-            argument="arguments", value=f"{len(definition.other)} of them", allowed=f"at most {ARGUMENTS_MAX}"
+            argument="arguments", value=f"{len(arguments)} of them", allowed=f"at most {ARGUMENTS_MAX}"
         )
-    for argument, value in definition.other.items():
+    for argument, value in arguments.items():
         if not isinstance(argument, str) or len(argument) > NAME_BYTES_MAX or not _travels(value):
             raise InvalidArgument(argument=str(argument), value=value, allowed=_TRAVELS)
 

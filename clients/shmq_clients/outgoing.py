@@ -79,7 +79,7 @@ def outgoing(
     **properties: Unpack[PropertyKeywords],
 ) -> Outgoing:
     """Check the keywords of `publish`. Raises InvalidArgument."""
-    if exchange:
+    if exchange != "":
         check_name(exchange, "exchange")
     check_routing_key(routing_key)
     if type(priority) is not int or not 0 <= priority <= PRIORITY_MAX:

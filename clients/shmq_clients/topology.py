@@ -8,7 +8,7 @@ arguments milliseconds.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from shmq.definitions import Scalar, define_exchange, define_queue
+from shmq.definitions import Scalar, check_arguments, define_exchange, define_queue
 from shmq.limits import PAGE_ENTRIES_MAX
 from shmq.names import check_name, check_routing_key
 from shmq.wire.fields import QueueInfo
@@ -169,15 +169,15 @@ class Topology:
         self, queue: str, exchange: str, routing_key: str = "", *, arguments: Mapping[str, Scalar] | None = None
     ) -> None:
         """Let the exchange route this key to the queue; doing it twice is the same as once. Raises NotFound."""
-        _check_binding(queue, exchange, routing_key)
-        self._link.ask(lambda seq: BindQueue(seq, queue, exchange, routing_key, dict(arguments or {})), Ok)
+        given = _check_binding(queue, exchange, routing_key, arguments)
+        self._link.ask(lambda seq: BindQueue(seq, queue, exchange, routing_key, given), Ok)
 
     def unbind_queue(
         self, queue: str, exchange: str, routing_key: str = "", *, arguments: Mapping[str, Scalar] | None = None
     ) -> None:
         """Take a binding back; fine when there is none. Raises NotFound."""
-        _check_binding(queue, exchange, routing_key)
-        self._link.ask(lambda seq: UnbindQueue(seq, queue, exchange, routing_key, dict(arguments or {})), Ok)
+        given = _check_binding(queue, exchange, routing_key, arguments)
+        self._link.ask(lambda seq: UnbindQueue(seq, queue, exchange, routing_key, given), Ok)
 
     # -- the instance -------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,13 @@ class Topology:
         return self._link.ask(Status, StatusReport)
 
 
-def _check_binding(queue: str, exchange: str, routing_key: str) -> None:
+def _check_binding(
+    queue: str, exchange: str, routing_key: str, arguments: Mapping[str, Scalar] | None
+) -> dict[str, Scalar]:
+    """Return the arguments. Raises InvalidName, InvalidArgument."""
     check_name(queue, "queue")
     check_name(exchange, "exchange")
     check_routing_key(routing_key)
+    given = dict(arguments or {})
+    check_arguments(given)
+    return given

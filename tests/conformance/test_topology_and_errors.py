@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -321,3 +322,17 @@ def test_a_loan_of_a_queue_that_goes_while_it_waits_is_lent_all_the_same(
 ) -> None:
     with conn.loan(3, routing_key=going_queue, timeout=scaled(5)) as buffer:
         buffer[:] = b"abc"
+
+
+def test_an_exchange_that_is_no_text_is_refused_here(conn: shmq.Connection, queue: str) -> None:
+    with pytest.raises(shmq.InvalidName):
+        conn.publish(b"x", exchange=None, routing_key=queue)  # type: ignore[arg-type] # what is refused
+
+
+@pytest.mark.parametrize("arguments", [{"a": [1]}, {"a": b"bytes"}, {1: "a"}, {"a": 1 << 70}, {"a": "x" * 5000}])
+def test_arguments_of_a_binding_that_cannot_travel_are_refused_here(
+    conn: shmq.Connection, queue: str, arguments: dict[str, Any]
+) -> None:
+    for call in (conn.bind_queue, conn.unbind_queue):
+        with pytest.raises(shmq.InvalidArgument, match="64-bit"):
+            call(queue, "amq.direct", "key", arguments=arguments)
