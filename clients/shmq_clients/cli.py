@@ -5,6 +5,7 @@ Exit codes: 0 fine; 1 something is wrong (an alarm, a refused operation); 2 the 
 Every error is one line on standard error. --url and --json may stand before the command or after it.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -184,7 +185,7 @@ def publish(
     **keywords: Any,  # noqa: ANN401 - as publish
 ) -> None:
     """Publish one message; without BODY, what comes on standard input. It is an error if no queue gets it."""
-    content = sys.stdin.buffer.read() if body is None else body.encode()
+    content = sys.stdin.buffer.read() if body is None else os.fsencode(body)
     connection.publish(
         content, routing_key=routing_key, headers=dict(headers) or None, mandatory=True, confirm="memory", **keywords
     )

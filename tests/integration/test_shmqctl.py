@@ -23,7 +23,7 @@ def url() -> Iterator[str]:
         yield url
 
 
-def run(*arguments: str, stdin: bytes = b"", code: int = 0) -> str:
+def run(*arguments: str | bytes, stdin: bytes = b"", code: int = 0) -> str:
     """Run the command and return what it printed; on an error, its one line. An alarm is none."""
     done = subprocess.run(
         [sys.executable, "-m", "shmq_clients.cli", *arguments],
@@ -182,3 +182,13 @@ def test_queues_can_be_watched_with_rates_until_interrupted(url: str) -> None:
         assert watching.wait(scaled(5)) == 0
 
     assert int(seen[3].replace(",", "")) > 0
+
+
+def test_a_body_of_any_bytes_is_published_as_it_is(url: str) -> None:
+    run("declare", "bytes", "--url", url)
+    run("publish", "--url", url, "bytes", b"\xff\xfe")
+
+    with shmq.connect(url) as connection:
+        message = connection.get("bytes", timeout=1, no_ack=True)
+        assert message is not None
+        assert message.body == b"\xff\xfe"
