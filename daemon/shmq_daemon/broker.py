@@ -31,12 +31,14 @@ from shmq_daemon.instance import Byte, wait_for_predecessor
 from shmq_daemon.log import logger
 from shmq_daemon.loop import READ, Loop, Timers
 from shmq_daemon.master import Instance
+from shmq_daemon.opened import OpenQueue
 from shmq_daemon.peer import identify
 from shmq_daemon.process import Child, die_with
 from shmq_daemon.publishing import Publishing
 from shmq_daemon.reporting import Reporting
 from shmq_daemon.session import Session
 from shmq_daemon.supervision import Supervision
+from shmq_daemon.watched import QUARANTINED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +100,7 @@ class Broker:
         }
         self._clients.on_session_end = self._consuming.session_ended
         self._clients.on_end = self._on_client_end
+        self._consuming.on_damage = self._on_damage
         self._clients.tell = self._supervision.tell
         self._supervision.on_alarms = self._tell_alarms
         self._catalog.adopt(kept, supervisor_bell)
@@ -238,7 +241,16 @@ class Broker:
             assert opened is not None
             self._consuming.queue_deleted(opened)
             self._publishing.queue_deleted(opened)
+            self._supervision.clear_alarm(QUARANTINED, opened.name)
         self._supervision.tell_event(event)
+
+    def _on_damage(self, opened: OpenQueue, error: ShmqError) -> None:
+        """A queue that failed a check while nobody asked stops only itself."""
+        self._catalog.set_apart(opened, error)
+        told = opened.set_apart_error()
+        self._supervision.raise_alarm(QUARANTINED, opened.name, str(told))
+        self._consuming.end_all(opened, str(told), told)
+        self._publishing.end_all(opened, told)
 
     def _tell_alarms(self) -> None:
         """Blocked once with a reason when the first such alarm is raised, unblocked once when none is left."""

@@ -100,7 +100,7 @@ class Catalog:
             self._open_segment(opened)
             deleted = opened.core.deleted
         except (OSError, ShmqError) as error:
-            self._set_apart(opened, error)
+            self.set_apart(opened, error)
             return
         if deleted:
             self._log.info("deletion finished", queue=queue.name)
@@ -118,8 +118,8 @@ class Catalog:
         opened.attach(fd, self.owner, self.supervisor_bell, create=create)
         self._prepare(opened)  # also one that is there: its maker may have died before it had its limits
 
-    def _set_apart(self, opened: OpenQueue, error: Exception) -> None:
-        opened.damage = segments.explain(opened.queue.segment, error)
+    def set_apart(self, opened: OpenQueue, error: Exception) -> None:
+        opened.set_apart(self._loop, segments.explain(opened.queue.segment, error))
         self._log.error("queue set apart", queue=opened.name, segment=opened.queue.segment, why=opened.damage)
 
     # -- making ----------------------------------------------------------------------------------------------

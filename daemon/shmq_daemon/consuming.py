@@ -93,6 +93,7 @@ class Consuming:
         self._timers = timers
         self._log = log
         self._due: dict[int, OpenQueue] = {}  # to be served in this turn
+        self.on_damage: Callable[[OpenQueue, ShmqError], None] = lambda _opened, _error: None
         self._settle: Mapping[type, Callable[[Message, Any], None]] = {
             wire.Ack: lambda message, _frame: message.ack(),
             wire.Nack: _nack,
@@ -233,8 +234,12 @@ class Consuming:
         """Serve whoever may be served. True: there is more to do at once."""
         due, self._due = self._due, {}
         for opened in due.values():
-            if opened.usable:
+            if not opened.usable:
+                continue
+            try:
                 self._serve(opened)
+            except ShmqError as error:
+                self.on_damage(opened, error)
         return bool(self._due)
 
     def _serve(self, opened: OpenQueue) -> None:
@@ -352,15 +357,18 @@ class Consuming:
 
     def queue_deleted(self, opened: OpenQueue) -> None:
         """Tell everybody who waits on it."""
+        self.end_all(opened, f"queue {opened.name!r} was deleted", NotFound(kind="queue", name=opened.name))
+
+    def end_all(self, opened: OpenQueue, reason: str, error: ShmqError) -> None:
+        """Nobody can be served from this queue any more: consumers are told the reason, gets the error."""
         for consumer in list(opened.consumers):
             del consumer.client.consumers[consumer.tag]
-            _answer(consumer.client, wire.Cancelled(consumer.tag, f"queue {opened.name!r} was deleted"))
+            _answer(consumer.client, wire.Cancelled(consumer.tag, reason))
         opened.consumers.clear()
         while opened.waiting:
             waiting = opened.waiting.popleft()
             if waiting.timer is not None:
                 waiting.timer.cancel()
-            error = NotFound(kind="queue", name=opened.name)
             _answer(waiting.client, wire.Error(waiting.frame.seq, *to_wire(error)))
         self._due.pop(opened.queue.queue_id, None)
 

@@ -66,10 +66,14 @@ class OpenQueue:
     def core(self) -> CoreQueue:
         """Raises InternalError for a queue that is set apart."""
         if self._core is None:
-            raise InternalError(
-                f"queue {self.name!r} is set apart: {self.damage}. Delete it when its messages are not needed"
-            )
+            raise self.set_apart_error()
         return self._core
+
+    def set_apart_error(self) -> InternalError:
+        """What is told to whoever asks for a queue that is set apart."""
+        return InternalError(
+            f"queue {self.name!r} is set apart: {self.damage}. Delete it when its messages are not needed"
+        )
 
     @property
     def usable(self) -> bool:
@@ -114,10 +118,15 @@ class OpenQueue:
         self._registered[side] = False
         loop.remove(self.core.bell_fd(side))
 
-    def close(self, loop: Loop) -> None:
+    def set_apart(self, loop: Loop, damage: str) -> None:
+        """Work in it no more, and say why to whoever asks for it."""
+        self.damage = damage
         if self._core is not None:
             for side in SIDES:
                 self.stop_waiting(loop, side)
             self._core.close()
             self._core = None
+
+    def close(self, loop: Loop) -> None:
+        self.set_apart(loop, self.damage)
         self.bells.close()

@@ -270,12 +270,15 @@ class Publishing:
         self._next_of(blocked.client)
 
     def queue_deleted(self, opened: OpenQueue) -> None:
+        self.end_all(opened, NotFound(kind="queue", name=opened.name))
+
+    def end_all(self, opened: OpenQueue, error: ShmqError) -> None:
         """Whoever waits for room there waits no more."""
         waiting = list(opened.blocked)
         opened.blocked.clear()
         for blocked in waiting:
             blocked.waits_on = None
-            self._finish(blocked, NotFound(kind="queue", name=opened.name))
+            self._finish(blocked, error)
             self._next_of(blocked.client)
 
     # -- answering --------------------------------------------------------------------------------------------

@@ -39,12 +39,11 @@ from shmq_daemon.reaping import Clients, Reaper
 from shmq_daemon.registry import Registry
 from shmq_daemon.sweep import CANT_GROW, Sweep
 from shmq_daemon.topology import Topology
-from shmq_daemon.watched import Quarantine, Watched
+from shmq_daemon.watched import QUARANTINED, Quarantine, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-QUARANTINED: Final = "queue-quarantined"
 ORPHANS_NS: Final = 500_000_000  # after a death; those who die together cost one scan
 COUNTERS_NS: Final = 1_000_000_000  # at most so often are counters told
 

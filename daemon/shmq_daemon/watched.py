@@ -9,13 +9,14 @@ Invariant: a queue whose segment failed a check is not touched again by this sup
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from shmq.core._core import Queue as CoreQueue
 from shmq.errors import ShmqError
 from shmq_daemon import segments
 from shmq_daemon.events import Queue
 
+QUARANTINED: Final = "queue-quarantined"  # the alarm
 Result = TypeVar("Result")
 SlotWord = tuple[int, int]
 """(slot, control word): one message in one state."""

@@ -19,6 +19,7 @@ from support.needs import missing
 from support.shmqd import SHM, Shmqd, instance
 
 LAYOUT_AT = 8  # of the second word of a segment's header
+SLOT_BYTES, SHAPE_AT = 64, 40  # of a slot before its body, and in it the word with the body's length
 
 
 @pytest.fixture
@@ -238,6 +239,27 @@ def test_a_segment_of_another_layout_is_refused_by_name_and_left_untouched(daemo
         assert alarms(connection)["queue-quarantined"].startswith(what)
     with segment.open("rb") as file:
         assert file.read(4096) == before
+
+
+def test_a_damaged_message_stops_its_queue_and_not_the_broker(daemon: Shmqd) -> None:
+    with daemon.connect("socket") as connection, daemon.connect() as direct:
+        direct.declare_queue("damaged", capacity_messages=64, capacity_bytes=1 << 20)
+        direct.declare_queue("jobs")
+        direct.publish(b"a body to be found", routing_key="damaged")
+        segment = segment_of(daemon, "damaged")
+        with segment.open("r+b") as file:
+            file.seek(segment.read_bytes().index(b"a body to be found") - SLOT_BYTES + SHAPE_AT)
+            file.write(b"\xff" * 8)
+        before = daemon.child("broker")
+
+        with pytest.raises(shmq.NotFound, match="set apart"):
+            next(iter(connection.consume("damaged")))
+        assert alarms(connection)["queue-quarantined"].startswith("queue 'damaged' is set apart")
+        direct.publish(b"fine", routing_key="jobs")
+        take(connection, "jobs").ack()
+        assert daemon.child("broker") == before
+        connection.delete_queue("damaged")
+        assert not alarms(connection)
 
 
 def test_a_name_without_memory_is_made_anew(daemon: Shmqd) -> None:
