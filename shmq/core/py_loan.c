@@ -21,13 +21,15 @@ PyObject *shmq_py_loan_new(QueueObject *q, struct shmq_draft *draft)
     loan->exports = 0;
     loan->state = LOAN_ABORTED;
     loan->body_bytes = draft->body_bytes;
-    int r = shmq_write_begin(&q->core, draft, &loan->write);
     PyObject_GC_Track(loan);
+    /* only now: making it may collect garbage, whose end may close the queue */
+    int r = shmq_py_is_writable(q) ? shmq_write_begin(&q->core, draft, &loan->write) : shmq_py_refuse(q);
     if (r) {
         Py_DECREF(loan);
         if (r > 0)
             return PyLong_FromLong(r);
-        shmq_py_raise(r);
+        if (!PyErr_Occurred())
+            shmq_py_raise(r);
         return NULL;
     }
     loan->queue = (QueueObject *)Py_NewRef(q);

@@ -107,10 +107,6 @@ PyObject *shmq_py_queue_loan(QueueObject *q, PyObject *const *args, Py_ssize_t n
         return NULL;
     if (shmq_py_integer(values[0], "body_bytes", 0, INT64_MAX, &bytes) < 0)
         return NULL;
-    if (!shmq_py_is_writable(q)) {
-        shmq_py_refuse(q);
-        return NULL;
-    }
     draft.body_bytes = (uint64_t)bytes;
     return shmq_py_loan_new(q, &draft);
 }

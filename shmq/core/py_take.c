@@ -99,13 +99,14 @@ MessageObject *shmq_py_take(QueueObject *q, ConsumerObject *consumer, bool no_ac
 {
     do {
         *failed = true;
-        if (UNLIKELY(!shmq_py_is_writable(q))) {
-            shmq_py_refuse(q);
-            return NULL;
-        }
-        MessageObject *m = message_memory();
+        MessageObject *m = message_memory(); /* may collect garbage, whose end may close the queue */
         if (UNLIKELY(!m)) {
             PyErr_NoMemory();
+            return NULL;
+        }
+        if (UNLIKELY(!shmq_py_is_writable(q))) {
+            shmq_py_message_free(m);
+            shmq_py_refuse(q);
             return NULL;
         }
         int r = shmq_take(&q->core, &m->delivery);

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import weakref
 from array import array
 from collections.abc import Callable
@@ -20,6 +21,19 @@ def take(queue: core.Queue) -> core.Message:
     message = queue.take()
     assert message is not None
     return message
+
+
+def closes_when_collected(queue: core.Queue) -> None:
+    """Leave garbage whose end closes a queue."""
+
+    class Closer:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            queue.close()
+
+    Closer()
 
 
 def settled_bodies(queue: core.Queue) -> list[bytes]:
@@ -55,6 +69,31 @@ def test_a_body_of_100_mib_comes_out_as_it_went_in() -> None:
         assert message.body == body
         message.ack()
         assert queue.stats()["arena_used_bytes"] == 0
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="collects garbage between instructions only")
+@pytest.mark.parametrize("begin", [core.Queue.take, lambda queue: queue.loan(8)])
+def test_a_queue_that_the_garbage_collector_closes_hands_out_nothing(
+    small: Segment, begin: Callable[[core.Queue], object]
+) -> None:
+    queue, other = small.attach(32), small.attach(33)
+    refused = False
+    spares = [other.publish(b"") == core.OK and other.take(no_ack=True) for _ in range(300)]
+    queue.publish(b"")
+    gc.collect()
+    closes_when_collected(queue)
+    gc.set_threshold(1)
+    try:
+        begin(queue)
+    except DetachedQueue:
+        refused = True
+    finally:
+        gc.set_threshold(700, 10, 10)
+
+    states = other.count_states()
+    assert refused
+    assert all(spares)
+    assert (states[core.READY], states[core.UNACKED], states[core.WRITING]) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("size", [12, LARGE])
