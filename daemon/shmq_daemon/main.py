@@ -2,12 +2,13 @@
 
 Owns: flags, the order in which an instance is taken (limits, directory, lock, sockets), exit codes. Does not own:
 anything after that (master.py). Exit codes: 0 stopped or discarded, 1 refused to start (the reason is on standard
-error).
+error), 2 wrong flags.
 """
 
 import argparse
 import os
 import resource
+import select
 import sys
 import time
 from collections.abc import Sequence
@@ -38,7 +39,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     version = f"shmqd {__version__} (protocol {PROTOCOL}, layout {LAYOUT})"
     parser.add_argument("--version", action="version", version=version)
-    return parser.parse_args(arguments)
+    flags = parser.parse_args(arguments)
+    if flags.ephemeral and not (flags.socket and flags.data):
+        parser.error("--ephemeral removes what it finds: give it places of its own, with --socket and --data")
+    return flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +71,8 @@ def _discard(place: places.Places) -> int:
 
 def _serve(settings: config.Config, place: places.Places, *, ephemeral: bool) -> int:
     _raise_descriptor_limit()
+    if ephemeral:
+        _check_lifeline()
     places.make_data_directory(place.data)
     lock_fd = instance.take_lock(place.lock)
     os.chdir(place.data)
@@ -80,6 +86,17 @@ def _serve(settings: config.Config, place: places.Places, *, ephemeral: bool) ->
     children = {Byte.BROKER: broker.run, Byte.SUPERVISOR: supervisor.run}
     served = Master(taken, children, notify.Notifier(os.environ)).run()
     return 0 if served else REFUSED
+
+
+def _check_lifeline() -> None:
+    """Standard input must be something that ends: not a file, and not /dev/null, which can't be polled."""
+    try:
+        with select.epoll() as epoll:
+            epoll.register(0, select.EPOLLIN)
+    except OSError as error:
+        raise ConfigError(
+            f"--ephemeral: standard input can't be watched ({error.strerror}); give it a pipe that its owner holds open"
+        ) from error
 
 
 def _raise_descriptor_limit() -> None:

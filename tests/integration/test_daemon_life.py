@@ -161,6 +161,31 @@ def test_an_ephemeral_instance_is_gone_when_its_master_is_killed(tmp_path: Path)
         wait_until(lambda: not daemon.data.exists(), "no data are left")
 
 
+def test_an_ephemeral_instance_wants_an_owner_it_can_watch(tmp_path: Path) -> None:
+    daemon = Shmqd(tmp_path)
+    command = [*COMMAND, *daemon.places, "--ephemeral"]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=scaled(20), check=False
+    )
+
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "standard input can't be watched" in done.stderr
+    assert not daemon.data.exists()
+
+
+@pytest.mark.parametrize("only", ["--socket", "--data"])
+def test_an_ephemeral_instance_wants_places_of_its_own(tmp_path: Path, only: str) -> None:
+    """It removes its directory at the end: never that of the system's or the user's instance."""
+    command = [*COMMAND, "--ephemeral", only, str(tmp_path / "own")]
+    done = subprocess.run(
+        command, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=scaled(20), check=False
+    )
+
+    assert done.returncode == 2
+    assert "--socket and --data" in done.stderr
+
+
 def test_children_end_within_100_ms_of_the_master_and_the_lock_is_free(daemon: Shmqd) -> None:
     children = [daemon.child("broker"), daemon.child("supervisor")]
     pidfds = [os.pidfd_open(pid) for pid in children]
