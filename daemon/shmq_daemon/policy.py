@@ -45,7 +45,8 @@ def check_unreserved(kind: str, name: str) -> None:
     """Raise AccessRefused for a name that only the broker gives."""
     if name.startswith(RESERVED_PREFIX):
         reason = f"names that begin with {RESERVED_PREFIX!r} are the broker's"
-        raise AccessRefused(what=f"{kind} {name!r}", reason=reason)
+        text = f"access to {kind} {name!r} refused: {reason}. Choose another name"  # no other user could have this one
+        raise AccessRefused(text, what=f"{kind} {name!r}", reason=reason)
 
 
 def check_kept(definition: QueueDefinition) -> None:

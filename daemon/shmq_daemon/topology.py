@@ -214,4 +214,4 @@ def _discard(bindings: dict[Any, set[Binding]], key: object, binding: Binding) -
 
 def _default_exchange_refused() -> AccessRefused:
     reason = "every queue is bound to it by its name; it can't be declared, deleted or bound"
-    return AccessRefused(what="the default exchange", reason=reason)
+    return AccessRefused(f"the default exchange: {reason}", what="the default exchange", reason=reason)

@@ -66,7 +66,7 @@ def test_exchanges_that_are_not_there_yet_are_refused() -> None:
 
 
 def test_reserved_names_are_the_brokers() -> None:
-    with pytest.raises(AccessRefused):
+    with pytest.raises(AccessRefused, match=r"'amq.mine' refused: .* Choose another name$"):
         policy.check_unreserved("queue", "amq.mine")
 
 
