@@ -43,6 +43,10 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True):
 
 
 NO_PROPERTIES: Final = Properties()
+_NUMBERS: Final = {
+    "expiration": f"a whole number of milliseconds from 0 to {TIME_MS_MAX}",
+    "timestamp": "a datetime, or whole seconds since 1970",
+}
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -65,7 +69,9 @@ def make_properties(**properties: object) -> Properties:
         return msgspec.convert(given, Properties)
     except msgspec.ValidationError as error:
         argument = str(error).rpartition("$.")[2].rstrip("`") or "properties"
-        raise InvalidArgument(argument=argument, value=given.get(argument), allowed=str(error)) from None
+        raise InvalidArgument(
+            argument=argument, value=given.get(argument), allowed=_NUMBERS.get(argument, "a string")
+        ) from None
 
 
 def encode_envelope(

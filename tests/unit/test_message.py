@@ -132,6 +132,20 @@ def test_a_property_that_cannot_be_used_is_named(argument: str, value: object) -
     assert (error.value.argument, error.value.value) == (argument, value)
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "right"),
+    [
+        ("expiration", "60000", "a whole number of milliseconds"),
+        ("timestamp", 1.5, "datetime"),
+        ("type", 1, "a string"),
+    ],
+)
+def test_who_gets_a_property_wrong_is_told_what_is_right(argument: str, value: object, right: str) -> None:
+    """AMQP clients say expiration as text."""
+    with pytest.raises(InvalidArgument, match=right):
+        make_properties(**{argument: value})
+
+
 def test_a_property_that_is_none_was_not_given() -> None:
     assert make_properties(message_id=None) == NO_PROPERTIES
 
