@@ -145,6 +145,10 @@ class Message(Protocol):
     """One delivery, as an application sees it in every mode and client."""
 
     @property
+    def queue_name(self) -> str:
+        """The queue that this delivery came from."""
+
+    @property
     def body(self) -> bytes: ...
     @property
     def body_bytes(self) -> int: ...
