@@ -125,7 +125,6 @@ def queues(connection: Connection, *, as_json: bool, watch: float | None) -> Non
 @main.command()
 @click.argument("name")
 @click.option("--durable/--transient", default=True, show_default=True)
-@click.option("--exclusive", is_flag=True)
 @click.option("--auto-delete", is_flag=True)
 @click.option("--max-priority", type=int)
 @click.option("--capacity-messages", type=int)
@@ -197,7 +196,7 @@ def publish(
 @click.argument("queue")
 @click.option("--count", type=click.IntRange(1, 10_000), default=1, show_default=True)
 @click.option("--timeout", type=float, default=0.0, show_default=True, help="Seconds to wait for the first.")
-@click.option("--requeue", is_flag=True, help="Only look: put them back in their place.")
+@click.option("--requeue", is_flag=True, help="Only look: put them back in their place. It counts as a delivery.")
 @click.option("--raw", is_flag=True, help="Write the bodies alone, as they are.")
 @_connected
 def get(
