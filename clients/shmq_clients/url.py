@@ -55,7 +55,7 @@ def _parse(url: str) -> Path | None:
     except ValueError as error:
         raise _refused(url, str(error)) from error
     if parts.scheme != SCHEME:
-        raise _refused(url, f"the scheme is {SCHEME}, not {parts.scheme or 'empty'}")
+        raise _refused(url, f"the scheme is {SCHEME}, not {parts.scheme or 'empty'}: {SCHEME}:///path/of.sock")
     if parts.netloc:
         raise _refused(url, f"no host or user here, shmq serves one host (three slashes: {SCHEME}:///path)")
     _check_query(url, parts)

@@ -110,6 +110,13 @@ def test_without_shmqd_the_exit_code_is_3() -> None:
     assert run.stderr.startswith("shmq-perf: ")
 
 
+def test_a_url_of_another_broker_is_a_wrong_command_line() -> None:
+    run = perf("-h", "amqp://localhost", "-C", "1")
+
+    assert run.returncode == 2
+    assert "shmq:///path/of.sock" in run.stderr
+
+
 def test_what_a_worker_cannot_do_is_the_error(url: str) -> None:
     run = perf("-h", url, "-C", "1", "--confirm-level", "disk")
 

@@ -29,6 +29,7 @@ from shmq_clients.perf.workers import WorkerFailed
 
 VERSION: Final = f"shmq-perf {__version__} (protocol {PROTOCOL}, layout {LAYOUT})"
 FAILED: Final = 1
+USAGE: Final = 2
 DOWN: Final = 3
 EXCHANGE_TYPES: Final = ("direct", "fanout", "topic", "headers")
 MICROSECOND: Final = 1e-6
@@ -98,7 +99,7 @@ OPTIONS: Final[list[Callable[..., Any]]] = [
                  help="Wait for the broker after so many publishes."),
     click.option("-f", "--flag", "flags", type=click.Choice(["persistent", "mandatory"]), multiple=True,
                  help="Of the messages; may be repeated."),
-    click.option("--zero-copy", is_flag=True, help="Loan and view instead of publish and body."),
+    click.option("--zero-copy", is_flag=True, help="Loan and view, not publish and body: bodies are not filled."),
     click.option("--no-latency", is_flag=True, help="Do not stamp messages: throughput alone."),
     click.option("-u", "--queue", default="shmq-perf", show_default=True, help="Made if missing, then also deleted."),
     click.option("-qa", "--queue-args", "queue_arguments", type=Arguments(), default="",
@@ -156,6 +157,8 @@ def _run(plan: Plan, url: str | None, out: IO[str]) -> Result:
             return run(plan, broker, lambda line: click.echo(report.interval_line(line), file=out))
     except SessionError as error:
         _fail(error, DOWN)
+    except InvalidArgument as error:
+        _fail(error, USAGE if error.argument == "url" else FAILED)
     except (ShmqError, WorkerFailed) as error:
         _fail(error, FAILED)
 
