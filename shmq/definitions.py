@@ -10,7 +10,16 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from shmq.errors import InvalidArgument, NotSupported, PreconditionFailed
-from shmq.limits import ARGUMENTS_MAX, COUNT_MAX, LEVELS_MAX, NAME_BYTES_MAX, SLOTS_MAX, TEXT_BYTES_MAX, TIME_MS_MAX
+from shmq.limits import (
+    ARGUMENTS_BYTES_MAX,
+    ARGUMENTS_MAX,
+    COUNT_MAX,
+    LEVELS_MAX,
+    NAME_BYTES_MAX,
+    SLOTS_MAX,
+    TEXT_BYTES_MAX,
+    TIME_MS_MAX,
+)
 from shmq.names import check_name, check_routing_key
 
 Scalar = bool | int | float | str | None
@@ -224,6 +233,10 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     for argument, value in arguments.items():
         if not isinstance(argument, str) or len(argument) > NAME_BYTES_MAX or not _travels(value):
             raise InvalidArgument(argument=str(argument), value=value, allowed=_TRAVELS)
+    texts = [text for pair in arguments.items() for text in pair if isinstance(text, str)]
+    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    if size > ARGUMENTS_BYTES_MAX:
+        raise InvalidArgument(argument="arguments", value=f"{size} bytes", allowed=f"{ARGUMENTS_BYTES_MAX} bytes")
 
 
 def _travels(value: object) -> bool:

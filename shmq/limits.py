@@ -21,6 +21,7 @@ BATCH_MESSAGES_MAX: Final = 65_536  # bodies, deliveries or delivery tags in one
 DELIVERIES_MAX: Final = 128  # in one frame of the broker: nobody waits long for another's batch
 DELIVERIES_BYTES: Final = 1 << 20  # of bodies, after which it ends a frame
 PAGE_ENTRIES_MAX: Final = 500  # queues in one frame of a listing
+ALARMS_TOLD_MAX: Final = 256  # in one status
 
 # Descriptors (SCM_RIGHTS).
 FRAME_DESCRIPTORS_MAX: Final = 3
@@ -30,6 +31,7 @@ PENDING_DESCRIPTORS_MAX: Final = 12  # received, their frame not yet complete
 ENVELOPE_BYTES_MAX: Final = (1 << 16) - 1  # as in the core
 HEADERS_DEPTH_MAX: Final = 32  # containers in containers
 ARGUMENTS_MAX: Final = 256  # of a queue, an exchange, a binding
+ARGUMENTS_BYTES_MAX: Final = 1 << 18  # of all of them together, so that every answer which names them fits in a frame
 TEXT_BYTES_MAX: Final = 4096  # of an error, a reason; and of a text argument
 
 # Numbers.

@@ -9,10 +9,12 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
+
 from shmq._version import __version__
 from shmq.core import _core
 from shmq.errors import ShmqError
-from shmq.limits import COUNT_MAX, PAGE_ENTRIES_MAX, PROTOCOL
+from shmq.limits import ALARMS_TOLD_MAX, CONTROL_FRAME_BYTES_MAX, COUNT_MAX, PAGE_ENTRIES_MAX, PROTOCOL
 from shmq.quantiles import quantiles
 from shmq.wire import frames as wire
 from shmq_daemon.catalog import Catalog
@@ -21,10 +23,13 @@ from shmq_daemon.control import Control
 from shmq_daemon.opened import OpenQueue
 from shmq_daemon.supervision import Supervision
 
-PAGE: Final = min(PAGE_ENTRIES_MAX, 200)  # a page stays far below the limit of a frame
+PAGE: Final = min(PAGE_ENTRIES_MAX, 200)
+PAGE_BYTES: Final = CONTROL_FRAME_BYTES_MAX // 2  # then a page ends: one more queue fits, whatever its arguments
 SUMMED: Final = ("published", "delivered", "acked", "requeued", "dead", "expired", "purged")
 GAUGES: Final = ("ready", "unacked", "delayed", "dead_pending", "arena_committed_bytes")
 BOUNDS: Final = _core.Queue.histogram_bounds()
+
+_encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class Reporting:
@@ -65,7 +70,10 @@ class Reporting:
             "memory",
             self.now_ns() - self._master_ns,
             self._processes(),
-            [wire.Alarm(alarm.kind, alarm.text, alarm.raised_ns) for alarm in self._supervision.alarms.values()],
+            [
+                wire.Alarm(alarm.kind, alarm.text, alarm.raised_ns)
+                for alarm in itertools.islice(self._supervision.alarms.values(), ALARMS_TOLD_MAX)
+            ],
             self._totals(),
         )
         _answer(client, report)
@@ -101,11 +109,14 @@ class Reporting:
     def on_list_queues(self, client: Client, frame: wire.ListQueues) -> None:
         names = sorted(self._catalog.topology.queues)
         start = bisect_right(names, frame.after) if frame.after else 0
-        size = min(frame.limit or PAGE, PAGE)
-        page = list(itertools.islice(names, start, start + size))
-        queues = [self._catalog.topology.queues[name].queue_id for name in page]
-        infos = [self._info(client, self._catalog.open[queue_id]) for queue_id in queues]
-        _answer(client, wire.QueuesListed(frame.seq, infos, start + size < len(names)))
+        infos: list[wire.QueueInfo] = []
+        size = 0
+        for name in itertools.islice(names, start, start + min(frame.limit or PAGE, PAGE)):
+            infos.append(self._info(client, self._catalog.open[self._catalog.topology.queues[name].queue_id]))
+            size += len(_encode(infos[-1]))
+            if size > PAGE_BYTES:
+                break
+        _answer(client, wire.QueuesListed(frame.seq, infos, start + len(infos) < len(names)))
 
     def _info(self, client: Client, opened: OpenQueue) -> wire.QueueInfo:
         figures = _stats(opened)

@@ -25,3 +25,11 @@ def test_reading_all_queues_twice_a_second_costs_nearly_nothing(tmp_path: Path) 
     print(f"\none reading of {QUEUES} queues costs the broker {cost * 1e3:.1f} ms of a core")
     assert [info.time_to_ack.count for info in infos] == [MESSAGES] * QUEUES
     assert cost <= COST_MAX
+
+
+def test_queues_with_many_arguments_are_listed_in_smaller_pages(tmp_path: Path) -> None:
+    arguments = {f"x-note-{number}": "v" * 4000 for number in range(20)}
+    with instance(tmp_path) as daemon, daemon.connect() as conn:
+        names = {conn.declare_queue(f"q{number}", arguments=arguments).name for number in range(30)}
+
+        assert {info.definition.name for info in conn.queues()} == names

@@ -148,3 +148,8 @@ def test_exchanges_differ_by_type_flags_and_arguments() -> None:
         define_exchange("images", arguments={"x-delayed-type": "none"})
     with pytest.raises(InvalidArgument, match="type = 'round'"):
         define_exchange("images", "round")
+
+
+def test_arguments_that_are_too_much_together_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="262144 bytes"):
+        define_queue("q", arguments={f"x-{number}": "\u20ac" * 4096 for number in range(22)})
