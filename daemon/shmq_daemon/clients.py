@@ -20,6 +20,7 @@ from shmq.limits import PROTOCOL, RESUME_SECONDS
 from shmq.wire.frames import Hello, Welcome
 from shmq_daemon import link
 from shmq_daemon.catalog import Catalog
+from shmq_daemon.descriptors import copies
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timer, Timers
 from shmq_daemon.peer import Peer, is_dead, reopen
@@ -189,7 +190,7 @@ class Clients:
 
     def _welcome(self, client: Client, session: Session, reason: str, *, resumed: bool) -> None:
         direct = client.direct
-        descriptors = (os.dup(self._catalog.supervisor_bell), os.dup(self._catalog.words_fd)) if direct else ()
+        descriptors = copies(self._catalog.supervisor_bell, self._catalog.words_fd) if direct else ()
         welcome = Welcome(
             protocol=PROTOCOL,
             layout=_core.LAYOUT,

@@ -4,7 +4,6 @@ Owns: who may do that to what, and the answers. Does not own: the rules (topolog
 Invariant: that a client has a queue is in the registry before its descriptors are in the socket.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from shmq.wire import frames as wire
 from shmq_daemon import policy, routing, segments
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client
+from shmq_daemon.descriptors import closed_on_failure, copies
 from shmq_daemon.events import DEFAULT_EXCHANGE, Binding
 from shmq_daemon.opened import OpenQueue
 
@@ -117,13 +117,15 @@ class Control:
             policy.delivery_limit_of(queue.definition),
             policy.ttl_ns_of(queue.definition, -1),
         )
-        descriptors = (segments.open_existing(queue.segment), *map(os.dup, opened.bells[:2]))
-        _answer(client, answer, descriptors)
+        descriptors = [segments.open_existing(queue.segment)]
+        with closed_on_failure(descriptors):
+            descriptors += copies(*opened.bells[:2])
+        _answer(client, answer, tuple(descriptors))
 
     def on_renew_bells(self, client: Client, frame: wire.RenewBells) -> None:
         opened = self._direct(client, frame.queue)
         answer = wire.Bells(frame.seq, opened.queue.queue_id, opened.bells.epoch)
-        _answer(client, answer, tuple(map(os.dup, opened.bells[:2])))
+        _answer(client, answer, copies(*opened.bells[:2]))
 
     def on_detach(self, client: Client, frame: wire.Detach) -> None:
         """The registry keeps the mark: it says what a client ever had, and the reap asks that."""

@@ -12,7 +12,6 @@ was sent.
 
 import array
 import errno
-import os
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
+from shmq_daemon.descriptors import close_all, copies
 from shmq_daemon.events import (
     Bound,
     Exchange,
@@ -180,12 +180,12 @@ class Link:
         """Send, or keep until there is room. Raises OSError when the other end is gone."""
         data = _encode(frame)
         if self._pending or not self._try_send(data, descriptors):
-            self._pending.append((data, tuple(map(os.dup, descriptors))))
+            self._pending.append((data, copies(*descriptors)))
 
     def flush(self) -> None:
         """Send what was kept, as far as there is room. Raises OSError when the other end is gone."""
         while self._pending and self._try_send(*self._pending[0]):
-            _close_all(self._pending.popleft()[1])
+            close_all(self._pending.popleft()[1])
 
     def _try_send(self, data: bytes, descriptors: Sequence[int]) -> bool:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
@@ -218,7 +218,7 @@ class Link:
 
     def close(self) -> None:
         while self._pending:
-            _close_all(self._pending.popleft()[1])
+            close_all(self._pending.popleft()[1])
         self._socket.close()
 
 
@@ -232,8 +232,3 @@ def connect(path: str) -> Link:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     connection.connect(path)
     return Link(connection)
-
-
-def _close_all(descriptors: Sequence[int]) -> None:
-    for fd in descriptors:
-        os.close(fd)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from shmq.core import _core
 from shmq.core._core import Queue as CoreQueue
 from shmq.errors import InternalError
+from shmq_daemon.descriptors import closed_on_failure, copies
 from shmq_daemon.events import Queue
 from shmq_daemon.loop import Loop
 
@@ -81,17 +82,19 @@ class OpenQueue:
 
     def attach(self, fd: int, owner: int, supervisor_bell: int, *, create: bool) -> None:
         """Map the segment; takes over `fd`. Raises OSError, LayoutMismatch."""
-        bells = (os.dup(self.bells.consumers), os.dup(self.bells.producers), os.dup(supervisor_bell))
-        self._core = CoreQueue(
-            fd,
-            self.queue.geometry,
-            owner,
-            create=create,
-            queue_id=self.queue.queue_id,
-            bells=bells,
-            epoch=self.bells.epoch,
-            context=self,
-        )
+        descriptors = [fd]
+        with closed_on_failure(descriptors):
+            descriptors += copies(self.bells.consumers, self.bells.producers, supervisor_bell)
+            self._core = CoreQueue(
+                fd,
+                self.queue.geometry,
+                owner,
+                create=create,
+                queue_id=self.queue.queue_id,
+                bells=(descriptors[1], descriptors[2], descriptors[3]),
+                epoch=self.bells.epoch,
+                context=self,
+            )
 
     def wait_for(self, loop: Loop, side: int, look: Callable[["OpenQueue"], None]) -> bool:
         """Register at a bell. True: it is new, so look once more; False: we are registered already."""

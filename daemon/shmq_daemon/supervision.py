@@ -6,7 +6,6 @@ Invariants: bells kept by the supervisor are asked for before queues are adopted
 second; each time the link is made anew everything is told anew; what cannot be told now is told then.
 """
 
-import os
 import select
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shmq_daemon import link
 from shmq_daemon.catalog import Catalog, KeptBells
 from shmq_daemon.clients import Clients
+from shmq_daemon.descriptors import close_all
 from shmq_daemon.events import Bound, Event, ExchangeDeclared, QueueDeclared
 from shmq_daemon.instance import LINK_SOCKET
 from shmq_daemon.link import Link, Packet
@@ -55,7 +55,7 @@ class Supervision:
         self.supervisor: link.KeptEnd | None = None
         self.on_alarms: Callable[[], None] = lambda: None
         self._dispatch: dict[type, Callable[[Any, tuple[int, ...]], None]] = {
-            link.KeptBell: lambda _frame, descriptors: _close_all(descriptors),
+            link.KeptBell: lambda _frame, descriptors: close_all(descriptors),
             link.KeptEnd: self._on_kept_end,
             link.ClientReaped: self._on_reaped,
             link.AlarmRaised: self._on_alarm_raised,
@@ -226,8 +226,3 @@ class Supervision:
     def clear_alarm(self, kind: str, subject: str) -> None:
         if self.alarms.pop((kind, subject), None) is not None:
             self.on_alarms()
-
-
-def _close_all(descriptors: tuple[int, ...]) -> None:
-    for fd in descriptors:
-        os.close(fd)

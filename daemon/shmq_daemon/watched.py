@@ -6,7 +6,6 @@ Does not own: what is done with it (reaping.py, dead_letters.py, delays.py, swee
 Invariant: a queue whose segment failed a check is not touched again by this supervisor; the others go on.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -14,6 +13,7 @@ from typing import Final, TypeVar
 from shmq.core._core import Queue as CoreQueue
 from shmq.errors import ShmqError
 from shmq_daemon import segments
+from shmq_daemon.descriptors import close_all, closed_on_failure, copies
 from shmq_daemon.events import Queue
 
 QUARANTINED: Final = "queue-quarantined"  # the alarm
@@ -43,9 +43,12 @@ class Watched:
         self.stuck: deque[Stuck] = deque()
         self.retry_ns = 0  # when stuck ones are tried again
         self.recovered = False
-        fd = segments.open_existing(queue.segment)
-        mine = (os.dup(bells[0]), os.dup(bells[1]), os.dup(supervisor_bell))
-        self.core = CoreQueue(fd, queue.geometry, owner, queue_id=queue.queue_id, bells=mine, epoch=epoch)
+        descriptors = [segments.open_existing(queue.segment)]
+        with closed_on_failure(descriptors):
+            descriptors += copies(*bells, supervisor_bell)
+            fd, *mine = descriptors
+            ours = (mine[0], mine[1], mine[2])
+            self.core = CoreQueue(fd, queue.geometry, owner, queue_id=queue.queue_id, bells=ours, epoch=epoch)
 
     @property
     def name(self) -> str:
@@ -53,8 +56,7 @@ class Watched:
 
     def close(self) -> None:
         self.core.close()
-        for fd in self.bells:
-            os.close(fd)
+        close_all(self.bells)
 
 
 class Quarantine:
