@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from shmq.errors import (
     AccessRefused,
@@ -46,6 +46,7 @@ BACKOFF_MAX: Final = 0.5  # who waits in socket mode is back within a second of 
 SLICE: Final = 0.25  # no wait is longer without a look at what else may have changed
 TURN: Final = 0.02  # for another thread that is reading what we want to know
 FAILURES_MAX: Final = 1000  # kept for the next calls; an old one says more than a new one of its kind
+Refusal: TypeAlias = NotShmqd | ConnectionLost | AccessRefused
 NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
 NOT_A_STREAM: Final = (errno.EPROTOTYPE, errno.ENOTSOCK)
 
@@ -203,14 +204,21 @@ class Link:
             raise
 
     def _reach(self) -> Stream:
-        refused: ShmqError | None = None
+        refused: Refusal | None = None
+        silent: list[str] = []
         for path in self.paths:
             try:
                 return Stream(path)
             except OSError as error:
-                refused = refused or _refusal(path, error)
-        tried = [str(path) for path in self.paths]
-        raise refused or DaemonNotRunning(paths=tried, start_command=start_command(self.paths))
+                refusal = _refusal(path, error)
+                refused = refused or refusal
+                if refusal is None:
+                    silent.append(str(path))
+        if refused is None:
+            raise DaemonNotRunning(paths=silent, start_command=start_command(self.paths))
+        if silent:  # it may have been one of these that was meant
+            refused.reason += f"; nothing answers on {', '.join(silent)}"
+        raise refused
 
     def _postpone(self, error: ShmqError) -> None:
         self._last_error = error
@@ -447,7 +455,7 @@ class Link:
             self._session.stream.forked()
 
 
-def _refusal(path: Path, error: OSError) -> ShmqError | None:
+def _refusal(path: Path, error: OSError) -> Refusal | None:
     if error.errno in NOBODY:
         return None
     if error.errno in NOT_A_STREAM:

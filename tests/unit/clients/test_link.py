@@ -1,5 +1,6 @@
 """shmq_clients.link and session: answers, refusals, lost sessions, what is said again and what is not."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 
 import shmq
 from shmq.wire import frames as wire
+from shmq_clients.link import Link
 from support.deadline import scaled, wait_until
 from support.scripted_broker import ScriptedBroker, scripted
 
@@ -348,3 +350,13 @@ def test_a_consumer_that_the_next_session_does_not_know_is_cancelled_all_the_sam
 
     assert len(broker.received(wire.Cancel)) == 2
     assert list(consumer) == []
+
+
+def test_a_refusal_names_the_places_where_nobody_was(tmp_path: Path) -> None:
+    """The user's own daemon may be down while the system's is there and refuses."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(tmp_path / "other"))
+        link = Link((tmp_path / "own.sock", tmp_path / "other"), "auto")
+
+        with pytest.raises(shmq.NotShmqd, match=r"not a stream socket; nothing answers on .*own\.sock"):
+            link.open(scaled(1))
