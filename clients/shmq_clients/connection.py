@@ -282,6 +282,10 @@ class Connection(Topology):
         clean = self._attachments.close()
         link.close(clean=clean, timeout=timeout)
 
+    def __repr__(self) -> str:
+        state = ", closed" if self._link.closed else ""
+        return f"<Connection to {url_of(self._link.paths[0])}, mode {self._mode}{state}>"
+
     def __del__(self) -> None:
         link = getattr(self, "_link", None)
         if link is None or link.closed:

@@ -133,3 +133,10 @@ def test_a_forgotten_connection_warns_and_says_goodbye() -> None:
         again = conn.get("q", timeout=1)
         assert again is not None
         assert again.headers == {}
+
+
+def test_a_connection_says_where_it_leads() -> None:
+    with shmq.local() as url:
+        with shmq.connect(url, mode="socket") as connection:
+            assert repr(connection) == f"<Connection to {url}, mode socket>"
+        assert repr(connection) == f"<Connection to {url}, mode socket, closed>"
