@@ -18,7 +18,7 @@ import msgspec
 
 from shmq._version import __version__
 from shmq.core._core import LAYOUT
-from shmq.errors import InvalidArgument, SessionError, ShmqError
+from shmq.errors import InvalidArgument, SessionError, ShmqError, Unroutable
 from shmq.limits import PROTOCOL
 from shmq_clients import tables
 from shmq_clients.connection import Connection, connect
@@ -185,9 +185,14 @@ def publish(
 ) -> None:
     """Publish one message; without BODY, what comes on standard input. It is an error if no queue gets it."""
     content = sys.stdin.buffer.read() if body is None else os.fsencode(body)
-    connection.publish(
-        content, routing_key=routing_key, headers=dict(headers) or None, mandatory=True, confirm="memory", **keywords
-    )
+    keywords |= {"headers": dict(headers) or None, "mandatory": True, "confirm": "memory"}
+    try:
+        connection.publish(content, routing_key=routing_key, **keywords)
+    except Unroutable as error:  # its own advice is one for programs
+        where = f"exchange {error.exchange!r}" if error.exchange else "the default exchange"
+        raise Unroutable(
+            f"{where} routes {routing_key!r} to no queue; shmqctl queues lists those that are there"
+        ) from None
     if as_json:
         tables.show_json({"published": 1, "body_bytes": len(content)})
 

@@ -91,7 +91,7 @@ def test_status_is_for_people_and_programs(url: str) -> None:
 def test_an_error_is_one_line_and_a_code(url: str, tmp_path: Path) -> None:
     at = ("--url", url)
     assert "no queue 'nix'" in run("purge", "nix", *at, code=1)
-    assert "'nix'" in run("publish", "nix", "x", *at, code=1)
+    assert "'nix' to no queue; shmqctl queues lists" in run("publish", "nix", "x", *at, code=1)
     run("declare", "other", *at)
     assert "max-priority" in run("declare", "other", "--max-priority", "3", *at, code=1)
     assert "can't be used" in run("declare", "a\nb", *at, code=1)
