@@ -228,6 +228,10 @@ class Clients:
     def goodbye(self, client: Client, *, clean: bool) -> None:
         """Everything of this client is settled when this returns, as far as a living process can."""
         self._end(client, "closed")
+        self._leave(client, clean=clean)
+
+    def _leave(self, client: Client, *, clean: bool) -> None:
+        """Clean: its index is free once it was reaped, though its process lives."""
         client.left_clean = clean
         if clean:
             self._registry.leave(client.owner)
@@ -256,8 +260,14 @@ class Clients:
             if client.pidfd < 0:
                 client.alive = False
                 self.tell(link.ClientDied(client.owner), ())
-            else:
+            elif self._has_segments(client):
                 self.tell(link.SessionLost(client.owner), ())
+            else:
+                self._leave(client, clean=True)
+
+    def _has_segments(self, client: Client) -> bool:
+        """Whether it may have something under way that nobody but itself can end."""
+        return any(self._registry.had(o.queue.number, client.owner) for o in self._catalog.open.values())
 
     def _on_pidfd(self, client: Client, _events: int) -> None:
         """The process is dead: the supervisor, which sees the same, reaps; what is the broker's goes at once."""

@@ -238,6 +238,8 @@ def test_a_wrong_secret_gets_a_session_of_its_own(daemon: Shmqd) -> None:
 
 @pytest.mark.slow
 def test_a_lost_session_is_given_up_after_ten_seconds_and_its_messages_return(daemon: Shmqd, peer: Peer) -> None:
+    broker, supervisor = daemon.child("broker"), daemon.child("supervisor")
+    before = descriptors(broker), descriptors(supervisor)
     lost = Peer(daemon)
     lost.hello()
     declare(lost, "given-up")
@@ -251,6 +253,9 @@ def test_a_lost_session_is_given_up_after_ten_seconds_and_its_messages_return(da
 
     assert 9.5 <= time.monotonic() - started <= 12.0
     assert (got.deliveries[0].delivery_count, got.deliveries[0].failure_count) == (2, 1)
+    peer.ask(wire.DeleteQueue(5, "given-up"))
+    # It never had a segment, so nothing of it waits for the end of its process, which is this one.
+    wait_until(lambda: (descriptors(broker), descriptors(supervisor)) <= before, "what it cost is given back")
 
 
 def test_goodbye_gives_back_uncounted_and_ends_exclusive_queues_before_its_answer(daemon: Shmqd, peer: Peer) -> None:
