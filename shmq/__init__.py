@@ -1,5 +1,12 @@
 """What both sides of shmq share, and its front door: `shmq.connect`, `shmq.local`, the errors, the types of messages.
 
+    with shmq.connect() as conn:                        # or of a private broker: with shmq.local() as url
+        conn.declare_queue("jobs")
+        conn.publish(b"body", routing_key="jobs")
+        for message in conn.consume("jobs", prefetch=8):
+            message.ack()
+
+All calls are methods of `shmq.Connection`; it hands out `shmq.Message`, and every error is a `shmq.ShmqError`.
 The client is loaded when it is first asked for, so that the daemon, which imports this package too, never loads it.
 """
 

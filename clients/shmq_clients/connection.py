@@ -119,7 +119,10 @@ class Connection(Topology):
 
     def loan(self, body_bytes: int, **keywords: Unpack[PublishKeywords]) -> AbstractContextManager[memoryview]:
         """Lend a writable body in the segment: filled in a `with`, it is published at its end, or dropped if that
-        raises.
+        raises. Its bytes are not cleared before.
+
+        An array made over it must not be written to after the `with`: the message is its consumer's then, and once that
+        is acked the memory is another message's. Takes the keywords of `publish`, and raises what it raises.
         """
         return self._publishing.loan(body_bytes, **keywords)
 
@@ -181,7 +184,7 @@ class Connection(Topology):
         priority: int = 0,
         ack_timeout: float | None = None,
     ) -> Consumer:
-        """Iterate over the messages of a queue, waiting for more, until `cancel`.
+        """Iterate over the messages (`shmq.Message`) of a queue, waiting for more, until `cancel`.
 
         `prefetch`: how many may be unacked at a time, 0: any number. Exclusive, prioritised or timed consumers are
         served through the broker. Raises NotFound, also when the queue is deleted later; AccessRefused, ResourceLocked.
