@@ -176,6 +176,7 @@ class Link:
 
     def tick(self) -> float:
         """Do what is due without waiting: connect again, give up on a silent peer. Returns seconds until the next."""
+        self.check()  # before the lock, which another thread of the parent may have held at a fork
         with self._turn:
             self.check()
             now = time.monotonic()

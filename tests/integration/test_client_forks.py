@@ -2,12 +2,15 @@
 
 import gc
 import os
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import shmq
+from support.deadline import scaled
 
 
 def in_child(check: Callable[[], None]) -> int:
@@ -100,3 +103,27 @@ def test_a_child_leaves_the_local_broker_alone() -> None:
 
         assert in_child(leave) == 0
         assert conn.queue_info("q").messages == 0
+
+
+def test_a_lock_that_another_thread_held_at_the_fork_holds_up_no_child() -> None:
+    def ask() -> None:
+        signal.alarm(int(scaled(5)))  # ends a child that waits
+        with pytest.raises(shmq.ForkedHandle):
+            _ = conn.blocked
+
+    with shmq.local() as url, shmq.connect(url) as conn:
+        held, forked = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with conn._link._turn:
+                held.set()
+                forked.wait(scaled(10))
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait(scaled(5))
+        code = in_child(ask)
+        forked.set()
+        holder.join()
+
+        assert code == 0
