@@ -24,6 +24,7 @@ from shmq_clients.stream import close_all
 
 SETTLING_SECONDS: Final = 2.0  # after a new broker, while others may still ring the bells of the old one
 FRESHEN_SECONDS_MAX: Final = 0.02
+REFUSED_SECONDS: Final = 1.0  # then a queue is asked for again: one of the same name may be another
 STALE_SLICE_NS: Final = 25_000_000  # while our bells may not be those that others ring
 TAKE_TURNS: Final = 0.002  # for another thread that is reading already
 WORD_BYTES: Final = 8
@@ -47,7 +48,7 @@ class Attachments:
         self.granted = False
         self.reason = ""
         self._by_name: dict[str, Attachment] = {}
-        self._refused: dict[str, DirectRefused] = {}
+        self._refused: dict[str, tuple[DirectRefused, float]] = {}  # and until when nobody asks again
         self._owner = 0
         self._bell = -1  # the supervisor's
         self._words: memoryview[int] | None = None
@@ -97,8 +98,9 @@ class Attachments:
         found = self._by_name.get(name)
         if found is not None and not found.queue.deleted:
             return found
-        if name in self._refused:
-            raise self._refused[name]
+        refusal, until = self._refused.get(name, (None, 0.0))
+        if refusal is not None and time.monotonic() < until:
+            raise refusal
         if found is not None:
             self.forget(found)
         return self._attach(name)
@@ -108,7 +110,7 @@ class Attachments:
         try:
             attachment = self._map(name)
         except DirectRefused as refusal:
-            self._refused[name] = refusal
+            self._refused[name] = (refusal, time.monotonic() + REFUSED_SECONDS)
             raise
         kept = self._by_name.setdefault(name, attachment)
         if kept is not attachment:
@@ -174,9 +176,8 @@ class Attachments:
         """Return why a message cannot go directly."""
         if exchange:
             return DirectRefused(queue=name, reason=f"what exchange {exchange!r} does depends on more than the key")
-        return self._refused.get(name) or DirectRefused(
-            queue=name, reason=self.reason or "its headers name more queues"
-        )
+        refusal, _ = self._refused.get(name, (None, 0.0))
+        return refusal or DirectRefused(queue=name, reason=self.reason or "its headers name more queues")
 
     def is_current(self, attachment: Attachment) -> bool:
         """Whether this is how the queue is attached now."""

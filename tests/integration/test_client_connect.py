@@ -1,5 +1,6 @@
 """Connecting to what is there and what is not: each wrong end is a typed error in under a second."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import shmq
+from support.deadline import wait_until
 
 Serve = Callable[[Callable[[socket.socket], None]], str]
 
@@ -140,3 +142,19 @@ def test_a_connection_says_where_it_leads() -> None:
         with shmq.connect(url, mode="socket") as connection:
             assert repr(connection) == f"<Connection to {url}, mode socket>"
         assert repr(connection) == f"<Connection to {url}, mode socket, closed>"
+
+
+def test_a_queue_that_was_refused_and_made_anew_is_worked_in_directly() -> None:
+    with shmq.local() as url, shmq.connect(url, mode="direct") as conn, shmq.connect(url) as other:
+        other.declare_queue("q", auto_delete=True)
+        with pytest.raises(shmq.DirectRefused, match="auto_delete"):
+            conn.get("q")
+        other.delete_queue("q")
+        other.declare_queue("q")
+
+        def is_served() -> bool:
+            with contextlib.suppress(shmq.DirectRefused):
+                return conn.get("q") is None
+            return False
+
+        wait_until(is_served, "it is asked for again")
