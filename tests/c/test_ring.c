@@ -1,42 +1,5 @@
 /* test_ring.c - rings of references: order, wrap, each half-done step and who finishes it, marks. */
-#include "support.h"
-
-static struct world w;
-
-/* The main ring of level 0 and its current part, for looking inside. */
-static struct shmq_ring ring_of(bool returned)
-{
-    return returned ? shmq_ring_returned(&w.q[0], 0) : shmq_ring_main(&w.q[0], 0);
-}
-
-static struct shmq_part *part_at(bool returned, uint64_t k, uint32_t *bits)
-{
-    struct shmq_ring r = ring_of(returned);
-    return shmq_ring_part(&w.q[0], &r, k, bits);
-}
-
-static shmq_word *entry_at(struct shmq_part *part, uint64_t position, uint32_t bits)
-{
-    return &part->entry[shmq_entry_index(position, bits)];
-}
-
-static void set(shmq_word *word, uint64_t value)
-{
-    atomic_store(word, value);
-}
-
-static void fill(uint64_t from, uint64_t to)
-{
-    for (uint64_t id = from; id <= to; id++)
-        publish(&w.q[0], id);
-}
-
-static void drain(uint64_t from, uint64_t to)
-{
-    for (uint64_t id = from; id <= to; id++)
-        EQ(take_ack(&w.q[1]), id);
-    EQ(take_ack(&w.q[1]), 0);
-}
+#include "rings.h"
 
 /* ---- one ring ---- */
 static void an_empty_ring_has_nothing(void)

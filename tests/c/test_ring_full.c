@@ -1,37 +1,5 @@
 /* test_ring_full.c - what happens when a ring is full: growth and sealing, spill, rotation, and what is left to the healer. */
-#include "support.h"
-
-static struct world w;
-
-/* The main ring of level 0 and its current part, for looking inside. */
-static struct shmq_ring ring_of(bool returned)
-{
-    return returned ? shmq_ring_returned(&w.q[0], 0) : shmq_ring_main(&w.q[0], 0);
-}
-
-static struct shmq_part *part_at(bool returned, uint64_t k, uint32_t *bits)
-{
-    struct shmq_ring r = ring_of(returned);
-    return shmq_ring_part(&w.q[0], &r, k, bits);
-}
-
-static void set(shmq_word *word, uint64_t value)
-{
-    atomic_store(word, value);
-}
-
-static void fill(uint64_t from, uint64_t to)
-{
-    for (uint64_t id = from; id <= to; id++)
-        publish(&w.q[0], id);
-}
-
-static void drain(uint64_t from, uint64_t to)
-{
-    for (uint64_t id = from; id <= to; id++)
-        EQ(take_ack(&w.q[1]), id);
-    EQ(take_ack(&w.q[1]), 0);
-}
+#include "rings.h"
 
 /* ---- growth ---- */
 static void a_full_ring_grows_and_keeps_order(void)
