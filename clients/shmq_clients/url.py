@@ -28,9 +28,14 @@ def socket_paths(url: str | None, environ: Mapping[str, str] = os.environ) -> tu
     path = _parse(chosen) if chosen else None
     if path is not None:
         return (path,)
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    user = (Path(runtime, "shmq", "shmq.sock"),) if runtime else ()
-    return (*user, SYSTEM_SOCKET)
+    user = _user_socket(environ)
+    return (SYSTEM_SOCKET,) if user is None else (user, SYSTEM_SOCKET)
+
+
+def _user_socket(environ: Mapping[str, str]) -> Path | None:
+    """Where a user's own daemon listens, also where no login set the variable (cron, su); root's is the system's."""
+    runtime = environ.get("XDG_RUNTIME_DIR") or (f"/run/user/{os.geteuid()}" if os.geteuid() else "")
+    return Path(runtime, "shmq", "shmq.sock") if runtime else None
 
 
 def start_command(paths: Sequence[Path], environ: Mapping[str, str] = os.environ) -> str:
@@ -40,8 +45,7 @@ def start_command(paths: Sequence[Path], environ: Mapping[str, str] = os.environ
     (path,) = paths
     if path == SYSTEM_SOCKET:
         return "systemctl start shmqd, or as root: shmqd"
-    own = Path(environ.get("XDG_RUNTIME_DIR") or "/", "shmq", "shmq.sock")
-    return "shmqd" if path == own else f"shmqd --socket {shlex.quote(str(path))}"
+    return "shmqd" if path == _user_socket(environ) else f"shmqd --socket {shlex.quote(str(path))}"
 
 
 def url_of(path: Path) -> str:

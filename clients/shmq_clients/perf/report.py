@@ -17,7 +17,7 @@ LIVE_PERCENTILES: Final = ("p50", "p95", "p99", "max")
 def settings_line(plan: Plan) -> str:
     """Return what the run is, in a line."""
     parts = [
-        f"{plan.producers} producers, {plan.consumers} consumers",
+        f"{_counted(plan.producers, 'producer')}, {_counted(plan.consumers, 'consumer')}",
         f"bodies {_mix(plan.sizes)} bytes",
         f"mode {plan.mode}",
         "no acks" if plan.auto_ack else f"acks by {max(plan.ack_every, plan.batch)}",
@@ -29,9 +29,15 @@ def settings_line(plan: Plan) -> str:
         parts.append(f"batches of {plan.batch}")
     if plan.rate is not None:
         parts.append(f"{plan.rate:g} messages a second each")
+    elif plan.measure_latency:
+        parts.append("as fast as it goes: latencies are those of the backlog (-r for a steady rate)")
     if plan.zero_copy:
         parts.append("loan and view")
     return "; ".join(parts)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _mix(mix: Mix) -> str:

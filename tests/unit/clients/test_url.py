@@ -1,5 +1,6 @@
 """shmq_clients.url: what a URL names, and what it may not say."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,11 @@ def test_without_any_url_the_users_socket_comes_before_the_systems(url: str | No
     assert socket_paths(url, {"XDG_RUNTIME_DIR": "/run/user/7"}) == (Path("/run/user/7/shmq/shmq.sock"), SYSTEM_SOCKET)
 
 
-def test_without_a_runtime_directory_only_the_system_is_asked() -> None:
+def test_a_users_daemon_is_found_where_no_login_set_the_runtime_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert socket_paths(None, {}) == (Path("/run/user/1000/shmq/shmq.sock"), SYSTEM_SOCKET)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert socket_paths(None, {}) == (SYSTEM_SOCKET,)
 
 
