@@ -14,7 +14,7 @@ import weakref
 from typing import Final, NamedTuple
 
 from shmq.core import _core as core
-from shmq.errors import DirectRefused, LayoutMismatch, NotFound, SessionError
+from shmq.errors import ConnectionClosed, DirectRefused, LayoutMismatch, NotFound, SessionError
 from shmq.wire.frames import Attach, Attached, Bells, RenewBells, Welcome
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE, Link
@@ -112,7 +112,11 @@ class Attachments:
         except DirectRefused as refusal:
             self._refused[name] = (refusal, time.monotonic() + REFUSED_SECONDS)
             raise
-        kept = self._by_name.setdefault(name, attachment)
+        with self._changing:
+            kept = None if self.link.closed else self._by_name.setdefault(name, attachment)
+        if kept is None:  # closed meanwhile: what was taken here nobody would give back
+            attachment.queue.close()
+            raise ConnectionClosed
         if kept is not attachment:
             attachment.queue.close()
         elif kept.ttl_ns < 0:
@@ -260,9 +264,12 @@ class Attachments:
     def close(self) -> bool:
         """Requeue what is held and detach. Returns whether nothing of ours is left in any segment."""
         self.routes.clear()
+        with self._changing:
+            queues = [attachment.queue for attachment in self._by_name.values()]
+            self._by_name.clear()
         left = []
-        while self._by_name:
-            queue = self._by_name.popitem()[1].queue
+        while queues:
+            queue = queues.pop()
             queue.requeue_owned()
             queue.close()
             left.append(weakref.ref(queue))

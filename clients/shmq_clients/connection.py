@@ -278,12 +278,15 @@ class Connection(Topology):
         link = self._link
         if link.forked_off:
             link.check()
-        if link.closed:
+        if not link.shut():
             return
-        for consumer in list(self._consumers.values()):
-            consumer.stop()
-        clean = self._attachments.close()
-        link.close(clean=clean, timeout=timeout)
+        clean = False
+        try:
+            for consumer in list(self._consumers.values()):
+                consumer.stop()
+            clean = self._attachments.close()
+        finally:
+            link.close(clean=clean, timeout=timeout)
 
     def __repr__(self) -> str:
         state = ", closed" if self._link.closed else ""

@@ -265,7 +265,9 @@ class Link:
 
     def _read_in_turn(self, timeout: float, done: Callable[[], bool] = bool) -> bool:
         """Whether it was our turn."""
-        pause = min(self.tick(), timeout, SLICE)
+        return self._read_for(min(self.tick(), timeout, SLICE), done)
+
+    def _read_for(self, pause: float, done: Callable[[], bool] = bool) -> bool:
         mine = False
         try:
             with self._turn:
@@ -432,20 +434,28 @@ class Link:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
+    def shut(self) -> bool:
+        """Refuse everybody from now on: who attached, or connected, while this ends would take what nobody gives back.
+        `close` does the rest. False: somebody else has, or it is not ours.
+        """
+        with self._turn:
+            if self._closed is not None:
+                return False
+            self._closed = ConnectionClosed()
+            return True
+
     def close(self, *, clean: bool, timeout: float) -> None:
         """Say goodbye and wait for its answer, at most `timeout` seconds. Idempotent."""
+        self.shut()
         session, deadline = self.session, time.monotonic() + timeout
-        if self._closed is not None:
-            return
         try:
             if session is not None and session.ended is None:
                 session.goodbye(clean=clean)
-            while session is not None and session.ended is None and time.monotonic() < deadline:
-                self.advance(deadline - time.monotonic())
-        except (ConnectionLost, OperationTimeout):
+            while session is not None and session.ended is None and (remaining := deadline - time.monotonic()) > 0:
+                self._read_for(min(remaining, SLICE))
+        except ConnectionLost:
             pass  # gone is what it was to be
         finally:
-            self._closed = ConnectionClosed()
             last = self._session
             if last is not None:
                 self._lose(last, ConnectionClosed())

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Protocol
 
 from shmq._version import __version__
 from shmq.core._core import LAYOUT
-from shmq.errors import ConnectionLost, NotShmqd, ShmqError
+from shmq.errors import ConnectionClosed, ConnectionLost, LocalFrameError, NotShmqd, ShmqError
 from shmq.limits import SEQ_MAX
 from shmq.wire.codes import GOODBYE, from_wire
 from shmq.wire.frames import (
@@ -96,7 +96,7 @@ class Session:
                 raise self.ended
             self._answers[number] = answer
         try:
-            self.stream.send(make(number), read)
+            self.say(make(number), read)
         except BaseException:
             self.forget(number)
             raise
@@ -107,7 +107,12 @@ class Session:
 
     def say(self, frame: ClientFrame, read: Callable[[], object]) -> None:
         """Send what wants no answer; its refusal is raised by a later call."""
-        self.stream.send(frame, read)
+        try:
+            self.stream.send(frame, read)
+        except LocalFrameError:
+            if self.stream.wire.state is State.LEAVING:  # another thread closes the connection
+                raise ConnectionClosed from None
+            raise
 
     @property
     def is_open(self) -> bool:

@@ -1,13 +1,15 @@
 """One connection, many threads: two publishers, acks from others, requests in between."""
 
+import contextlib
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import shmq
-from support.deadline import scaled
+from support.deadline import scaled, wait_until
 
 PUBLISHERS, CONSUMERS, MESSAGES = 4, 4, 2_000
 
@@ -85,3 +87,27 @@ def test_acks_come_from_another_thread(mode: Any) -> None:
         conn.wait_for_confirms()
         info = conn.queue_info("q")
         assert (info.messages, info.unacked) == (0, 0)
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_what_threads_take_while_their_connection_is_closed_goes_back_to_its_queue(mode: Any) -> None:
+    with shmq.local() as url, shmq.connect(url, mode="socket") as other:
+        other.declare_queue("q")
+        other.publish_many([b"%d" % number for number in range(100)], routing_key="q", confirm="memory")
+        for _ in range(10):
+            conn = shmq.connect(url, mode=mode)
+
+            def take(conn: shmq.Connection = conn) -> None:
+                with contextlib.suppress(shmq.ConnectionClosed):
+                    while True:
+                        with contextlib.suppress(shmq.DetachedQueue):
+                            conn.get("q", timeout=0.01)
+
+            def close(conn: shmq.Connection = conn) -> None:
+                time.sleep(0.02)
+                conn.close()
+
+            run_all([take, take, take, close])
+
+        wait_until(lambda: other.queue_info("q").messages == 100, "all are there again")
+        assert other.queue_info("q").unacked == 0
