@@ -41,8 +41,8 @@ class Window:
         Raises OperationTimeout.
         """
         deadline = time.monotonic() + timeout
-        while self._steps and (len(self._steps) >= STEPS_MAX or self._steps[0].done):
-            self._wait(self._steps[0], deadline, timeout)
+        while (oldest := self._to_wait_for()) is not None:
+            self._wait(oldest, deadline, timeout)
         with self._lock:
             self._messages += 1
             self._bytes += size
@@ -73,6 +73,12 @@ class Window:
     def end_step(self, answer: Answer) -> None:
         """Remember the answer that ends a step."""
         self._steps.append(answer)
+
+    def _to_wait_for(self) -> Answer | None:
+        """The step to end before another frame may go, if there is one; other threads take steps away, too."""
+        with self._lock:
+            must = bool(self._steps) and (len(self._steps) >= STEPS_MAX or self._steps[0].done)
+            return self._steps[0] if must else None
 
     def _wait(self, oldest: Answer, deadline: float, timeout: float) -> None:
         while not oldest.done:

@@ -1,13 +1,16 @@
 """shmq_clients.window: publishes without an answer stay below what the broker keeps for one client."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import shmq
 from shmq.wire import frames as wire
-from shmq_clients.window import ALONE_BYTES, STEP_MESSAGES, STEPS_MAX
+from shmq_clients.session import Answer
+from shmq_clients.window import ALONE_BYTES, STEP_MESSAGES, STEPS_MAX, Window
 from support.deadline import scaled
 from support.scripted_broker import ScriptedBroker, scripted
 
@@ -65,3 +68,28 @@ def test_much_at_a_time_waits_for_its_answer(broker: ScriptedBroker, conn: shmq.
 
     (frame,) = broker.received(wire.Publish)
     assert frame.confirm == wire.CONFIRM_MEMORY
+
+
+def test_a_step_that_another_thread_takes_away_fails_no_publish() -> None:
+    class Taken(Answer):
+        """The other thread is as quick as can be: it has the step as soon as we know that it is done."""
+
+        @property
+        def done(self) -> bool:
+            other = threading.Thread(target=take_away)
+            other.start()
+            other.join(0.05)
+            return True
+
+        @done.setter
+        def done(self, value: bool) -> None: ...
+
+    def take_away() -> None:
+        with window._lock:
+            window._steps.clear()
+
+    unused: Any = None
+    window = Window(unused, unused)
+    window.end_step(Taken())
+
+    assert window.enter(1, timeout=1.0) is False
