@@ -180,14 +180,16 @@ class Catalog:
         event = QueueDeclared(queue)
         self.registry.open_bitmap(queue.number)
         self.state.record(event)
-        opened = OpenQueue(queue, Bells.make(self.epoch))
+        opened: OpenQueue | None = None
         try:
+            opened = OpenQueue(queue, Bells.make(self.epoch))
             opened.attach(self._make_segment(queue), self.owner, self.supervisor_bell, create=True)
             self._check_descriptors(opened)
             self._prepare(opened)
         except (OSError, ShmqError) as error:
             self.state.record(QueueDeleted(queue.queue_id))
-            opened.close(self._loop)
+            if opened is not None:
+                opened.close(self._loop)
             segments.unlink(queue.segment)
             raise self._why_not_made(queue.name, error) from error
         self.open[queue.queue_id] = opened

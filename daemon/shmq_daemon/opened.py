@@ -37,8 +37,14 @@ class Bells(NamedTuple):
 
     @classmethod
     def make(cls, epoch: int) -> "Bells":
+        """Raises OSError; then there is none."""
         flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE
-        return cls(os.eventfd(0, flags), os.eventfd(0, flags), epoch)
+        made: list[int] = []
+        with closed_on_failure(made):
+            made.append(os.eventfd(0, flags))
+            made.append(os.eventfd(0, flags))
+        consumers, producers = made
+        return cls(consumers, producers, epoch)
 
     def close(self) -> None:
         os.close(self.consumers)

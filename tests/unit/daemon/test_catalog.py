@@ -1,5 +1,7 @@
 """The topology made real: a death between any two steps leaves what was before a request, or what is behind it."""
 
+import errno
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +11,12 @@ import pytest
 import structlog
 
 from shmq.definitions import ExchangeDefinition, QueueDefinition
-from shmq.errors import InternalError
+from shmq.errors import InternalError, NotAllowed
 from shmq_daemon import segments
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.events import Binding, Queue
 from shmq_daemon.loop import Loop
+from shmq_daemon.opened import Bells
 from shmq_daemon.policy import Sizes
 from shmq_daemon.state import State
 
@@ -92,6 +95,39 @@ def test_a_queue_is_deleted_with_its_bindings_or_not_at_all(
     topology = start().topology
     assert ("jobs" in topology.queues) == (not recorded)
     assert bool(topology.bound("images", "key")) == (not recorded)
+
+
+def test_a_queue_that_finds_no_descriptors_for_its_bells_leaves_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_arguments: Any) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    catalog = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "eventfd", none_left)
+        with pytest.raises(NotAllowed, match="as many files open as it may"):
+            declare(catalog, "jobs")
+
+    assert list(catalog.state.events()) == []
+
+
+def test_bells_that_can_be_made_by_half_leave_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def one(*arguments: int) -> int:
+        if made:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.append(eventfd(*arguments))
+        return made[0]
+
+    eventfd = os.eventfd
+    monkeypatch.setattr(os, "eventfd", one)
+    with pytest.raises(OSError, match="Too many open files"):
+        Bells.make(1)
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(made[0])
 
 
 def test_no_compiled_route_outlives_a_change_behind_whose_record_the_broker_died(
