@@ -2,8 +2,8 @@
 
 Owns: the children's lives, signals, what the service manager is told. Does not own: queues, clients, state: it maps
 no segment and reads no frame, so nothing a client does can end it.
-Invariants: children are forked after all imports, so their memory is shared; WATCHDOG=1 is sent only when every child
-has answered the question of this round; the lock ends with this process.
+Invariants: children are forked after all imports, so their memory is shared; one that can't be forked is tried again;
+WATCHDOG=1 is sent only when every child has answered the question of this round; the lock ends with this process.
 """
 
 import contextlib
@@ -116,13 +116,32 @@ class Master:
     def _start(self, kid: Kid, now_ns: int = 0) -> None:
         if self._stopping:
             return
+        kid.ready, kid.started_ns = False, now_ns or time.monotonic_ns()
+        try:
+            self._fork(kid)
+        except OSError as error:  # no process, memory or descriptor left for now: that must not end what still serves
+            delay = kid.back_off_ns(kid.started_ns)
+            self._log.error("child not started", child=kid.name, why=str(error), tried_again_in_ms=delay // 10**6)
+            self._timers.at(kid.started_ns + delay, functools.partial(self._start, kid))
+
+    def _fork(self, kid: Kid) -> None:
+        """Raises OSError; then there is no child."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         ours.setblocking(False)
         theirs.setblocking(False)
-        kid.pid = fork_child(kid.name, functools.partial(self._in_child, kid, ours, theirs))
-        theirs.close()
-        kid.pidfd = os.pidfd_open(kid.pid)
-        kid.lifeline, kid.ready, kid.started_ns = ours, False, now_ns or time.monotonic_ns()
+        pid = 0
+        try:
+            pid = fork_child(kid.name, functools.partial(self._in_child, kid, ours, theirs))
+            kid.pidfd = os.pidfd_open(pid)
+        except OSError:
+            ours.close()
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            raise
+        finally:
+            theirs.close()
+        kid.pid, kid.lifeline = pid, ours
         self._loop.add(kid.pidfd, functools.partial(self._on_death, kid))
         self._loop.add(ours.fileno(), functools.partial(self._on_word, kid))
 
