@@ -3,15 +3,18 @@
 Owns: the lock file's bytes, binding and taking over sockets. Does not own: accepting, the state behind the lock.
 Invariants: a POSIX record lock belongs to a process, is not inherited by fork and ends with the process, so it never
 outlives the master. Each process of the daemon locks its own byte: a new broker waits until the old one is truly
-gone. A socket file is replaced only if it is ours and nobody answers on it.
+gone. A socket file is replaced only if it is ours and nobody answers on it, and by one process at a time.
 """
 
+import contextlib
 import errno
 import fcntl
 import grp
 import os
 import socket
 import stat
+import time
+from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
@@ -23,6 +26,8 @@ from shmq_daemon.places import make_socket_directory
 BACKLOG: Final = 4096
 GROUP: Final = "shmq"  # may connect to the system's daemon, where the group exists
 LINK_SOCKET: Final = "supervisor.sock"  # in the data directory, which is the daemon's working directory
+ALONE_SECONDS_MAX: Final = 2.0
+ALONE_PAUSE_SECONDS: Final = 0.005
 
 
 class Byte(IntEnum):
@@ -57,9 +62,10 @@ def wait_for_predecessor(lock_fd: int, byte: Byte) -> None:
 def bind_listener(path: Path) -> socket.socket:
     """Listen for clients on `path`. Raises AlreadyRunning, ConfigError."""
     make_socket_directory(path)
-    _remove_stale(path)
     group_id = _group_id()
-    listener = _bind(str(path), 0o117 if group_id is not None else 0o177)
+    with _alone_in(path.parent):
+        _remove_stale(path)
+        listener = _bind(str(path), 0o117 if group_id is not None else 0o177)
     if group_id is not None:
         os.chown(path, -1, group_id)
     return listener
@@ -69,6 +75,34 @@ def bind_link() -> socket.socket:
     """Listen for the broker on the supervisor's socket, in the working directory. Only under the lock."""
     Path(LINK_SOCKET).unlink(missing_ok=True)
     return _bind(LINK_SOCKET, 0o177, socket.SOCK_SEQPACKET)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """No other shmqd, with other data, removes or binds a socket there meanwhile: it might be ours, or not listen yet.
+
+    Where the folder can't be read there is no lock, nor when somebody holds it too long: strangers may do so, too.
+    """
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + ALONE_SECONDS_MAX
+        while not _locked(fd) and time.monotonic() < deadline:
+            time.sleep(ALONE_PAUSE_SECONDS)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _bind(path: str, umask: int, kind: int = socket.SOCK_STREAM) -> socket.socket:

@@ -1,13 +1,17 @@
 """One daemon per place."""
 
+import contextlib
+import fcntl
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 from shmq.errors import AlreadyRunning, ConfigError
 from shmq_daemon import instance, peer, places
+from support.deadline import scaled
 
 
 def test_a_lock_is_not_inherited_and_names_its_holder(tmp_path: Path) -> None:
@@ -31,6 +35,45 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> Non
     with pytest.raises(AlreadyRunning):
         instance.bind_listener(path)
     listener.close()
+
+
+def test_of_two_who_find_a_stale_socket_at_the_same_time_one_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.sock"
+    instance.bind_listener(path).close()
+    bound: list[socket.socket] = []
+    other = threading.Thread(target=lambda: bound.append(instance.bind_listener(path)))
+
+    def who_listens(path: Path) -> int | None:
+        """The other one comes when we have found that nobody listens."""
+        found = nobody_listens(path)
+        if not other.ident:
+            other.start()
+            other.join(0.2)
+        return found
+
+    nobody_listens = instance.who_listens
+    monkeypatch.setattr(instance, "who_listens", who_listens)
+    monkeypatch.setattr(threading, "excepthook", lambda _refused: None)
+    with contextlib.suppress(AlreadyRunning):
+        bound.append(instance.bind_listener(path))
+    other.join(scaled(5))
+
+    assert len(bound) == 1
+    assert nobody_listens(path) == os.getpid()
+    bound[0].close()
+
+
+def test_who_holds_the_socket_directory_for_ever_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance, "ALONE_SECONDS_MAX", 0.1)
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+    instance.bind_listener(tmp_path / "s.sock").close()
+    os.close(held)
 
 
 def test_what_is_no_socket_is_left(tmp_path: Path) -> None:
