@@ -52,7 +52,7 @@ class DirectConsumer:
         self._attachments = attachments
         self._attachment: Attachment | None = attachment
         self._keep = keep
-        self._cancelled = False
+        self._cancelled = self._stopped = False
         self._no_ack = no_ack
         self._announced_in: Session | None = None
         self._core = core.Consumer((attachment.queue,), prefetch, no_ack, self._on_empty)
@@ -92,6 +92,7 @@ class DirectConsumer:
 
     def stop(self) -> Attachment | None:
         """Take nothing more; who waits finds out by itself."""
+        self._stopped = True
         attachment, self._attachment = self._attachment, None
         self._core.queues = ()
         return attachment
@@ -118,6 +119,8 @@ class DirectConsumer:
         if now is not attachment and self._attachment is attachment:
             self._attachment = now
             self._core.queues = (now.queue,)
+            if self._stopped:  # by another thread, and we have undone it
+                self.stop()
 
     def _wait_for_acks(self) -> None:
         """Another thread has to ack. No bell tells of it, so look: often at first, then every two milliseconds."""
