@@ -125,7 +125,7 @@ def define_queue(name: str = "", *, arguments: Mapping[str, Any] | None = None, 
 
     The keywords are the fields; one that is None was not given.
     """
-    fields = _merge(QueueDefinition, QUEUE_ARGUMENTS, arguments or {}, keywords)
+    fields = _merge(QueueDefinition, QUEUE_ARGUMENTS, {} if arguments is None else arguments, keywords)
     return check_queue(QueueDefinition(name=name, **fields))
 
 
@@ -137,7 +137,7 @@ def define_exchange(
     **keywords: object,
 ) -> ExchangeDefinition:
     """As `define_queue`, for an exchange."""
-    fields = _merge(ExchangeDefinition, EXCHANGE_ARGUMENTS, arguments or {}, keywords)
+    fields = _merge(ExchangeDefinition, EXCHANGE_ARGUMENTS, {} if arguments is None else arguments, keywords)
     return check_exchange(ExchangeDefinition(name=name, type=type, **fields))
 
 
@@ -195,6 +195,10 @@ def queue_arguments(definition: QueueDefinition) -> dict[str, Scalar]:
 def _merge(
     struct: type[msgspec.Struct], rules: Mapping[str, Rule], arguments: Mapping[str, Any], keywords: Mapping[str, Any]
 ) -> dict[str, Any]:
+    if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
+        raise InvalidArgument(
+            argument="arguments", value=arguments, allowed='a mapping of names to values, as {"x-max-length": 10}'
+        )
     fields = {field: value for field, value in keywords.items() if value is not None}
     if unknown := fields.keys() - (set(struct.__struct_fields__) - {"other"}):
         raise InvalidArgument(argument=min(unknown), value=fields[min(unknown)], allowed="a known keyword")

@@ -14,7 +14,7 @@ import weakref
 from typing import Final, NamedTuple
 
 from shmq.core import _core as core
-from shmq.errors import ConnectionClosed, DirectRefused, LayoutMismatch, NotFound, SessionError
+from shmq.errors import ConnectionClosed, DirectRefused, LayoutMismatch, NotFound, SessionError, ShmqError
 from shmq.wire.frames import Attach, Attached, Bells, RenewBells, Welcome
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE, Link
@@ -239,7 +239,12 @@ class Attachments:
             self.forget(attachment)
             return False
         consumers, producers = asked.descriptors
-        attachment.queue.set_bells((consumers, producers, self._copy_of_bell()), bells.epoch)
+        descriptors = (consumers, producers, self._copy_of_bell())
+        try:
+            attachment.queue.set_bells(descriptors, bells.epoch)
+        except ShmqError:  # closed meanwhile, by another thread
+            close_all(tuple(fd for fd in descriptors if fd >= 0))
+            raise
         return True
 
     def _ask_for_bells(self, name: str) -> Answer | None:

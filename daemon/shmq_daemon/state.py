@@ -164,10 +164,13 @@ def _damaged(path: Path, error: Exception) -> ConfigError:
 
 def _set_aside_if_of_another_boot(path: Path, boot: str) -> str:
     """Return why there is nothing to adopt, if so. Raises ConfigError for what is damaged, or of a newer shmqd."""
-    meta = _meta_of(path)
+    meta, copy = _meta_of(path), path.with_name(INSTANCE_COPY)
     if "boot" not in meta:
+        if path.exists() and copy.exists():
+            raise _damaged(path, ValueError("it is empty, and was not"))
         return "there was none"
     if meta["boot"] != boot:
+        copy.unlink(missing_ok=True)  # first: it says that the state beside it was complete
         path.replace(path.with_name(path.name + ".old"))
         return "it was of another boot, and is kept as " + path.name + ".old"
     with contextlib.closing(sqlite3.connect(path)) as db:

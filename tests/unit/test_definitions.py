@@ -153,3 +153,9 @@ def test_exchanges_differ_by_type_flags_and_arguments() -> None:
 def test_arguments_that_are_too_much_together_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="262144 bytes"):
         define_queue("q", arguments={f"x-{number}": "\u20ac" * 4096 for number in range(22)})
+
+
+@pytest.mark.parametrize("arguments", [[1], "x-max-length", {1: 2}, 7])
+def test_arguments_that_are_no_mapping_of_names_are_refused(arguments: Any) -> None:
+    with pytest.raises(InvalidArgument, match="a mapping of names to values"):
+        define_queue("q", arguments=arguments)

@@ -122,6 +122,24 @@ def test_a_damaged_state_is_refused_and_left_and_its_instance_known_all_the_same
         instance_of(path)
 
 
+def test_an_emptied_state_is_refused_as_a_damaged_one_is(state: State, path: Path) -> None:
+    state.close()
+    path.write_bytes(b"")
+
+    with pytest.raises(ConfigError, match="it is empty, and was not"):
+        State(path, "boot-1")
+
+
+def test_a_state_that_was_never_finished_begins_anew(state: State, path: Path) -> None:
+    state.close()
+    path.write_bytes(b"")
+    path.with_name("instance").unlink()
+    fresh = State(path, "boot-1")
+
+    assert fresh.fresh == "there was none"
+    fresh.close()
+
+
 def test_an_event_that_cannot_be_read_is_a_damaged_state(state: State, path: Path) -> None:
     state.record(ExchangeDeclared(EXCHANGE))
     state.close()
