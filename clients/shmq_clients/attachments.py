@@ -14,7 +14,7 @@ import weakref
 from typing import Final, NamedTuple
 
 from shmq.core import _core as core
-from shmq.errors import ConnectionClosed, DirectRefused, LayoutMismatch, NotFound, SessionError, ShmqError
+from shmq.errors import DirectRefused, LayoutMismatch, NotFound, SessionError, ShmqError
 from shmq.wire.frames import Attach, Attached, Bells, RenewBells, Welcome
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE, Link
@@ -49,7 +49,7 @@ class Attachments:
         self.reason = ""
         self._by_name: dict[str, Attachment] = {}
         self._refused: dict[str, tuple[DirectRefused, float]] = {}  # and until when nobody asks again
-        self._owner = 0
+        self._owner, self._connection_id = 0, ""
         self._bell = -1  # the supervisor's
         self._words: memoryview[int] | None = None
         self._changing = threading.Lock()
@@ -62,10 +62,11 @@ class Attachments:
         self.reason = welcome.reason or f"segment layout {welcome.layout}, we read {core.LAYOUT}"
         self._refused.clear()
         self._settled_at = time.monotonic() + SETTLING_SECONDS if self._owner else 0.0
-        if not welcome.resumed or welcome.client_index != self._owner:
-            self.routes.clear()
-            self._by_name.clear()
-        self._owner = welcome.client_index
+        with self._changing:
+            if not welcome.resumed or welcome.client_index != self._owner:
+                self.routes.clear()
+                self._by_name.clear()
+            self._owner, self._connection_id = welcome.client_index, welcome.connection_id
         if self.granted and len(session.descriptors) > 1:
             bell, words = session.descriptors[:2]
             session.descriptors = session.descriptors[2:]
@@ -106,29 +107,39 @@ class Attachments:
         return self._attach(name)
 
     def _attach(self, name: str) -> Attachment:
-        self.link.check()
-        try:
-            attachment = self._map(name)
-        except DirectRefused as refusal:
-            self._refused[name] = (refusal, time.monotonic() + REFUSED_SECONDS)
-            raise
-        with self._changing:
-            kept = None if self.link.closed else self._by_name.setdefault(name, attachment)
-        if kept is None:  # closed meanwhile: what was taken here nobody would give back
-            attachment.queue.close()
-            raise ConnectionClosed
-        if kept is not attachment:
-            attachment.queue.close()
-        elif kept.ttl_ns < 0:
-            self.routes[name] = kept.queue
+        kept: Attachment | None = None
+        while kept is None:
+            self.link.check()
+            try:
+                attachment, welcome = self._map(name)
+            except DirectRefused as refusal:
+                self._refused[name] = (refusal, time.monotonic() + REFUSED_SECONDS)
+                raise
+            kept = self._keep(attachment, welcome)
+            if kept is not attachment:
+                attachment.queue.close()
         return kept
 
-    def _map(self, name: str) -> Attachment:
+    def _keep(self, attachment: Attachment, welcome: Welcome) -> Attachment | None:
+        """Return how the queue is attached now: maybe by another thread. None: by nobody, and not by this one either:
+        meanwhile the connection was closed, when nobody would give back what is taken here, or has another index.
+        """
+        with self._changing:
+            if self.link.closed or welcome.connection_id != self._connection_id:
+                return None
+            kept = self._by_name.setdefault(attachment.name, attachment)
+            if kept is attachment and kept.ttl_ns < 0:
+                self.routes[kept.name] = kept.queue
+            return kept
+
+    def _map(self, name: str) -> tuple[Attachment, Welcome]:
+        """Map a queue with the index of the session that answers: the broker has noted that it has this segment."""
         if not self.granted:
             raise DirectRefused(queue=name, reason=self.reason)
         reply = self.link.request(lambda seq: Attach(seq, name))
-        facts = reply.frame
+        facts, welcome = reply.frame, reply.session.welcome
         assert isinstance(facts, Attached)
+        assert welcome is not None
         descriptors = reply.descriptors
         try:
             segment, consumers, producers = descriptors
@@ -137,7 +148,7 @@ class Attachments:
             queue = core.Queue(
                 segment,
                 facts.geometry,
-                self._owner,
+                welcome.client_index,
                 queue_id=facts.queue_id,
                 bells=bells,
                 epoch=facts.epoch,
@@ -147,7 +158,7 @@ class Attachments:
         except (LayoutMismatch, OSError) as error:
             close_all(tuple(fd for fd in descriptors if fd >= 0))
             raise DirectRefused(queue=name, reason=str(error)) from error
-        return Attachment(name, queue, facts.queue_id, facts.message_ttl_ns)
+        return Attachment(name, queue, facts.queue_id, facts.message_ttl_ns), welcome
 
     def _copy_of_bell(self) -> int:
         with self._changing:
