@@ -8,6 +8,7 @@ of its own, and its descriptors are ours until it is sent.
 """
 
 import array
+import errno
 import os
 import socket
 from collections import deque
@@ -30,6 +31,8 @@ READ_BYTES: Final = 256 * 1024
 WRITE_BYTES_MAX: Final = 4 * 1024 * 1024  # beyond this a session gets nothing more until it has read
 WRITE_DESCRIPTORS_MAX: Final = 16  # likewise: they are open here until it has
 DRAIN_READS_MAX: Final = 64
+NO_ROOM: Final = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)  # in the kernel, for now: no hang-up
+NO_ROOM_REST_NS: Final = 10_000_000  # its poll says that we may write, so it is the time that is waited for
 PROGRESS_NS: Final = int(FRAME_PROGRESS_SECONDS * 1e9)
 
 
@@ -81,6 +84,7 @@ class Session:
         self._mask = READ
         self._paused = False
         self._draining = False
+        self._resting = False  # until the kernel may have room
         self._parked = False  # hung up while paused: not in the loop, which would tell it again and again
         loop.add(connection.fileno(), self._on_ready)
 
@@ -211,14 +215,26 @@ class Session:
                 self._write(self._out[0])
         except BlockingIOError:
             pass
-        except OSError:  # the loop tells us of the hang-up, and what was said before it is read
-            self._on_hung_up()
-            return
+        except OSError as error:
+            if error.errno not in NO_ROOM:  # the loop tells us of the hang-up, and what was said before it is read
+                self._on_hung_up()
+                return
+            self._rest()
         if self.open and self._held_up and not (self._paused or self.is_full):
             self._owner.unflushed.add(self)
         self._watch()
         if was_full and not self.is_full and self.client is not None:
             self._owner.on_room(self.client)
+
+    def _rest(self) -> None:
+        if not self._resting:
+            self._resting = True
+            self._timers.after(NO_ROOM_REST_NS, self._on_rested)
+
+    def _on_rested(self, _now_ns: int) -> None:
+        self._resting = False
+        if self.open:
+            self._owner.unflushed.add(self)
 
     def _write(self, chunk: Chunk) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", chunk.descriptors))]
@@ -242,7 +258,7 @@ class Session:
         if not self.open or self._parked:
             return
         reading = 0 if self._held_up or self._paused or self.is_full else READ
-        mask = reading | (WRITE if self._out else 0)
+        mask = reading | (WRITE if self._out and not self._resting else 0)
         if mask != self._mask:
             self._mask = mask
             self._loop.change(self._socket.fileno(), mask)
