@@ -18,7 +18,7 @@ C_WARN    := -std=c11 -Wall -Wextra -Wconversion -Wshadow -Werror
 C_CHECK   := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .SECONDARY: # keep the object files
-.PHONY: help venv build test lint format c-test c-test-aarch64 wheel-test demo crash-long endurance soak bench bench-quick clean
+.PHONY: help venv build test lint format c-test c-test-aarch64 wheel-test demo crash-long stepping endurance soak bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -66,7 +66,10 @@ demo: build ## the vision pipeline, with a worker killed on the way
 	$(PY) -m examples.vision_pipeline
 
 crash-long: build ## hours of fault injection
-	$(PYTEST) -m long
+	$(PYTEST) -m long -o faulthandler_timeout=0
+
+stepping: build ## every instruction of every operation of the core: stopped there, killed there (a quarter of an hour)
+	$(PYTEST) -m long -o faulthandler_timeout=0 -s tests/crash/test_stepping.py
 
 endurance: build ## 100,000 kills of clients and 2,000 of the daemon's processes, checked round by round (hours)
 	PYTHONPATH=tests $(PY) -m crash.endurance

@@ -1,6 +1,6 @@
 """Every core operation stopped and killed before each of its instructions: the driver in `stepping/`, built and run.
 
-`make test` looks at instructions evenly spaced from an offset that the seed gives; `make crash-long` at every one. The
+`make test` looks at instructions evenly spaced from an offset that the seed gives; `make stepping` at every one. The
 driver tells the story of a fault, and the command that repeats it.
 """
 
@@ -46,10 +46,14 @@ def stepping(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(driver: Path, *arguments: str) -> list[tuple[int, ...]]:
     """Run the driver, show what it says; return each scene's instructions, stepped, experiments, recovered, pairs."""
-    done = subprocess.run([str(driver), *arguments], stdout=subprocess.PIPE, text=True, check=False)
-    print(done.stdout)
-    assert done.returncode == 0, "the story is in the output above"
-    return [tuple(map(int, found)) for found in FIGURES.findall(done.stdout)]
+    scenes = []
+    with subprocess.Popen([str(driver), *arguments], stdout=subprocess.PIPE, text=True) as stepping:
+        assert stepping.stdout is not None
+        for line in stepping.stdout:
+            print(line, end="", flush=True)
+            scenes += [tuple(map(int, found)) for found in FIGURES.findall(line)]
+    assert stepping.returncode == 0, "the story is in the output above"
+    return scenes
 
 
 @pytest.mark.slow
