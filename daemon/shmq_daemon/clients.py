@@ -55,6 +55,7 @@ class Client:
         self.held: dict[int, Held] = {}  # what was delivered over the socket and is not settled
         self.prefetch = 0  # of the whole session, 0: unlimited
         self.consumers: dict[str, Consumer] = {}
+        self.gets_waiting = 0
         self.left_queues: list[OpenQueue] = []  # that its consumers left with the socket
         self.publishing: list[Blocked | Barrier] = []  # in order: the first waits for room
         self.publishing_bytes = 0

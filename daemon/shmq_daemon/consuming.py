@@ -2,8 +2,9 @@
 
 Owns: who is served next, what each client has out, prefetch. Does not own: the order of messages (the core), sockets,
 the life of clients.
-Invariants: a message is taken only for somebody who has room for it, so what waits in a write buffer is bounded; what
-a client has out goes back when it ends: uncounted when it said goodbye, counted when it died or did not come back.
+Invariants: a message is taken only for somebody who has room for it, so what waits in a write buffer is bounded; how
+many gets of one client wait is, too; what a client has out goes back when it ends: uncounted when it said goodbye,
+counted when it died or did not come back.
 """
 
 import functools
@@ -24,7 +25,7 @@ from shmq.errors import (
     ShmqError,
     StaleDelivery,
 )
-from shmq.limits import DELIVERIES_BYTES, DELIVERIES_MAX
+from shmq.limits import DELIVERIES_BYTES, DELIVERIES_MAX, WAITING_GETS_MAX
 from shmq.names import check_name
 from shmq.wire import frames as wire
 from shmq.wire.codes import to_wire
@@ -82,6 +83,13 @@ class Waiting:
         self.frame = frame
         self.opened = opened
         self.timer: Timer | None = None
+        client.gets_waiting += 1
+
+    def end(self) -> None:
+        """It is served, or will not be."""
+        self.client.gets_waiting -= 1
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 class Consuming:
@@ -121,6 +129,8 @@ class Consuming:
         if deliveries or frame.max_wait_ns == 0:
             _answer(client, wire.Got(frame.seq, deliveries))
             return
+        if client.gets_waiting >= WAITING_GETS_MAX:
+            raise NotAllowed(f"{WAITING_GETS_MAX} gets of this connection wait already, which is all that may")
         waiting = Waiting(client, frame, opened)
         waiting.timer = self._timers.after(frame.max_wait_ns, functools.partial(self._give_up, waiting))
         opened.waiting.append(waiting)
@@ -128,6 +138,7 @@ class Consuming:
 
     def _give_up(self, waiting: Waiting, _now_ns: int) -> None:
         waiting.opened.waiting.remove(waiting)
+        waiting.end()
         _answer(waiting.client, wire.Got(waiting.frame.seq, []))
         self.wake(waiting.opened)
 
@@ -275,8 +286,7 @@ class Consuming:
         if not deliveries:
             return 0 if opened.wait_for(self._loop, _core.CONSUMERS, self.wake) else -1
         opened.waiting.popleft()
-        if waiting.timer is not None:
-            waiting.timer.cancel()
+        waiting.end()
         _answer(waiting.client, wire.Got(frame.seq, deliveries))
         return len(deliveries)
 
@@ -306,8 +316,7 @@ class Consuming:
         for opened in self._catalog.open.values():
             for waiting in [waiting for waiting in opened.waiting if waiting.client is client]:
                 opened.waiting.remove(waiting)
-                if waiting.timer is not None:
-                    waiting.timer.cancel()
+                waiting.end()
                 self.wake(opened)
 
     def client_ended(self, client: Client, how: End) -> None:
@@ -367,8 +376,7 @@ class Consuming:
         opened.consumers.clear()
         while opened.waiting:
             waiting = opened.waiting.popleft()
-            if waiting.timer is not None:
-                waiting.timer.cancel()
+            waiting.end()
             _answer(waiting.client, wire.Error(waiting.frame.seq, *to_wire(error)))
         self._due.pop(opened.queue.queue_id, None)
 

@@ -13,6 +13,7 @@ import pytest
 import shmq
 from shmq.core._core import LAYOUT
 from shmq.definitions import QueueDefinition
+from shmq.limits import WAITING_GETS_MAX
 from shmq.wire import frames as wire
 from shmq.wire.connection import Signal, client_connection
 from shmq.wire.fields import Resume
@@ -388,6 +389,23 @@ def test_prefetch_bounds_what_is_out_and_an_ack_lets_the_next_come(peer: Peer) -
 
     assert [delivery.body for delivery in first] == [b"a", b"b"]
     assert [d.body for frame in second if isinstance(frame, wire.Deliver) for d in frame.deliveries] == [b"c"]
+
+
+def test_a_get_too_many_is_refused_and_those_that_wait_are_served(peer: Peer) -> None:
+    declare(peer, "awaited")
+    gets = [wire.Get(seq, "awaited", max_wait_ns=60 * 10**9) for seq in range(10, 10 + WAITING_GETS_MAX + 1)]
+    peer.say(*gets)
+    refused = peer.hear()
+    peer.say(wire.Publish(0, "", "awaited", b"", b"x", confirm=1))
+    got = peer.hear()
+    peer.say(wire.Get(5, "awaited", max_wait_ns=1), wire.DeleteQueue(6, "awaited"))
+    ended = [peer.hear() for _ in gets]  # the first and the last are answered, and there are two more
+
+    assert (type(refused), refused.seq, refused.code) == (wire.Error, gets[-1].seq, 530)
+    assert (type(got), got.seq) == (wire.Got, 10)
+    assert {(frame.seq, frame.code) for frame in ended if frame.seq > 6} == {(g.seq, 404) for g in gets[1:-1]}
+    declare(peer, "awaited")
+    assert peer.ask(wire.Get(7, "awaited", max_wait_ns=1)) == wire.Got(7, [])
 
 
 def test_a_consumer_is_told_when_its_queue_is_deleted(daemon: Shmqd, peer: Peer) -> None:
