@@ -37,12 +37,12 @@ from shmq.wire.frames import (
     Welcome,
 )
 from shmq_clients.durations import SECOND_NS
-from shmq_clients.link import REQUEST_TIMEOUT, Link
+from shmq_clients.link import REQUEST_TIMEOUT, FrameT, Link
 from shmq_clients.message import SocketMessage
 from shmq_clients.outgoing import Outgoing
 from shmq_clients.session import Session
 from shmq_clients.subscription import Deliveries, Subscription
-from shmq_clients.window import ALONE_BYTES, Window
+from shmq_clients.window import ALONE_BYTES, Room, Window
 
 Sent = TypeVar("Sent")
 
@@ -59,6 +59,7 @@ class SocketPath:
         self._current: Session | None = None
         self._used = False  # there may be deliveries of ours at the broker
         self._window: Window | None = None
+        self._room = Room()
         self._unsure: ShmqError | None = None  # a session ended with publishes that nobody had confirmed
 
     def on_welcome(self, session: Session, welcome: Welcome) -> None:
@@ -78,14 +79,14 @@ class SocketPath:
 
     def publish(self, body: Any, out: Outgoing) -> None:  # noqa: ANN401 - any buffer
         """Raises at once where it waits for an answer (confirm "memory"), else a later call does."""
-        payload, timeout = flat(body), _patience(out.timeout_ns)
+        payload = flat(body)
         _check_size(payload, out)
 
-        def frame(seq: int) -> Publish:
+        def frame(seq: int, out: Outgoing = out) -> Publish:
             return Publish(seq, out.exchange, out.routing_key, out.envelope, payload, *_how(seq, out))  # type: ignore[arg-type] # any buffer becomes a binary
 
         if _waits(out, payload.nbytes):
-            self.link.ask(frame, Ok, repeat=False, timeout=timeout)
+            self._ask_with_room(frame, Ok, payload.nbytes, out)
             return
 
         def send(window: Window, ends_step: bool) -> None:  # noqa: FBT001 - as Window.enter says
@@ -95,7 +96,7 @@ class SocketPath:
                 self.link.say_in(window.session, frame(0))
             window.note_sent()
 
-        self._in_window(payload.nbytes, timeout, send)
+        self._in_window(payload.nbytes, _patience(out.timeout_ns), send)
 
     def publish_many(self, bodies: Sequence[Any], out: Outgoing) -> None:
         """Publish in order, all of them; an error says how many were. The broker tells why one did not go when it is
@@ -136,9 +137,9 @@ class SocketPath:
         self.link.raise_failures()
 
     def _publish_batch(self, batch: list[memoryview], out: Outgoing) -> int:
-        size, timeout = sum(body.nbytes for body in batch), _patience(out.timeout_ns)
+        size = sum(body.nbytes for body in batch)
 
-        def frame(seq: int) -> PublishMany:
+        def frame(seq: int, out: Outgoing = out) -> PublishMany:
             return PublishMany(seq, out.exchange, out.routing_key, out.envelope, batch, *_how(seq, out))  # type: ignore[arg-type] # as above
 
         def send(window: Window, ends_step: bool) -> bool:  # noqa: FBT001 - as Window.enter says
@@ -147,9 +148,24 @@ class SocketPath:
                 window.note_sent()
             return not ends_step
 
-        if not _waits(out, size) and self._in_window(size, timeout, send):
+        if not _waits(out, size) and self._in_window(size, _patience(out.timeout_ns), send):
             return len(batch)
-        return self.link.ask(frame, Counted, repeat=False, timeout=timeout).count
+        return self._ask_with_room(frame, Counted, size, out).count
+
+    def _ask_with_room(
+        self, make: Callable[[int, Outgoing], Publish | PublishMany], expect: type[FrameT], size: int, out: Outgoing
+    ) -> FrameT:
+        """Send what waits for its own answer, as soon as it may go beside those of other threads."""
+        with self._room.taken(size, out.timeout_ns / SECOND_NS) as waited_ns:
+            left = out._replace(timeout_ns=max(0, out.timeout_ns - waited_ns))
+            try:
+                return self.link.ask(
+                    lambda seq: make(seq, left), expect, repeat=False, timeout=_patience(left.timeout_ns)
+                )
+            except QueueFull as error:
+                if waited_ns:
+                    error.text, error.timeout = "", out.timeout_ns / SECOND_NS  # of the whole call
+                raise
 
     def _in_window(self, size: int, timeout: float, send: Callable[[Window, bool], Sent]) -> Sent:
         """Send now; in the next session, if this one ends before the whole frame is written: it has nothing of it."""

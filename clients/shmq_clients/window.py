@@ -1,14 +1,16 @@
-"""How many publishes may be on their way without an answer (confirm "sent").
+"""How many publishes may be on their way: without an answer (confirm "sent"), and waiting for one of their own.
 
 Owns: counting them, and waiting when it is too many. Does not own: the frames.
-Invariants: never more than the broker keeps for a client whose publishes wait for room; beyond that it would stop
-reading, and an ack behind them, which makes room, would not be read either. The broker keeps a client's publishes in
-order, so the answer to one says that all before it are done.
+Invariants: never more than the broker keeps for a client whose publishes wait for room, which is 16 MiB beside the
+largest one; beyond that it would stop reading, and an ack behind them, which makes room, would not be read either. The
+broker keeps a client's publishes in order, so the answer to one says that all before it are done.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 from shmq.errors import ConnectionLost, OperationTimeout
@@ -20,6 +22,8 @@ STEP_MESSAGES: Final = 200
 STEP_BYTES: Final = 2 << 20
 STEPS_MAX: Final = 3
 ALONE_BYTES: Final = 1 << 20  # a frame from here on waits for its own answer
+OWN_BYTES_MAX: Final = 6 << 20  # of several that wait for their own; one of any size may wait alone
+OWN_BYTES_COUNTED: Final = 1 << 16  # there are not so many threads that smaller ones add up
 
 
 class Window:
@@ -92,3 +96,34 @@ class Window:
                 self._steps.popleft()
         if mine and oldest.error is not None and not isinstance(oldest.error, ConnectionLost):
             self._link.failures.append(oldest.error)
+
+
+class Room:
+    """For publishes of several threads that wait for answers of their own, in whatever session."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[object, int] = {}
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, size: int, timeout: float) -> Iterator[int]:
+        """Wait until this one may go, too, but no longer than `timeout`: then the broker says what is full. Gives the
+        nanoseconds that it took.
+        """
+        if size < OWN_BYTES_COUNTED:
+            yield 0
+            return
+        mine, began = object(), time.monotonic_ns()
+        try:
+            with self._changed:
+                waited = self._is_too_much(size)
+                self._changed.wait_for(lambda: not self._is_too_much(size), timeout)
+                self._sizes[mine] = size
+            yield time.monotonic_ns() - began if waited else 0
+        finally:
+            with self._changed:
+                self._sizes.pop(mine, None)
+                self._changed.notify_all()
+
+    def _is_too_much(self, size: int) -> bool:
+        return bool(self._sizes) and sum(self._sizes.values()) + size > OWN_BYTES_MAX

@@ -2,8 +2,9 @@
 
 Owns: routes, confirms, publishes that wait for room. Does not own: matching (routing.py), the segment (the core).
 Invariants: what one client publishes stays in order: behind one that waits for room its later ones wait too, up to a
-bound, beyond which nothing more is read from it; every wait ends at its deadline with an error that says why. An answer
-goes into the session in which it was asked for, or nowhere: numbers of requests begin anew with each.
+bound beside the largest of them, beyond which nothing more is read from it; every wait ends at its deadline with an
+error that says why. An answer goes into the session in which it was asked for, or nowhere: numbers of requests begin
+anew with each.
 """
 
 import functools
@@ -37,7 +38,7 @@ from shmq_daemon.routing import route
 from shmq_daemon.session import Session
 
 WAITING_MAX: Final = 1024  # publishes of one client behind one that waits
-WAITING_BYTES_MAX: Final = 16 << 20
+WAITING_BYTES_MAX: Final = 16 << 20  # beside the largest one, which may have any size
 
 Publication = wire.Publish | wire.PublishMany
 
@@ -64,6 +65,7 @@ class Barrier:
     def __init__(self, client: Client, seq: int) -> None:
         self.session = client.session
         self.seq = seq
+        self.bytes = 0
         self.waits_on: OpenQueue | None = None  # never: it is done when it comes first
 
 
@@ -255,7 +257,7 @@ class Publishing:
                 _pass(first)
             elif not self._advance(first, wait=True):
                 break
-        if client.session is not None and client.publishing_bytes < WAITING_BYTES_MAX // 2:
+        if client.session is not None and _are_within(client, WAITING_BYTES_MAX // 2):
             client.session.resume()
 
     def _on_deadline(self, blocked: Blocked, _now_ns: int) -> None:
@@ -317,9 +319,15 @@ class Publishing:
 
 def _bound(client: Client) -> None:
     """Read nothing more from a client that has too much waiting."""
-    too_much = len(client.publishing) > WAITING_MAX or client.publishing_bytes > WAITING_BYTES_MAX
+    too_much = len(client.publishing) > WAITING_MAX or not _are_within(client, WAITING_BYTES_MAX)
     if too_much and client.session is not None:
         client.session.pause()
+
+
+def _are_within(client: Client, limit: int) -> bool:
+    """Whether the publishes that wait are no more than that, beside the largest one."""
+    within = client.publishing_bytes <= limit
+    return within or client.publishing_bytes - max(waiting.bytes for waiting in client.publishing) <= limit
 
 
 def _pass(barrier: Barrier) -> None:

@@ -1,6 +1,7 @@
 """One connection, many threads: two publishers, acks from others, requests in between."""
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -111,3 +112,59 @@ def test_what_threads_take_while_their_connection_is_closed_goes_back_to_its_que
 
         wait_until(lambda: other.queue_info("q").messages == 100, "all are there again")
         assert other.queue_info("q").unacked == 0
+
+
+def fill(conn: shmq.Connection) -> int:
+    for count in itertools.count():
+        try:
+            conn.publish(b"", routing_key="q", timeout=0, confirm="memory")
+        except shmq.QueueFull:
+            return count
+    raise AssertionError
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_large_publishes_that_wait_for_room_do_not_hold_up_the_ack_that_makes_it(mode: Any) -> None:
+    sizes = [20 << 20, 10 << 20, 10 << 20, 100]
+    acked: list[float] = []
+
+    def publisher(size: int) -> Callable[[], None]:
+        return lambda: conn.publish(bytes(size), routing_key="q", timeout=scaled(20), confirm="memory")
+
+    def take(pause: float) -> float:
+        message = conn.get("q", timeout=scaled(20))
+        assert message is not None
+        never.wait(pause)
+        started = time.monotonic()
+        message.ack()
+        return time.monotonic() - started
+
+    def consume() -> None:
+        acked.append(take(1.0))  # in this second all who publish find no room
+        acked.extend(take(0) for _ in range(full + len(sizes) - 1))
+
+    never = threading.Event()
+    with shmq.local() as url, shmq.connect(url, mode=mode) as conn:
+        conn.declare_queue("q", capacity_messages=1)
+        full = fill(conn)
+        run_all([publisher(size) for size in sizes] + [consume])
+
+        assert max(acked) < scaled(5)
+
+
+def test_a_large_publish_behind_another_ends_at_its_own_deadline() -> None:
+    with shmq.local() as url, shmq.connect(url, mode="socket") as conn:
+        conn.declare_queue("q", capacity_messages=1)
+        fill(conn)
+
+        def publish(timeout: float) -> float:
+            started = time.monotonic()
+            with pytest.raises(shmq.QueueFull) as caught:
+                conn.publish(bytes(10 << 20), routing_key="q", timeout=timeout, confirm="memory")
+            assert caught.value.timeout == timeout
+            assert f"{timeout:g} s" in str(caught.value)
+            return time.monotonic() - started
+
+        times: list[float] = []
+        run_all([lambda: times.append(publish(1.0))] * 3)
+        assert all(1.0 <= took < 1 + scaled(2) for took in times)
