@@ -241,6 +241,7 @@ class Supervisor:
         if watched is not None:
             self._sweep.remove(watched)
             self._letters.forget(watched)
+            self._delays.forget(watched)
             self._busy.discard(frame.queue_id)
             watched.close()
 
