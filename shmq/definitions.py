@@ -27,7 +27,8 @@ Scalar = bool | int | float | str | None
 Other = Annotated[dict[str, Scalar], msgspec.Meta(max_length=ARGUMENTS_MAX)]
 
 CAPACITY_BYTES_MAX: Final = 1 << 40
-EXCHANGE_TYPES: Final = ("direct", "fanout", "topic", "headers", "x-delayed-message")
+DELAYED: Final = "x-delayed-message"
+EXCHANGE_TYPES: Final = ("direct", "fanout", "topic", "headers", DELAYED)
 OVERFLOWS: Final = ("drop-head", "reject-publish", "reject-publish-dlx")
 
 
@@ -173,6 +174,12 @@ def check_exchange(definition: ExchangeDefinition) -> ExchangeDefinition:
     _check_fields(definition, EXCHANGE_ARGUMENTS)
     if definition.alternate_exchange:
         check_name(definition.alternate_exchange, "alternate-exchange")
+    if definition.type == DELAYED and definition.delayed_type is None:
+        raise InvalidArgument(
+            argument="x-delayed-type",
+            value=None,
+            allowed=f"{' or '.join(EXCHANGE_TYPES[:4])}: how an exchange of type {DELAYED} routes",
+        )
     return definition
 
 

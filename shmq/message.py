@@ -47,6 +47,7 @@ _NUMBERS: Final = {
     "expiration": f"a whole number of milliseconds from 0 to {TIME_MS_MAX}",
     "timestamp": "a datetime, or whole seconds since 1970",
 }
+HEADERS_AT: Final = 3  # in the array
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -56,6 +57,7 @@ def _refuse_extension(code: int, _data: memoryview) -> object:
 
 
 _decode = msgspec.msgpack.Decoder(Envelope, ext_hook=_refuse_extension).decode
+_decode_parts = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
 def make_properties(**properties: object) -> Properties:
@@ -94,6 +96,10 @@ def encode_envelope(
             envelope = _encode((exchange, routing_key, properties, headers))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidArgument(argument="headers", value=headers, allowed=f"AMQP's types ({error})") from None
+    return _check_length(envelope)
+
+
+def _check_length(envelope: bytes) -> bytes:
     if len(envelope) > ENVELOPE_BYTES_MAX:
         raise InvalidArgument(
             argument="properties and headers", value=f"{len(envelope)} bytes", allowed=f"{ENVELOPE_BYTES_MAX} bytes"
@@ -115,6 +121,16 @@ def decode_envelope(envelope: bytes, queue: str) -> Envelope:
         raise InvalidArgument(argument="envelope", value=envelope[:64], allowed=str(error)) from None
     _check_depth(decoded.headers)
     return decoded
+
+
+def with_headers(envelope: bytes, headers: Mapping[str, Any]) -> bytes:
+    """The same envelope with other headers. InvalidArgument if it is none, or becomes too long."""
+    try:
+        parts = _decode_parts(envelope)
+        parts[HEADERS_AT] = msgspec.Raw(_encode(headers))
+    except (msgspec.MsgspecError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidArgument(argument="envelope", value=envelope[:64], allowed=str(error)) from None
+    return _check_length(_encode(parts))
 
 
 def envelope_names(envelope: bytes, exchange: str, routing_key: str) -> bool:
