@@ -190,9 +190,13 @@ class Attachments:
     def refusal(self, name: str, exchange: str) -> DirectRefused:
         """Return why a message cannot go directly."""
         if exchange:
-            return DirectRefused(queue=name, reason=f"what exchange {exchange!r} does depends on more than the key")
+            reason = (
+                f"exchange {exchange!r} routes it to a queue that can't be worked in directly, or has too many bindings"
+            )
+            return DirectRefused(queue=name, reason=reason)
         refusal, _ = self._refused.get(name, (None, 0.0))
-        return refusal or DirectRefused(queue=name, reason=self.reason or "its headers name more queues")
+        reason = self.reason or "it, or a queue that its headers name, is another connection's"
+        return refusal or DirectRefused(queue=name, reason=reason)
 
     def is_current(self, attachment: Attachment) -> bool:
         """Whether this is how the queue is attached now."""

@@ -32,29 +32,35 @@ class DirectPath:
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
-    def publish(self, target: Attachment, body: Any, out: Outgoing, deadline_ns: int) -> None:  # noqa: ANN401 - any buffer
-        """Publish one message. Raises QueueFull, ShmFull, BodyTooLarge; QueueGone."""
+    def publish(self, target: Attachment, out: Outgoing, body: Any, deadline_ns: int) -> int:  # noqa: ANN401 - any buffer
+        """Publish one message. Returns 1. Raises QueueFull, ShmFull, BodyTooLarge; QueueGone."""
         self._attachments.freshen(target)
         queue, keywords = target.queue, _keywords(target, out)
         while (outcome := queue.publish(body, **keywords)) != core.OK:
             self._wait_for_room(target, outcome, memoryview(body).nbytes, out, deadline_ns)
+        return 1
 
-    def publish_many(self, target: Attachment, bodies: Sequence[Any], out: Outgoing, deadline_ns: int) -> None:
-        """Publish in order; an error leaves the first ones published. Raises as `publish`."""
+    def publish_many(
+        self, target: Attachment, out: Outgoing, bodies: Sequence[Any], start: int, deadline_ns: int | None
+    ) -> int:
+        """Publish in order from `start` on; an error leaves the first ones published. Without a deadline only what
+        there is room for. Returns how many the queue has, counted from the first. Raises as `publish`.
+        """
         self._attachments.freshen(target)
-        queue, keywords, done = target.queue, _keywords(target, out), 0
+        queue, keywords, done = target.queue, _keywords(target, out), start
         while True:
             count, outcome = queue.publish_many(bodies, start=done, **keywords)
             done += count
-            if done == len(bodies):
-                return
+            if done == len(bodies) or (deadline_ns is None and outcome == core.FULL):
+                return done
             try:
-                self._wait_for_room(target, outcome, memoryview(bodies[done]).nbytes, out, deadline_ns)
+                self._wait_for_room(target, outcome, memoryview(bodies[done]).nbytes, out, deadline_ns or 0)
             except PublishError as error:
-                error.text = f"{error} ({done} of {len(bodies)} were published)"
+                if len(bodies) > 1:
+                    error.text = f"{error} ({done} of {len(bodies)} were published)"
                 raise
 
-    def loan(self, target: Attachment, body_bytes: int, out: Outgoing, deadline_ns: int) -> core.Loan:
+    def loan(self, target: Attachment, out: Outgoing, body_bytes: int, deadline_ns: int) -> core.Loan:
         """Lend room for a body. Raises as `publish`."""
         self._attachments.freshen(target)
         queue, keywords = target.queue, _keywords(target, out)

@@ -11,12 +11,13 @@ from shmq.errors import InvalidArgument
 from shmq.limits import PRIORITY_MAX, TIME_NS_MAX
 from shmq.message import NO_PROPERTIES, encode_envelope, make_properties
 from shmq.names import check_name, check_routing_key
+from shmq.routing.addressing import Addressed, address
+from shmq.routing.router import NO_HEADERS
 from shmq_clients.durations import nanoseconds
 
 Confirm = Literal["sent", "memory", "disk"]
 CONFIRMS: Final = (None, "sent", "memory", "disk")
 MS_NS: Final = 1_000_000
-BROKER_ROUTED_HEADERS: Final = ("CC", "BCC", "x-delay")  # change where or when a message goes: the broker's to read
 
 
 class PropertyKeywords(TypedDict, total=False):
@@ -49,7 +50,9 @@ class PublishKeywords(PropertyKeywords, total=False):
 
 
 class Outgoing(NamedTuple):
-    """One publish without its body. Times in nanoseconds; ttl_ns -1: none."""
+    """One publish without its body. Times in nanoseconds; ttl_ns -1: none. `envelope` is for the broker, with BCC;
+    `addressed` holds the one that arrives.
+    """
 
     exchange: str
     routing_key: str
@@ -61,7 +64,7 @@ class Outgoing(NamedTuple):
     mandatory: bool
     confirm: Confirm | None
     timeout_ns: int
-    broker_routed: bool
+    addressed: Addressed
 
 
 def outgoing(
@@ -86,10 +89,11 @@ def outgoing(
         raise InvalidArgument(argument="priority", value=priority, allowed=f"a whole number from 0 to {PRIORITY_MAX}")
     if confirm not in CONFIRMS:
         raise InvalidArgument(argument="confirm", value=confirm, allowed='None, "sent", "memory" or "disk"')
+    envelope = _envelope(exchange, routing_key, headers, expiration, properties)
     return Outgoing(
         exchange,
         routing_key,
-        _envelope(exchange, routing_key, headers, expiration, properties),
+        envelope,
         priority,
         bool(persistent),
         -1 if expiration is None else expiration * MS_NS,
@@ -97,7 +101,7 @@ def outgoing(
         bool(mandatory),
         confirm,
         TIME_NS_MAX if timeout == float("inf") else nanoseconds(timeout, "timeout"),
-        any(header in (headers or ()) for header in BROKER_ROUTED_HEADERS),
+        address(routing_key, headers, envelope) if headers else Addressed((routing_key,), NO_HEADERS, envelope),
     )
 
 

@@ -8,15 +8,21 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Unpack
+from typing import Any, Final, TypeAlias, Unpack
 
-from shmq.errors import InvalidArgument, NotDurable, NotFound, Unroutable
+from shmq.core._core import Loan
+from shmq.errors import InvalidArgument, NotDurable, NotFound, PublishError, Unroutable
 from shmq.limits import BODY_BYTES_MAX
+from shmq.routing.addressing import late
 from shmq_clients.attachments import Attachment, Attachments
 from shmq_clients.direct_path import DirectPath, QueueGone
 from shmq_clients.outgoing import Outgoing, PublishKeywords, outgoing
 from shmq_clients.routes import Routes
 from shmq_clients.socket_path import SocketPath
+
+Copy: TypeAlias = tuple[Attachment, Outgoing]
+"""A queue, and the message as it arrives there."""
+GONE: Final = -1  # instead of how many bodies a queue has
 
 
 class Publishing:
@@ -33,42 +39,66 @@ class Publishing:
         """As `Connection.publish`."""
         out = self._checked(keywords)
         deadline_ns = time.monotonic_ns() + out.timeout_ns
-        targets = self._targets(out)
-        if targets is None:
+        copies = self._copies(out)
+        if copies is None:
             self._socket.publish(body, out)
             return
-        self._into_all(targets, out, lambda queue: self._direct.publish(queue, body, out, deadline_ns))
+        if len(copies) == 1:
+            taken = self._into(copies[0], lambda to, as_: self._direct.publish(to, as_, body, deadline_ns)) > GONE
+        else:
+            taken = self._publish_to(copies, [body], deadline_ns)
+        _check_taken(out, taken=taken)
 
     def publish_many(self, bodies: Sequence[Any], **keywords: Unpack[PublishKeywords]) -> None:
         """As `Connection.publish_many`."""
         out = self._checked(keywords)
         deadline_ns = time.monotonic_ns() + out.timeout_ns
-        targets = self._targets(out)
-        if targets is None:
+        copies = self._copies(out)
+        if copies is None:
             self._socket.publish_many(bodies, out)
             return
-        self._into_all(targets, out, lambda queue: self._direct.publish_many(queue, bodies, out, deadline_ns))
+        if len(copies) == 1:
+            publish = self._direct.publish_many
+            taken = self._into(copies[0], lambda to, as_: publish(to, as_, bodies, 0, deadline_ns)) > GONE
+        else:
+            taken = self._publish_to(copies, bodies, deadline_ns)
+        _check_taken(out, taken=taken)
 
     def loan(self, body_bytes: int, **keywords: Unpack[PublishKeywords]) -> AbstractContextManager[memoryview]:
-        """As `Connection.loan`. Without exactly one queue to write into, memory of our own is lent and then
-        published.
+        """As `Connection.loan`. With several queues the memory is the first one's; without any to write into, memory of
+        our own is lent and then published.
         """
         if type(body_bytes) is not int or not 0 <= body_bytes <= BODY_BYTES_MAX:
             raise InvalidArgument(argument="body_bytes", value=body_bytes, allowed=f"0 to {BODY_BYTES_MAX} bytes")
         out = self._checked(keywords)
-        targets = self._targets(out)
-        if targets is None or len(targets) != 1:
+        deadline_ns = time.monotonic_ns() + out.timeout_ns
+        copies = self._copies(out)
+        if not copies:
             return self._lend(body_bytes, keywords)
         try:
-            return self._direct.loan(targets[0], body_bytes, out, time.monotonic_ns() + out.timeout_ns)
+            loan = self._direct.loan(*copies[0], body_bytes, deadline_ns)
         except QueueGone:
             return self._lend(body_bytes, keywords)
+        return loan if len(copies) == 1 else self._lend_first(loan, copies[1:], out.timeout_ns)
 
     @contextlib.contextmanager
     def _lend(self, body_bytes: int, keywords: PublishKeywords) -> Iterator[memoryview]:
         body = bytearray(body_bytes)
         yield memoryview(body)
         self.publish(body, **keywords)
+
+    @contextlib.contextmanager
+    def _lend_first(self, loan: Loan, others: list[Copy], timeout_ns: int) -> Iterator[memoryview]:
+        """Copy from the first queue's memory into the others, then publish there; also when one of them refuses."""
+        refusal: PublishError | None = None
+        with loan as buffer:
+            yield buffer
+            try:
+                self._publish_to(others, [buffer], time.monotonic_ns() + timeout_ns)
+            except PublishError as error:
+                refusal = error
+        if refusal is not None:
+            raise refusal
 
     # -- the path -----------------------------------------------------------------------------------------------------
 
@@ -79,32 +109,66 @@ class Publishing:
             raise NotDurable
         return out
 
-    def _targets(self, out: Outgoing) -> tuple[Attachment, ...] | None:
-        targets = None
-        if self._attachments.granted and not out.broker_routed:
-            targets = self._routes.targets(out.exchange, out.routing_key)
-        if targets is None and self._insist:
-            raise self._attachments.refusal(out.routing_key, out.exchange)
-        if targets == () and out.mandatory:
+    def _copies(self, out: Outgoing) -> list[Copy] | None:
+        """The queues to publish into, and what into each; None: only the broker can. Raises Unroutable."""
+        targets = self._routes.targets(out.exchange, out.addressed) if self._attachments.granted else None
+        if targets is None:
+            if self._insist:
+                raise self._attachments.refusal(out.routing_key, out.exchange)
+            return None
+        if not targets and out.mandatory:
             raise Unroutable(exchange=out.exchange, routing_key=out.routing_key)
-        return targets
+        _, headers, envelope = out.addressed
+        if envelope is not out.envelope:
+            out = out._replace(envelope=envelope)
+        copies = [(target, out) for target in targets.at_once]
+        if targets.delayed:
+            behind = late(headers, envelope, out.delay_ns)
+            delayed = out._replace(envelope=behind.envelope, delay_ns=behind.delay_ns)
+            copies += [(target, delayed) for target in targets.delayed]
+        return copies
 
-    def _into_all(self, targets: tuple[Attachment, ...], out: Outgoing, publish: Callable[[Attachment], None]) -> None:
-        """Publish into each queue. Raises Unroutable for a mandatory message when all of them are gone meanwhile."""
-        taken = [self._into(target, publish) for target in targets]
-        if out.mandatory and not any(taken):
-            raise Unroutable(exchange=out.exchange, routing_key=out.routing_key)
+    def _publish_to(self, copies: list[Copy], bodies: Sequence[Any], deadline_ns: int) -> bool:
+        """Publish to each queue, first what all of them have room for: one that is full, or refuses, keeps nothing from
+        the others. Raises the first refusal, in the end. False: none of the queues is there any more.
+        """
+        refusals: list[PublishError] = []
+        taken = [self._try_to(copy, bodies, 0, None, refusals) for copy in copies]
+        for copy, done in zip(copies, taken, strict=True):
+            if GONE < done < len(bodies):
+                self._try_to(copy, bodies, done, deadline_ns, refusals)
+        if refusals:
+            raise refusals[0]
+        return max(taken, default=GONE) > GONE
 
-    def _into(self, target: Attachment, publish: Callable[[Attachment], None]) -> bool:
-        """Publish into one queue; one that is gone is looked for once more, because its name may have been used
-        again. False: there is none.
+    def _try_to(
+        self, copy: Copy, bodies: Sequence[Any], start: int, deadline_ns: int | None, refusals: list[PublishError]
+    ) -> int:
+        """Publish the bodies from `start` on; without a deadline those that there is room for. Returns how many the
+        queue has; all of them where it refused, which is noted.
         """
         try:
-            publish(target)
+            return self._into(copy, lambda to, as_: self._direct.publish_many(to, as_, bodies, start, deadline_ns))
+        except PublishError as error:
+            refusals.append(error)
+            return len(bodies)
+
+    def _into(self, copy: Copy, publish: Callable[[Attachment, Outgoing], int]) -> int:
+        """Publish into one queue; one that is gone is looked for once more, because its name may have been used
+        again. GONE: there is none.
+        """
+        target, out = copy
+        try:
+            return publish(target, out)
         except QueueGone:
             self._attachments.forget(target)
             try:
-                publish(self._attachments.attach(target.name))
+                return publish(self._attachments.attach(target.name), out)
             except (QueueGone, NotFound):
-                return False
-        return True
+                return GONE
+
+
+def _check_taken(out: Outgoing, *, taken: bool) -> None:
+    """Raise Unroutable for a mandatory message whose queues are all gone meanwhile."""
+    if out.mandatory and not taken:
+        raise Unroutable(exchange=out.exchange, routing_key=out.routing_key)

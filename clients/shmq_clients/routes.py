@@ -1,24 +1,48 @@
 """Where direct messages go: compiled routes of exchanges, each valid while its generation words stand still.
 
-Owns: the cache of routes and its check. Does not own: routing itself (the broker's), attaching.
+Owns: the cache of routes and its check. Does not own: matching and the walk (shmq.routing), attaching.
 Invariants: a route is used only if every word it was compiled at has the same value now, and otherwise asked for anew;
-the default exchange needs none, its key is the queue.
+the default exchange needs none, its keys are the queues. Where headers decide, the route is a small graph that is
+walked here for each message (shmq.routing.compiled).
 """
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from shmq.errors import DirectRefused, NotFound
+from shmq.errors import DirectRefused, NotFound, ResourceLocked
+from shmq.message import decode_envelope
+from shmq.routing.addressing import Addressed
+from shmq.routing.bindings import Binding, encode_arguments
+from shmq.routing.compiled import router_of
+from shmq.routing.router import Route as Way
+from shmq.routing.router import Router
+from shmq.wire.fields import RoutedBinding
 from shmq.wire.frames import Route, Routed
 from shmq_clients.attachments import Attachment, Attachments
 
 ROUTES_MAX: Final = 10_000  # then all are forgotten: keys that never come again would fill memory
+BINDINGS_MAX: Final = 100_000  # of all graphs together, likewise
+ANY_KEYS: Final = ()
+
+
+class Targets(NamedTuple):
+    """Queues to publish into. `delayed`: those behind an exchange that delays."""
+
+    at_once: tuple[Attachment, ...] = ()
+    delayed: tuple[Attachment, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.at_once or self.delayed)
 
 
 class CompiledRoute(NamedTuple):
-    """Queues of one key, and the words they depend on. None: to be published through the broker."""
+    """Queues of some keys, and the words they depend on. None: to be published through the broker. `router`: what
+    decides by the headers of each message.
+    """
 
-    targets: tuple[Attachment, ...] | None
+    targets: Targets | None
     words: tuple[tuple[int, int], ...]
+    router: Router | None = None
 
 
 class Routes:
@@ -26,43 +50,73 @@ class Routes:
 
     def __init__(self, attachments: Attachments) -> None:
         self._attachments = attachments
-        self._compiled: dict[tuple[str, str], CompiledRoute] = {}
+        self._compiled: dict[tuple[str, tuple[str, ...]], CompiledRoute] = {}
+        self._bindings = 0
 
-    def targets(self, exchange: str, routing_key: str) -> tuple[Attachment, ...] | None:
-        """Return the queues to publish into, maybe none; None: only the broker can. Raises NotFound for an exchange."""
+    def targets(self, exchange: str, addressed: Addressed) -> Targets | None:
+        """Return the queues to publish into, maybe none; None: only the broker can. Raises NotFound, AccessRefused for
+        an exchange.
+        """
+        keys = addressed.keys
         if not exchange:
-            return self._queue(routing_key)
-        route = self._compiled.get((exchange, routing_key))
+            return self._queues(keys)
+        route = self._compiled.get((exchange, keys)) or self._compiled.get((exchange, ANY_KEYS))
         if route is None or not self._is_valid(route):
-            route = self._compile(exchange, routing_key)
-        return route.targets
+            route = self._compile(exchange, keys)
+        if route.router is None:
+            return route.targets
+        headers = decode_envelope(addressed.envelope, keys[0]).headers
+        return self._attach_all(route.router.route(exchange, keys, headers))
 
     def _is_valid(self, route: CompiledRoute) -> bool:
         attachments = self._attachments
         if not all(attachments.word(index) == value for index, value in route.words):
             return False
-        return all(attachments.is_current(target) and not target.queue.deleted for target in route.targets or ())
+        at_once, delayed = route.targets or Targets()
+        return all(attachments.is_current(one) and not one.queue.deleted for one in (*at_once, *delayed))
 
-    def _queue(self, name: str) -> tuple[Attachment, ...] | None:
-        try:
-            return (self._attachments.attach(name),)
-        except NotFound:
-            return ()
-        except DirectRefused:
-            return None
+    def _queues(self, names: Iterable[str]) -> Targets | None:
+        found = []
+        for name in names:
+            try:
+                found.append(self._attachments.attach(name))
+            except NotFound:
+                continue
+            except (DirectRefused, ResourceLocked):
+                return None
+        return Targets(tuple(found))
 
-    def _compile(self, exchange: str, routing_key: str) -> CompiledRoute:
-        routed = self._attachments.link.ask(lambda seq: Route(seq, exchange, routing_key), Routed)
-        route = CompiledRoute(self._attach_all(routed), tuple(routed.words))
-        if len(self._compiled) >= ROUTES_MAX:
-            self._compiled.clear()
-        self._compiled[exchange, routing_key] = route
+    def _compile(self, exchange: str, keys: tuple[str, ...]) -> CompiledRoute:
+        routed = self._attachments.link.ask(lambda seq: Route(seq, exchange, keys[0], list(keys[1:])), Routed)
+        words = tuple(routed.words)
+        if not routed.direct:
+            route = CompiledRoute(None, words)
+        elif routed.exchanges:
+            graph = router_of(routed.queues, routed.exchanges, map(_binding, routed.bindings))
+            route = CompiledRoute(Targets(), words, graph)
+        else:
+            route = CompiledRoute(self._attach_all(Way(tuple(routed.queues), tuple(routed.delayed))), words)
+        self._keep((exchange, ANY_KEYS if routed.any_key else keys), route, len(routed.bindings))
         return route
 
-    def _attach_all(self, routed: Routed) -> tuple[Attachment, ...] | None:
-        if not routed.direct:
-            return None
+    def _keep(self, of: tuple[str, tuple[str, ...]], route: CompiledRoute, bindings: int) -> None:
+        if len(self._compiled) >= ROUTES_MAX or self._bindings >= BINDINGS_MAX:
+            self._compiled.clear()
+            self._bindings = 0
+        self._compiled[of] = route
+        self._bindings += bindings
+
+    def _attach_all(self, way: Way) -> Targets | None:
         try:
-            return tuple(self._attachments.attach(name) for name in routed.queues)
-        except (DirectRefused, NotFound):  # refused, or gone since: the broker knows what to do
+            return Targets(*(tuple(map(self._attachments.attach, names)) for names in way))
+        except (DirectRefused, NotFound, ResourceLocked):  # refused, or gone since: the broker knows what to do
             return None
+
+
+def _binding(routed: RoutedBinding) -> Binding:
+    return Binding(
+        source=routed.source,
+        destination=routed.destination,
+        to_exchange=routed.to_exchange,
+        arguments=encode_arguments(routed.arguments),
+    )

@@ -8,11 +8,15 @@ arguments milliseconds.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from shmq.definitions import Scalar, check_arguments, define_exchange, define_queue
+from shmq.definitions import Scalar, define_exchange, define_queue
+from shmq.errors import InvalidArgument
 from shmq.limits import PAGE_ENTRIES_MAX
 from shmq.names import check_name, check_routing_key
+from shmq.routing.bindings import encode_arguments
+from shmq.routing.headers import MATCH
 from shmq.wire.fields import QueueInfo
 from shmq.wire.frames import (
+    BindExchange,
     BindQueue,
     Counted,
     DeclareExchange,
@@ -28,6 +32,7 @@ from shmq.wire.frames import (
     QueuesListed,
     Status,
     StatusReport,
+    UnbindExchange,
     UnbindQueue,
 )
 from shmq_clients.durations import milliseconds
@@ -144,10 +149,15 @@ class Topology:
         internal: bool = False,
         passive: bool = False,
         alternate_exchange: str | None = None,
+        delayed_type: str | None = None,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        """Make an exchange, or check that it is what you ask for. Raises as `declare_queue`; AccessRefused for `amq.`
-        names.
+        """Make an exchange, or check that it is what you ask for.
+
+        `type` is "direct", "fanout", "topic", "headers" or "x-delayed-message"; the last one routes as `delayed_type`
+        says, after as many milliseconds as the header `x-delay` says. `alternate_exchange` gets what matches no
+        binding. `internal`: only other exchanges publish to it. `auto_delete`: it goes with the last binding that
+        starts there. Raises as `declare_queue`; AccessRefused for `amq.` names.
         """
         definition = define_exchange(
             name,
@@ -156,6 +166,7 @@ class Topology:
             auto_delete=auto_delete,
             internal=internal,
             alternate_exchange=alternate_exchange,
+            delayed_type=delayed_type,
             arguments=arguments,
         )
         self._link.ask(lambda seq: DeclareExchange(seq, definition, passive), Ok)
@@ -166,18 +177,64 @@ class Topology:
         self._link.ask(lambda seq: DeleteExchange(seq, exchange, if_unused), Ok, repeat=False)
 
     def bind_queue(
-        self, queue: str, exchange: str, routing_key: str = "", *, arguments: Mapping[str, Scalar] | None = None
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str = "",
+        *,
+        match: str | None = None,
+        arguments: Mapping[str, Scalar] | None = None,
     ) -> None:
-        """Let the exchange route this key to the queue; doing it twice is the same as once. Raises NotFound."""
-        given = _check_binding(queue, exchange, routing_key, arguments)
+        """Let the exchange route this key to the queue; doing it twice is the same as once.
+
+        At a topic exchange the key is a pattern: `*` is one word, `#` any number of them. At a headers exchange
+        `arguments` are the headers asked for (None: any value), and `match` is "all" (the default), "any", "all-with-x"
+        or "any-with-x" (`x-match`). Raises NotFound, InvalidArgument.
+        """
+        given = _check_binding((queue, "queue"), (exchange, "exchange"), routing_key, match, arguments)
         self._link.ask(lambda seq: BindQueue(seq, queue, exchange, routing_key, given), Ok)
 
     def unbind_queue(
-        self, queue: str, exchange: str, routing_key: str = "", *, arguments: Mapping[str, Scalar] | None = None
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str = "",
+        *,
+        match: str | None = None,
+        arguments: Mapping[str, Scalar] | None = None,
     ) -> None:
-        """Take a binding back; fine when there is none. Raises NotFound."""
-        given = _check_binding(queue, exchange, routing_key, arguments)
+        """Take a binding back, named by the same key and arguments; fine when there is none. Raises NotFound."""
+        given = _check_binding((queue, "queue"), (exchange, "exchange"), routing_key, match, arguments)
         self._link.ask(lambda seq: UnbindQueue(seq, queue, exchange, routing_key, given), Ok)
+
+    def bind_exchange(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        *,
+        match: str | None = None,
+        arguments: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        """Let the source pass what it routes by this key on to the destination, which routes it by its own bindings.
+
+        As `bind_queue`. A message passes each exchange once, so a cycle ends.
+        """
+        given = _check_binding((destination, "destination"), (source, "source"), routing_key, match, arguments)
+        self._link.ask(lambda seq: BindExchange(seq, destination, source, routing_key, given), Ok)
+
+    def unbind_exchange(
+        self,
+        destination: str,
+        source: str,
+        routing_key: str = "",
+        *,
+        match: str | None = None,
+        arguments: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        """As `unbind_queue`."""
+        given = _check_binding((destination, "destination"), (source, "source"), routing_key, match, arguments)
+        self._link.ask(lambda seq: UnbindExchange(seq, destination, source, routing_key, given), Ok)
 
     # -- the instance -------------------------------------------------------------------------------------------------
 
@@ -187,12 +244,18 @@ class Topology:
 
 
 def _check_binding(
-    queue: str, exchange: str, routing_key: str, arguments: Mapping[str, Scalar] | None
+    destination: tuple[str, str],
+    source: tuple[str, str],
+    routing_key: str,
+    match: str | None,
+    arguments: Mapping[str, Scalar] | None,
 ) -> dict[str, Scalar]:
-    """Return the arguments. Raises InvalidName, InvalidArgument."""
-    check_name(queue, "queue")
-    check_name(exchange, "exchange")
+    """Return the arguments. The ends come with the names of their parameters. Raises InvalidName, InvalidArgument."""
+    check_name(*destination)
+    check_name(*source)
     check_routing_key(routing_key)
     given = dict(arguments or {})
-    check_arguments(given)
+    if match is not None and given.setdefault(MATCH, match) != match:
+        raise InvalidArgument(argument=MATCH, value=given[MATCH], allowed=f"{match!r}, as the keyword says")
+    encode_arguments(given)
     return given

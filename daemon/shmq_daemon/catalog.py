@@ -19,6 +19,7 @@ from shmq.core import _core
 from shmq.definitions import QueueDefinition
 from shmq.errors import ConfigError, NotAllowed, ShmFull, ShmqError
 from shmq.names import GENERATED_PREFIX
+from shmq.routing.router import DEFAULT_EXCHANGE
 from shmq_daemon import policy, segments
 from shmq_daemon.events import (
     Bound,
@@ -178,6 +179,7 @@ class Catalog:
     def declare_queue(self, queue: Queue) -> None:
         """Make a queue. Raises ShmFull, NotAllowed, InternalError; then nothing of it is left."""
         event = QueueDeclared(queue)
+        self._bump_words_for(event)
         self.registry.open_bitmap(queue.number)
         self.state.record(event)
         opened: OpenQueue | None = None
@@ -243,13 +245,15 @@ class Catalog:
         match event:
             case ExchangeDeclared(exchange=exchange) if exchange.word >= WORDS_MAX:
                 raise ShmFull(f"this instance has {WORDS_MAX} exchanges, which is all it can have")
+            case ExchangeDeclared(exchange=exchange):
+                changed = exchange.name  # somebody's alternate exchange, perhaps
             case ExchangeDeleted(name=name):
-                names = {name}
+                changed = name
             case Bound(binding=binding) | Unbound(binding=binding):
-                names = self.topology.upstream(binding.source)
-            case _:
-                names = set()
-        for name in names & self.topology.exchanges.keys():
+                changed = binding.source
+            case QueueDeclared() | QueueDeleted():
+                changed = DEFAULT_EXCHANGE  # as an alternate exchange; else a queue of its own changes no route
+        for name in self.topology.router.upstream(changed) & self.topology.exchanges.keys():
             self.words.bump(self.topology.exchanges[name].word)
 
     @staticmethod

@@ -5,18 +5,27 @@ Invariant: that a client has a queue is in the registry before its descriptors a
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from shmq.definitions import QueueDefinition, check_queue, queue_difference
-from shmq.errors import DirectRefused, InvalidArgument, NotSupported, PreconditionFailed
+from shmq.errors import DirectRefused, InvalidArgument, PreconditionFailed
 from shmq.names import check_routing_key
+from shmq.routing.bindings import Binding, decode_arguments, encode_arguments
+from shmq.routing.compiled import Compiled, compile_route
+from shmq.routing.router import DEFAULT_EXCHANGE
 from shmq.wire import frames as wire
-from shmq_daemon import policy, routing, segments
+from shmq.wire.fields import RoutedBinding
+from shmq_daemon import policy, segments
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client
 from shmq_daemon.descriptors import closed_on_failure, copies
-from shmq_daemon.events import DEFAULT_EXCHANGE, Binding
 from shmq_daemon.opened import OpenQueue
+from shmq_daemon.routing import check_may_publish
+
+Bind = wire.BindQueue | wire.BindExchange
+Unbind = wire.UnbindQueue | wire.UnbindExchange
+
+ROUTED_BYTES_MAX: Final = 512 << 10  # of a graph that a client walks by itself; a larger one stays with the broker
 
 
 class Control:
@@ -32,8 +41,10 @@ class Control:
             wire.PurgeQueue: self.on_purge_queue,
             wire.DeclareExchange: self.on_declare_exchange,
             wire.DeleteExchange: self.on_delete_exchange,
-            wire.BindQueue: self.on_bind_queue,
-            wire.UnbindQueue: self.on_unbind_queue,
+            wire.BindQueue: self.on_bind,
+            wire.UnbindQueue: self.on_unbind,
+            wire.BindExchange: self.on_bind,
+            wire.UnbindExchange: self.on_unbind,
             wire.Attach: self.on_attach,
             wire.RenewBells: self.on_renew_bells,
             wire.Detach: self.on_detach,
@@ -91,14 +102,11 @@ class Control:
         self._catalog.commit(self._catalog.topology.delete_exchange(frame.exchange, if_unused=frame.if_unused))
         _answer(client, wire.Ok(frame.seq))
 
-    def on_bind_queue(self, client: Client, frame: wire.BindQueue) -> None:
-        if frame.arguments:
-            raise NotSupported("bindings take no arguments at exchanges of type direct; leave them out")
-        binding = _binding(frame)
-        self._catalog.commit(self._catalog.topology.bind(binding, client.connection_id))
+    def on_bind(self, client: Client, frame: Bind) -> None:
+        self._catalog.commit(self._catalog.topology.bind(_binding(frame), client.connection_id))
         _answer(client, wire.Ok(frame.seq))
 
-    def on_unbind_queue(self, client: Client, frame: wire.UnbindQueue) -> None:
+    def on_unbind(self, client: Client, frame: Unbind) -> None:
         self._catalog.commit(self._catalog.topology.unbind(_binding(frame), client.connection_id))
         _answer(client, wire.Ok(frame.seq))
 
@@ -133,14 +141,18 @@ class Control:
         _answer(client, wire.Ok(frame.seq))
 
     def on_route(self, client: Client, frame: wire.Route) -> None:
-        topology = self._catalog.topology
-        queues = routing.route(topology, frame.exchange, (frame.routing_key,))
-        used = () if frame.exchange == DEFAULT_EXCHANGE else sorted(routing.exchanges_used(topology, frame.exchange))
-        indices = [topology.exchanges[name].word for name in used]
-        internal = any(topology.exchanges[name].definition.internal for name in used[:1])
-        direct = client.direct and not internal and not any(policy.consumer_needs_broker(q.definition) for q in queues)
-        words = [(index, self._catalog.words[index]) for index in indices]
-        _answer(client, wire.Routed(frame.seq, [queue.name for queue in queues], words, direct))
+        topology, exchange = self._catalog.topology, frame.exchange
+        check_may_publish(topology, exchange)
+        compiled = compile_route(topology.router, exchange, (frame.routing_key, *frame.more_keys))
+        words = []
+        if exchange != DEFAULT_EXCHANGE:
+            index = topology.exchange(exchange).word
+            words.append((index, self._catalog.words[index]))
+        direct = client.direct and compiled.bytes <= ROUTED_BYTES_MAX and all(map(self._may_be_direct, compiled.queues))
+        _answer(client, _routed(frame.seq, compiled if direct else compiled.without_graph(), words, direct=direct))
+
+    def _may_be_direct(self, queue: str) -> bool:
+        return not policy.consumer_needs_broker(self._catalog.topology.queues[queue].definition)
 
     def _direct(self, client: Client, name: str) -> OpenQueue:
         opened = self._catalog.opened(name, client.connection_id)
@@ -165,9 +177,30 @@ def _exclusive_difference(opened: OpenQueue, definition: QueueDefinition) -> Pre
     return PreconditionFailed(kind="queue", name=opened.name, argument="exclusive", declared=there, asked=asked)
 
 
-def _binding(frame: wire.BindQueue | wire.UnbindQueue) -> Binding:
+def _binding(frame: Bind | Unbind) -> Binding:
+    """Raises InvalidName, InvalidArgument."""
     check_routing_key(frame.routing_key)
-    return Binding(source=frame.exchange, destination=frame.queue, routing_key=frame.routing_key)
+    if isinstance(frame, wire.BindExchange | wire.UnbindExchange):
+        source, destination, to_exchange = frame.source, frame.destination, True
+    else:
+        source, destination, to_exchange = frame.exchange, frame.queue, False
+    return Binding(
+        source=source,
+        destination=destination,
+        to_exchange=to_exchange,
+        routing_key=frame.routing_key,
+        arguments=encode_arguments(frame.arguments),
+    )
+
+
+def _routed(seq: int, compiled: Compiled, words: list[tuple[int, int]], *, direct: bool) -> wire.Routed:
+    bindings = [
+        RoutedBinding(one.source, one.destination, one.to_exchange, decode_arguments(one.arguments))
+        for one in compiled.bindings
+    ]
+    queues, delayed = map(list, compiled.route)
+    exchanges = list(compiled.exchanges)
+    return wire.Routed(seq, queues, words, direct, delayed, exchanges, bindings, compiled.any_key)
 
 
 def _answer(client: Client, frame: wire.BrokerFrame, descriptors: tuple[int, ...] = ()) -> None:

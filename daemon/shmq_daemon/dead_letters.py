@@ -2,7 +2,7 @@
 source.
 
 Owns: taking dead messages up, publishing them to each target, trying again where a target is full, the alarm that
-names both queues. Does not own: the rewriting of headers (death.py), routing (routing.py), when something is dead
+names both queues. Does not own: the rewriting of headers (death.py), routing (shmq.routing), when something is dead
 (the core).
 Invariants: a source is freed only when every target has the message: at least once, never lost; a target that stays
 full holds up only the messages that go there; a message is dropped only where its queue names no place, or one that
@@ -15,10 +15,13 @@ from typing import Final, NamedTuple, Protocol
 
 from shmq.core import _core
 from shmq.core._core import Snapshot
+from shmq.errors import InvalidArgument
+from shmq.routing.addressing import DELAY, Addressed
+from shmq.routing.router import DEFAULT_EXCHANGE
 from shmq_daemon import death, policy
-from shmq_daemon.events import DEFAULT_EXCHANGE, Queue
+from shmq_daemon.events import Queue
 from shmq_daemon.log import Logger
-from shmq_daemon.routing import route
+from shmq_daemon.routing import Target, targets
 from shmq_daemon.topology import Topology
 from shmq_daemon.watched import Quarantine, SlotWord, Stuck, Watched
 
@@ -140,13 +143,22 @@ class DeadLetters:
             definition.dead_letter_routing_key,
             self._wall_clock_s(),
         )
-        targets = route(self._topology, exchange, letter.routing_keys)
-        kept = [target for target in targets if not self._closes_cycle(watched, letter, target, reason)]
+        found = self._targets(exchange, letter)
+        kept = [target for target in found if not self._closes_cycle(watched, letter, target.queue, reason)]
         for target in kept:
-            if target.queue_id not in stuck.done and not self._publish(watched, target, snapshot, letter.envelope):
+            if target.queue.queue_id not in stuck.done and not self._publish(watched, target, snapshot):
                 return None
-            stuck.done.add(target.queue_id)
+            stuck.done.add(target.queue.queue_id)
         return "dead-lettered" if kept else "dropped, no target"
+
+    def _targets(self, exchange: str, letter: death.DeadLetter) -> list[Target]:
+        """An x-delay that is no time counts as none: whoever could be told of it is gone."""
+        addressed = Addressed(letter.routing_keys, letter.headers, letter.envelope)
+        try:
+            return targets(self._topology, exchange, addressed)
+        except InvalidArgument:
+            headers = {name: value for name, value in letter.headers.items() if name != DELAY}
+            return targets(self._topology, exchange, addressed._replace(headers=headers))
 
     def _closes_cycle(self, watched: Watched, letter: death.DeadLetter, target: Queue, reason: str) -> bool:
         if reason == death.REJECTED or not death.is_cycle(letter.deaths, target.name):
@@ -158,16 +170,17 @@ class DeadLetters:
             )
         return True
 
-    def _publish(self, source: Watched, target: Queue, snapshot: Snapshot, envelope: bytes) -> bool:
+    def _publish(self, source: Watched, to: Target, snapshot: Snapshot) -> bool:
         """True: the target has it, or is being deleted. One that we could not open waits for a supervisor that can."""
+        target = to.queue
         watched = self._watched.get(target.queue_id)
         if watched is None:
             self._alarm(source.name, target.name, SET_APART)
             return False
         ttl_ns = policy.ttl_ns_of(target.definition, -1)
 
-        def publish(to: Watched) -> int:
-            return to.core.publish(snapshot.body, snapshot.level, envelope, ttl_ns, 0, snapshot.flags)
+        def publish(opened: Watched) -> int:
+            return opened.core.publish(snapshot.body, snapshot.level, to.envelope, ttl_ns, to.delay_ns, snapshot.flags)
 
         outcome = self._quarantine.run(watched, publish, SET_APART)
         if outcome in (_core.OK, _core.DELETED):

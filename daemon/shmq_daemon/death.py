@@ -32,6 +32,7 @@ class DeadLetter(NamedTuple):
     envelope: bytes
     deaths: Sequence[Mapping[str, Any]]
     headers_dropped: bool  # the deaths left no room for the application's headers
+    headers: Headers  # to route by, also where they were dropped
 
 
 def dead_letter(  # noqa: PLR0917 - the facts of one death
@@ -56,7 +57,8 @@ def dead_letter(  # noqa: PLR0917 - the facts of one death
     if dropped:
         ours_only = {DEATHS: deaths, **_summaries(deaths[0], first=not earlier)}
         encoded = _encode((exchange, new_key, properties, ours_only, True))
-    return DeadLetter(exchange, keys if routing_key is None else (routing_key,), encoded, deaths, dropped)
+    keys = keys if routing_key is None else (routing_key,)
+    return DeadLetter(exchange, keys, encoded, deaths, dropped, headers)
 
 
 def is_cycle(deaths: Sequence[Mapping[str, Any]], target: str) -> bool:

@@ -4,13 +4,10 @@ Owns: the structs that are remembered (state.py) and told to the supervisor (lin
 asked for (`shmq.definitions`), rules (policy.py, topology.py). All are frozen: a change is a new event.
 """
 
-from typing import Final
-
 import msgspec
 
 from shmq.definitions import ExchangeDefinition, QueueDefinition
-
-DEFAULT_EXCHANGE: Final = ""
+from shmq.routing.bindings import Binding
 
 Geometry = tuple[int, int, int, int, int]
 """As in the core: levels, slots, inline_bytes, ring_entries, arena_bytes."""
@@ -40,15 +37,6 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         return self.definition.name
-
-
-class Binding(msgspec.Struct, frozen=True, kw_only=True):
-    """From an exchange to a queue, or to an exchange."""
-
-    source: str
-    destination: str
-    to_exchange: bool = False
-    routing_key: str = ""
 
 
 class QueueDeclared(msgspec.Struct, frozen=True, tag="queue+", array_like=True):

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from shmq.definitions import ExchangeDefinition, QueueDefinition
+from shmq.definitions import QueueDefinition
 from shmq.errors import AccessRefused, NotSupported
 from shmq.limits import BODY_BYTES_MAX
 from shmq.names import RESERVED_PREFIX
@@ -22,7 +22,6 @@ DELIVERY_LIMIT_DEFAULT: Final = 20  # where dead letters have somewhere to go
 NO_LIMIT: Final = -1
 NS_PER_MS: Final = 1_000_000
 
-EXCHANGE_TYPES: Final = ("direct",)
 LATER: Final = {
     "max_length": "x-max-length",
     "max_length_bytes": "x-max-length-bytes",
@@ -55,17 +54,6 @@ def check_kept(definition: QueueDefinition) -> None:
     asked += [argument for argument in LATER_BY_ARGUMENT if argument in definition.other]
     if asked:
         raise NotSupported(f"the queue argument {asked[0]} is not kept by this version of shmqd; leave it out")
-
-
-def check_exchange_kept(definition: ExchangeDefinition) -> None:
-    """Raise NotSupported for an exchange that this version does not have."""
-    if definition.type not in EXCHANGE_TYPES:
-        kinds = ", ".join(EXCHANGE_TYPES)
-        raise NotSupported(f"exchanges of type {definition.type!r} are not in this version of shmqd; there is: {kinds}")
-    if definition.alternate_exchange is not None:
-        raise NotSupported(
-            "the exchange argument alternate-exchange is not kept by this version of shmqd; leave it out"
-        )
 
 
 def geometry_of(definition: QueueDefinition, default: Sizes) -> Geometry:

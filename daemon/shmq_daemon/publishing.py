@@ -1,6 +1,6 @@
 """Publishing for socket clients: to every queue of a route, waiting for room without holding up the loop.
 
-Owns: routes, confirms, publishes that wait for room. Does not own: matching (routing.py), the segment (the core).
+Owns: confirms, publishes that wait for room. Does not own: where a message goes (routing.py), the segment (the core).
 Invariants: what one client publishes stays in order: behind one that waits for room its later ones wait too, up to a
 bound beside the largest of them, beyond which nothing more is read from it; every wait ends at its deadline with an
 error that says why. An answer goes into the session in which it was asked for, or nowhere: numbers of requests begin
@@ -13,10 +13,8 @@ from typing import Any, Final
 
 from shmq.core import _core
 from shmq.errors import (
-    AccessRefused,
     BodyTooLarge,
     InternalError,
-    InvalidArgument,
     NotDurable,
     NotFound,
     QueueFull,
@@ -24,17 +22,16 @@ from shmq.errors import (
     ShmqError,
     Unroutable,
 )
-from shmq.message import envelope_names
 from shmq.wire import frames as wire
 from shmq.wire.codes import to_wire
 from shmq_daemon import policy
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client
-from shmq_daemon.events import DEFAULT_EXCHANGE, Queue
+from shmq_daemon.events import Queue
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timer, Timers
 from shmq_daemon.opened import OpenQueue
-from shmq_daemon.routing import route
+from shmq_daemon.routing import Target, targets_of
 from shmq_daemon.session import Session
 
 WAITING_MAX: Final = 1024  # publishes of one client behind one that waits
@@ -44,19 +41,29 @@ Publication = wire.Publish | wire.PublishMany
 
 
 class Blocked:
-    """A publish under way: bodies before `position` are in every queue, the one there still lacks `missing`."""
+    """A publish under way: bodies before `position` are in every queue, the one there is still missing in `missing`."""
 
-    def __init__(self, client: Client, frame: Publication, targets: list[Queue]) -> None:
+    def __init__(self, client: Client, frame: Publication, targets: list[Target]) -> None:
         self.client = client
         self.session = client.session
         self.frame = frame
         self.targets = targets
         self.missing = list(targets)
+        self.refusal: ShmqError | None = None  # of one queue of several, while others may still get it
         self.bodies = [frame.body] if isinstance(frame, wire.Publish) else frame.bodies
         self.position = 0
         self.bytes = sum(map(len, self.bodies))
         self.timer: Timer | None = None
         self.waits_on: OpenQueue | None = None
+
+    def leave_out(self, queue: Queue, error: ShmqError) -> None:
+        """A queue can't be published to any more: the others get the message all the same. One that is gone is as one
+        that was never bound.
+        """
+        self.targets = [target for target in self.targets if target.queue is not queue]
+        self.missing = [target for target in self.missing if target.queue is not queue]
+        if not isinstance(error, NotFound):
+            self.refusal = self.refusal or error
 
 
 class Barrier:
@@ -105,24 +112,11 @@ class Publishing:
         client.publishing.append(barrier)
         _bound(client)
 
-    def _targets(self, frame: Publication) -> list[Queue]:
-        """The queues to publish to. Raises what AMQP says about them."""
+    def _targets(self, frame: Publication) -> list[Target]:
+        """Where to publish. Raises what AMQP says about it."""
         if frame.confirm == wire.CONFIRM_DISK:
             raise NotDurable
-        if frame.envelope:
-            if not envelope_names(frame.envelope, frame.exchange, frame.routing_key):
-                raise InvalidArgument(
-                    argument="envelope", value=frame.envelope[:64], allowed="its exchange and key first"
-                )
-        elif frame.exchange:
-            raise InvalidArgument(argument="envelope", value=b"", allowed="empty only for the default exchange")
-        if frame.exchange == DEFAULT_EXCHANGE:
-            known = self._catalog.topology.queues.get(frame.routing_key)
-            targets = [known] if known is not None else []
-        else:
-            if self._catalog.topology.exchange(frame.exchange).definition.internal:
-                raise AccessRefused(what=f"exchange {frame.exchange!r}", reason="it is internal")
-            targets = route(self._catalog.topology, frame.exchange, (frame.routing_key,))
+        targets = targets_of(self._catalog.topology, frame)
         if not targets and frame.mandatory:
             raise Unroutable(exchange=frame.exchange, routing_key=frame.routing_key)
         return targets
@@ -146,29 +140,44 @@ class Publishing:
         return False
 
     def _publish(self, blocked: Blocked) -> OpenQueue | None:
-        """Returns the queue that is full, None when all is done."""
-        if len(blocked.targets) == 1:
+        """Returns a queue that is full, None when all is done."""
+        if len(blocked.targets) == len(blocked.missing) == 1 and blocked.refusal is None:
             return self._publish_all(blocked, blocked.targets[0])
         while blocked.position < len(blocked.bodies):
-            while blocked.missing:
-                opened = self._open(blocked.missing[0])
-                if self._publish_one(blocked, opened) == _core.FULL:
-                    return opened
-                blocked.missing.pop(0)
+            full = self._publish_to_each(blocked)
+            if full is not None:
+                return full
+            if blocked.refusal is not None:
+                raise blocked.refusal
             blocked.position += 1
             blocked.missing = list(blocked.targets)
         return None
 
-    def _publish_all(self, blocked: Blocked, queue: Queue) -> OpenQueue | None:
+    def _publish_to_each(self, blocked: Blocked) -> OpenQueue | None:
+        """One body to each queue that lacks it: one that is full, or refuses it, holds up no other."""
+        full: dict[int, OpenQueue] = {}
+        for target in blocked.missing:
+            try:
+                opened = self._open(target.queue)
+                if self._publish_one(blocked, target, opened) == _core.FULL:
+                    full[target.queue.queue_id] = opened
+            except NotFound:
+                continue
+            except ShmqError as error:
+                blocked.refusal = blocked.refusal or error
+        blocked.missing = [target for target in blocked.missing if target.queue.queue_id in full]
+        return next(iter(full.values()), None)
+
+    def _publish_all(self, blocked: Blocked, target: Target) -> OpenQueue | None:
         """The usual case, one target: all bodies in one call."""
-        frame, opened = blocked.frame, self._open(queue)
+        frame, opened = blocked.frame, self._open(target.queue)
         done, outcome = opened.core.publish_many(
             blocked.bodies,
             blocked.position,
             frame.priority,
-            frame.envelope,
-            policy.ttl_ns_of(queue.definition, frame.ttl_ns),
-            frame.delay_ns,
+            target.envelope,
+            policy.ttl_ns_of(target.queue.definition, frame.ttl_ns),
+            target.delay_ns,
             frame.flags,
         )
         blocked.position += done
@@ -177,10 +186,10 @@ class Publishing:
         self._check(outcome, opened, len(blocked.bodies[blocked.position]))
         return opened
 
-    def _publish_one(self, blocked: Blocked, opened: OpenQueue) -> int:
+    def _publish_one(self, blocked: Blocked, target: Target, opened: OpenQueue) -> int:
         frame, body = blocked.frame, blocked.bodies[blocked.position]
-        ttl_ns = policy.ttl_ns_of(opened.queue.definition, frame.ttl_ns)
-        outcome = opened.core.publish(body, frame.priority, frame.envelope, ttl_ns, frame.delay_ns, frame.flags)
+        ttl_ns = policy.ttl_ns_of(target.queue.definition, frame.ttl_ns)
+        outcome = opened.core.publish(body, frame.priority, target.envelope, ttl_ns, target.delay_ns, frame.flags)
         self._check(outcome, opened, len(body))
         return outcome
 
@@ -280,7 +289,11 @@ class Publishing:
         opened.blocked.clear()
         for blocked in waiting:
             blocked.waits_on = None
-            self._finish(blocked, error)
+            blocked.leave_out(opened.queue, error)
+            if blocked.targets:
+                self._advance(blocked, wait=True)
+            else:
+                self._finish(blocked, error)
             self._next_of(blocked.client)
 
     # -- answering --------------------------------------------------------------------------------------------

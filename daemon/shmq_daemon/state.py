@@ -17,8 +17,8 @@ from typing import Final
 import msgspec
 
 from shmq.errors import ConfigError, InternalError
+from shmq.routing.bindings import Binding
 from shmq_daemon.events import (
-    Binding,
     Bound,
     Event,
     ExchangeDeclared,
@@ -113,7 +113,8 @@ class State:
 
 
 def _binding_key(binding: Binding) -> tuple[object, ...]:
-    return ("binding", binding.source, binding.destination, binding.to_exchange, binding.routing_key)
+    key = ("binding", binding.source, binding.destination, binding.to_exchange, binding.routing_key)
+    return (*key, binding.arguments) if binding.arguments else key
 
 
 def boot_id() -> str:

@@ -174,7 +174,7 @@ class Supervision:
             self.tell_event(ExchangeDeclared(exchange))
         for opened in catalog.open.values():
             self._tell_queue(opened.queue.queue_id)
-        for binding in catalog.topology.bindings():
+        for binding in catalog.topology.router.bindings():
             self.tell(Bound(binding))
         for client in self._clients:
             self._clients.tell_joined(client)

@@ -2,19 +2,21 @@
 
 Owns: what follows from a declaration, a deletion, a binding (the events), and the errors of AMQP that stand against
 it.
-Does not own: sockets, segments, clocks, memory of it (state.py). Broker and supervisor each hold one, fed the same
-events.
+Does not own: where messages go (shmq.routing, whose router it keeps), sockets, segments, clocks, memory of it
+(state.py). Broker and supervisor each hold one, fed the same events.
 Invariants: `apply` never fails on an event that a method here returned; bindings go before what they hang on.
 """
 
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from shmq.definitions import ExchangeDefinition, check_exchange, exchange_difference
 from shmq.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
+from shmq.routing.bindings import Binding, Destination, decode_arguments
+from shmq.routing.headers import check_match
+from shmq.routing.matchers import HEADERS, effective_type
+from shmq.routing.router import DEFAULT_EXCHANGE, Router
 from shmq_daemon.events import (
-    DEFAULT_EXCHANGE,
-    Binding,
     Bound,
     Event,
     Exchange,
@@ -25,9 +27,14 @@ from shmq_daemon.events import (
     QueueDeleted,
     Unbound,
 )
-from shmq_daemon.policy import check_exchange_kept, check_unreserved
+from shmq_daemon.policy import check_unreserved
 
-PREDECLARED: Final = (Exchange(definition=ExchangeDefinition("amq.direct", durable=True), word=0),)
+PREDECLARED: Final = tuple(
+    Exchange(definition=ExchangeDefinition(f"amq.{name}", kind, durable=True), word=word)
+    for word, (name, kind) in enumerate(
+        [("direct", "direct"), ("fanout", "fanout"), ("topic", "topic"), ("headers", "headers"), ("match", "headers")]
+    )
+)
 
 
 class Usage(NamedTuple):
@@ -43,9 +50,10 @@ class Topology:
     def __init__(self) -> None:
         self.queues: dict[str, Queue] = {}
         self.queues_by_id: dict[int, Queue] = {}
-        self.exchanges: dict[str, Exchange] = {exchange.name: exchange for exchange in PREDECLARED}
-        self._from: dict[str, dict[str, set[Binding]]] = {}  # source -> routing key -> bindings
-        self._to: dict[tuple[bool, str], set[Binding]] = {}  # destination -> bindings
+        self.exchanges: dict[str, Exchange] = {}
+        self.router = Router()
+        for exchange in PREDECLARED:
+            self.apply(ExchangeDeclared(exchange))
 
     # -- looking ----------------------------------------------------------------------------------------------
 
@@ -64,27 +72,8 @@ class Topology:
             raise NotFound(kind="exchange", name=name)
         return self.exchanges[name]
 
-    def bound(self, source: str, routing_key: str) -> frozenset[Binding] | set[Binding]:
-        """The bindings that a direct exchange follows for a key."""
-        return self._from.get(source, {}).get(routing_key, frozenset())
-
-    def bindings(self) -> Iterator[Binding]:
-        for by_key in self._from.values():
-            for bindings in by_key.values():
-                yield from bindings
-
     def exclusive_to(self, connection_id: int) -> list[Queue]:
         return [queue for queue in self.queues.values() if queue.exclusive_to == connection_id]
-
-    def upstream(self, name: str) -> set[str]:
-        """An exchange and every exchange from which a message can come to it: whose routes a change here changes."""
-        found, left = {name}, [name]
-        while left:
-            for binding in self._to.get((True, left.pop()), ()):
-                if binding.source not in found:
-                    found.add(binding.source)
-                    left.append(binding.source)
-        return found
 
     def free_word(self) -> int:
         """The lowest generation word that no exchange has."""
@@ -106,7 +95,6 @@ class Topology:
         existing = self.exchanges.get(definition.name)
         if existing is None:
             check_unreserved("exchange", definition.name)
-            check_exchange_kept(definition)
             return [ExchangeDeclared(Exchange(definition=definition, word=self.free_word()))]
         difference = exchange_difference(existing.definition, definition)
         if difference is not None:
@@ -118,10 +106,10 @@ class Topology:
             raise _default_exchange_refused()
         self.exchange(name)
         check_unreserved("exchange", name)
-        outgoing = list(self.outgoing(name))
+        outgoing = self.router.outgoing(name)
         if if_unused and outgoing:
             raise PreconditionFailed(f"exchange {name!r} is in use: it has {len(outgoing)} bindings. Unbind them first")
-        gone = [*outgoing, *self._to.get((True, name), ())]
+        gone = list(outgoing | self.router.leading_to(Destination(to_exchange=True, name=name)))
         return [*map(Unbound, gone), ExchangeDeleted(name), *self._orphans(gone, besides=name)]
 
     def delete_queue(
@@ -131,18 +119,20 @@ class Topology:
             raise PreconditionFailed(f"queue {queue.name!r} is in use: {usage.consumers} consumers")
         if if_empty and usage.ready:
             raise PreconditionFailed(f"queue {queue.name!r} is not empty: {usage.ready} messages are ready")
-        gone = list(self._to.get((False, queue.name), ()))
+        gone = list(self.router.leading_to(Destination(to_exchange=False, name=queue.name)))
         return [*map(Unbound, gone), QueueDeleted(queue.queue_id), *self._orphans(gone)]
 
     def bind(self, binding: Binding, connection_id: int) -> list[Event]:
-        """No events: it is there already."""
+        """No events: it is there already. Raises InvalidArgument for arguments that the source can't keep."""
         self._check_ends(binding, connection_id)
-        return [] if binding in self.bound(binding.source, binding.routing_key) else [Bound(binding)]
+        if effective_type(self.exchange(binding.source).definition) == HEADERS:
+            check_match(decode_arguments(binding.arguments))
+        return [] if binding in self.router.outgoing(binding.source) else [Bound(binding)]
 
     def unbind(self, binding: Binding, connection_id: int) -> list[Event]:
         """No events: it was not there, which AMQP calls fine."""
         self._check_ends(binding, connection_id)
-        if binding not in self.bound(binding.source, binding.routing_key):
+        if binding not in self.router.outgoing(binding.source):
             return []
         return [Unbound(binding), *self._orphans([binding])]
 
@@ -155,10 +145,6 @@ class Topology:
         else:
             self.queue(binding.destination, connection_id)
 
-    def outgoing(self, name: str) -> Iterator[Binding]:
-        for bindings in self._from.get(name, {}).values():
-            yield from bindings
-
     def _orphans(self, gone: list[Binding], besides: str = "") -> Iterator[Event]:
         """Exchanges that delete themselves because these were their last bindings as source, and so on up."""
         unbound, ended = set(gone), {besides}
@@ -166,10 +152,10 @@ class Topology:
         while left:
             name = left.pop(0)
             auto = name not in ended and self.exchanges[name].definition.auto_delete
-            if not auto or set(self.outgoing(name)) - unbound:
+            if not auto or self.router.outgoing(name) - unbound:
                 continue
             ended.add(name)
-            incoming = self._to.get((True, name), set()) - unbound
+            incoming = self.router.leading_to(Destination(to_exchange=True, name=name)) - unbound
             unbound |= incoming
             left.extend(sorted({binding.source for binding in incoming}))
             yield from map(Unbound, incoming)
@@ -181,35 +167,21 @@ class Topology:
         match event:
             case QueueDeclared(queue=queue):
                 self.queues[queue.name] = self.queues_by_id[queue.queue_id] = queue
+                self.router.add_queue(queue.name)
             case QueueDeleted(queue_id=queue_id):
-                self.queues.pop(self.queues_by_id.pop(queue_id).name, None)
+                name = self.queues_by_id.pop(queue_id).name
+                self.queues.pop(name, None)
+                self.router.remove_queue(name)
             case ExchangeDeclared(exchange=exchange):
                 self.exchanges[exchange.name] = exchange
+                self.router.add_exchange(exchange.definition)
             case ExchangeDeleted(name=name):
                 self.exchanges.pop(name, None)
+                self.router.remove_exchange(name)
             case Bound(binding=binding):
-                self._from.setdefault(binding.source, {}).setdefault(binding.routing_key, set()).add(binding)
-                self._to.setdefault(_destination(binding), set()).add(binding)
+                self.router.bind(binding)
             case Unbound(binding=binding):
-                self._unbind(binding)
-
-    def _unbind(self, binding: Binding) -> None:
-        by_key = self._from.get(binding.source, {})
-        _discard(by_key, binding.routing_key, binding)
-        if not by_key:
-            self._from.pop(binding.source, None)
-        _discard(self._to, _destination(binding), binding)
-
-
-def _destination(binding: Binding) -> tuple[bool, str]:
-    return binding.to_exchange, binding.destination
-
-
-def _discard(bindings: dict[Any, set[Binding]], key: object, binding: Binding) -> None:
-    left = bindings.get(key, set())
-    left.discard(binding)
-    if not left:
-        bindings.pop(key, None)
+                self.router.unbind(binding)
 
 
 def _default_exchange_refused() -> AccessRefused:

@@ -21,6 +21,8 @@ from shmq.wire.fields import (
     Processes,
     QueueInfo,
     QueuePage,
+    RoutedBindings,
+    RoutedExchanges,
     Secret,
     Seq,
     Signed,
@@ -156,12 +158,18 @@ class Bells(Frame, tag=81, frozen=True):
 
 
 class Routed(Frame, tag=82, frozen=True):
-    """Answers Route. Valid while each of the words has its value; not direct: publish through the broker."""
+    """Answers Route. Valid while each of the words has its value; not direct: publish through the broker. With
+    exchanges the route depends on headers: walk them (shmq.routing.compiled).
+    """
 
     seq: Seq
     queues: Names
     words: Words
     direct: bool = True
+    delayed: Names = field(default_factory=list)  # only through an exchange that delays
+    exchanges: RoutedExchanges = field(default_factory=list)
+    bindings: RoutedBindings = field(default_factory=list)
+    any_key: bool = False  # it is the same for all keys
 
 
 class Consuming(Frame, tag=83, frozen=True):

@@ -7,9 +7,9 @@ a mistake is an answer and not the end of a session. Structs here are parts of f
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
-from shmq.definitions import Other, QueueDefinition
+from shmq.definitions import ExchangeDefinition, Other, QueueDefinition
 from shmq.limits import (
     BATCH_MESSAGES_MAX,
     BODY_BYTES_MAX,
@@ -129,7 +129,18 @@ class Alarm(Part, frozen=True):
     raised_ns: Count
 
 
+class RoutedBinding(Part, frozen=True):
+    """A binding that a direct client follows by itself."""
+
+    source: Name
+    destination: Name
+    to_exchange: bool = False
+    arguments: Arguments = field(default_factory=dict)
+
+
 QueuePage = Annotated[list[QueueInfo], Meta(max_length=PAGE_ENTRIES_MAX)]
 Processes = Annotated[list[ProcessInfo], Meta(max_length=64)]
 Alarms = Annotated[list[Alarm], Meta(max_length=1024)]
+RoutedExchanges = Annotated[list[ExchangeDefinition], Meta(max_length=4096)]
+RoutedBindings = Annotated[list[RoutedBinding], Meta(max_length=16_384)]
 Deliveries = Annotated[list[Delivery], Meta(max_length=BATCH_MESSAGES_MAX)]

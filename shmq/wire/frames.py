@@ -37,6 +37,7 @@ from shmq.wire.requests import (
     MAGIC,
     Ack,
     Attach,
+    BindExchange,
     BindQueue,
     Cancel,
     Consume,
@@ -62,6 +63,7 @@ from shmq.wire.requests import (
     SetPrefetch,
     Status,
     Touch,
+    UnbindExchange,
     UnbindQueue,
 )
 
@@ -77,6 +79,7 @@ __all__ = [
     "Attach",
     "Attached",
     "Bells",
+    "BindExchange",
     "BindQueue",
     "Blocked",
     "BrokerFrame",
@@ -124,6 +127,7 @@ __all__ = [
     "Status",
     "StatusReport",
     "Touch",
+    "UnbindExchange",
     "UnbindQueue",
     "Unblocked",
     "Welcome",
@@ -143,6 +147,8 @@ ClientFrame = (
     | DeleteExchange
     | BindQueue
     | UnbindQueue
+    | BindExchange
+    | UnbindExchange
     | Attach
     | RenewBells
     | Detach

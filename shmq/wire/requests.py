@@ -19,6 +19,7 @@ from shmq.wire.fields import (
     Flags,
     Frame,
     Name,
+    Names,
     Prefetch,
     Priority,
     Resume,
@@ -149,6 +150,26 @@ class UnbindQueue(Frame, tag=16, frozen=True):
     arguments: Arguments = field(default_factory=dict)
 
 
+class BindExchange(Frame, tag=17, frozen=True):
+    """Ok. What the source routes by this key goes to the destination, which routes it by its own bindings."""
+
+    seq: Seq
+    destination: Name
+    source: Name
+    routing_key: Name = ""
+    arguments: Arguments = field(default_factory=dict)
+
+
+class UnbindExchange(Frame, tag=18, frozen=True):
+    """Ok, also when there was no such binding."""
+
+    seq: Seq
+    destination: Name
+    source: Name
+    routing_key: Name = ""
+    arguments: Arguments = field(default_factory=dict)
+
+
 # -- direct mode ------------------------------------------------------------------------------------
 
 
@@ -174,11 +195,12 @@ class Detach(Frame, tag=26, frozen=True):
 
 
 class Route(Frame, tag=27, frozen=True):
-    """Routed: the queues of a key, for a client that publishes directly."""
+    """Routed: where messages with these keys go, for a client that publishes directly."""
 
     seq: Seq
     exchange: Name
     routing_key: Name
+    more_keys: Names = field(default_factory=list)  # of CC and BCC
 
 
 # -- publishing -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 import shmq
 
 QueueMaker = Callable[..., str]
+ExchangeMaker = Callable[..., str]
 
 _numbers = itertools.count(1)
 
@@ -65,3 +66,19 @@ def new_queue(conn: shmq.Connection) -> Iterator[QueueMaker]:
 def queue(new_queue: QueueMaker) -> str:
     """Give a queue with ten levels."""
     return new_queue(max_priority=9)
+
+
+@pytest.fixture
+def new_exchange(conn: shmq.Connection) -> Iterator[ExchangeMaker]:
+    """Declare exchanges that are gone after the test."""
+    names: list[str] = []
+
+    def declare(kind: str = "direct", **arguments: object) -> str:
+        names.append(f"e{next(_numbers)}")
+        conn.declare_exchange(names[-1], kind, **arguments)  # type: ignore[arg-type] # any of them
+        return names[-1]
+
+    yield declare
+    for name in names:
+        with contextlib.suppress(shmq.NotFound, shmq.ConnectionClosed):
+            conn.delete_exchange(name)

@@ -4,7 +4,7 @@ from typing import Final
 
 from shmq.definitions import ExchangeDefinition, QueueDefinition
 from shmq.wire import frames
-from shmq.wire.fields import Alarm, Delivery, Frame, Latency, ProcessInfo, QueueInfo, Resume
+from shmq.wire.fields import Alarm, Delivery, Frame, Latency, ProcessInfo, QueueInfo, Resume, RoutedBinding
 
 SECRET: Final = bytes(range(16))
 QUEUE: Final = QueueDefinition("jobs", durable=True, max_priority=9, dead_letter_exchange="dead", other={"x-team": "a"})
@@ -35,10 +35,13 @@ SAMPLES: Final[dict[str, Frame]] = {
     "DeleteExchange": frames.DeleteExchange(9, "images", if_unused=True),
     "BindQueue": frames.BindQueue(10, "jobs", "images", "a.*", {"x-match": "any", "n": 1}),
     "UnbindQueue": frames.UnbindQueue(11, "jobs", "images", "a.*"),
+    "BindExchange": frames.BindExchange(10, "rest", "images", "a.#", {"n": 1}),
+    "UnbindExchange": frames.UnbindExchange(11, "rest", "images", "a.#"),
     "Attach": frames.Attach(12, "jobs"),
     "RenewBells": frames.RenewBells(13, "jobs"),
     "Detach": frames.Detach(14, "jobs"),
     "Route": frames.Route(15, "images", "a.b"),
+    "Route/more": frames.Route(15, "images", "a.b", ["c", "d"]),
     "Publish": frames.Publish(16, "", "jobs", b"", b"body"),
     "Publish/all": frames.Publish(
         0, "images", "a.b", b"\x94\xa6images\xa3a.b\x80\x80", b"body", 9, 1, 1, mandatory=True, ttl_ns=5, delay_ns=6
@@ -77,7 +80,10 @@ SAMPLES: Final[dict[str, Frame]] = {
     ),
     "Attached": frames.Attached(12, QUEUE, 3, (10, 1000, 256, 256, 1 << 20), 1, 20, -1),
     "Bells": frames.Bells(13, 3, 2),
-    "Routed": frames.Routed(15, ["jobs", "logs"], [(0, 4), (3, 1)]),
+    "Routed": frames.Routed(15, ["jobs", "logs"], [(3, 1)], delayed=["later"]),
+    "Routed/graph": frames.Routed(
+        15, [], [(3, 1)], exchanges=[EXCHANGE], bindings=[RoutedBinding("images", "jobs", arguments={"n": 1})]
+    ),
     "Consuming": frames.Consuming(19, "ctag"),
     "Got": frames.Got(18, [DELIVERY]),
     "Deliver": frames.Deliver("ctag", [DELIVERY, DELIVERY]),

@@ -32,10 +32,19 @@ def test_a_timestamp_may_be_a_datetime() -> None:
     assert decode_envelope(out.envelope, "q").properties.timestamp == 86_400
 
 
-@pytest.mark.parametrize("header", ["CC", "BCC", "x-delay"])
-def test_headers_that_change_the_way_are_the_brokers_to_read(header: str) -> None:
-    assert outgoing(routing_key="q", headers={header: 1}).broker_routed
-    assert not outgoing(routing_key="q", headers={"other": 1}).broker_routed
+def test_cc_and_bcc_are_more_keys_and_bcc_does_not_arrive() -> None:
+    out = outgoing(exchange="e", routing_key="q", headers={"CC": ["c"], "BCC": ["b", "q"]})
+
+    assert out.addressed.keys == ("q", "c", "b")
+    assert decode_envelope(out.envelope, "q").headers == {"CC": ["c"], "BCC": ["b", "q"]}
+    assert decode_envelope(out.addressed.envelope, "q").headers == {"CC": ["c"]}
+
+
+@pytest.mark.parametrize("header", ["CC", "BCC"])
+@pytest.mark.parametrize("value", ["key", [1], {"a": 1}, None, ["x" * 256]])
+def test_a_header_that_names_no_keys_is_refused_by_name(header: str, value: object) -> None:
+    with pytest.raises(shmq.InvalidArgument, match=header):
+        outgoing(routing_key="q", headers={header: value})
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import structlog
 
 from shmq.definitions import ExchangeDefinition, QueueDefinition
 from shmq.errors import InternalError, NotAllowed
+from shmq.routing.bindings import Binding
 from shmq_daemon import segments
 from shmq_daemon.catalog import Catalog
-from shmq_daemon.events import Binding, Queue
+from shmq_daemon.events import Queue
 from shmq_daemon.loop import Loop
 from shmq_daemon.opened import Bells
 from shmq_daemon.policy import Sizes
@@ -94,7 +95,7 @@ def test_a_queue_is_deleted_with_its_bindings_or_not_at_all(
 
     topology = start().topology
     assert ("jobs" in topology.queues) == (not recorded)
-    assert bool(topology.bound("images", "key")) == (not recorded)
+    assert bool(topology.router.outgoing("images")) == (not recorded)
 
 
 def test_a_queue_that_finds_no_descriptors_for_its_bells_leaves_nothing(
@@ -142,7 +143,7 @@ def test_no_compiled_route_outlives_a_change_behind_whose_record_the_broker_died
             catalog.commit(catalog.topology.unbind(BINDING, 1))
 
     catalog = start()
-    assert not catalog.topology.bound("images", "key")
+    assert not catalog.topology.router.outgoing("images")
     assert catalog.words[catalog.topology.exchange("images").word] > before
 
 
@@ -160,4 +161,4 @@ def test_a_deletion_that_cannot_be_remembered_leaves_the_queue_at_work(
             catalog.delete_queue(queue)
 
     assert not catalog.opened("jobs", 1).core.deleted
-    assert catalog.topology.bound("images", "key")
+    assert catalog.topology.router.outgoing("images")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shmq.definitions import ExchangeDefinition, QueueDefinition
+from shmq.definitions import QueueDefinition
 from shmq.errors import AccessRefused, NotSupported
 from shmq_daemon import policy
 
@@ -58,11 +58,6 @@ def test_what_is_known_and_not_kept_is_refused(definition: QueueDefinition) -> N
 
 def test_an_unknown_argument_is_accepted() -> None:
     policy.check_kept(QueueDefinition("q", other={"x-team": "vision"}))
-
-
-def test_exchanges_that_are_not_there_yet_are_refused() -> None:
-    with pytest.raises(NotSupported):
-        policy.check_exchange_kept(ExchangeDefinition("e", alternate_exchange="other"))
 
 
 def test_reserved_names_are_the_brokers() -> None:

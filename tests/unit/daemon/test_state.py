@@ -12,8 +12,8 @@ import pytest
 
 from shmq.definitions import ExchangeDefinition, QueueDefinition
 from shmq.errors import ConfigError, InternalError
+from shmq.routing.bindings import Binding
 from shmq_daemon.events import (
-    Binding,
     Bound,
     Event,
     Exchange,

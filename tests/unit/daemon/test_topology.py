@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 
 from shmq.definitions import ExchangeDefinition, QueueDefinition
-from shmq.errors import AccessRefused, NotFound, NotSupported, PreconditionFailed, ResourceLocked
+from shmq.errors import AccessRefused, InvalidArgument, NotFound, PreconditionFailed, ResourceLocked
+from shmq.routing.bindings import Binding, encode_arguments
 from shmq_daemon.events import (
-    Binding,
     Bound,
     Event,
     ExchangeDeclared,
@@ -49,8 +49,20 @@ def exchange(made: Topology, name: str, **flags: bool) -> None:
     apply(made, made.declare_exchange(ExchangeDefinition(name, **flags)))  # type: ignore[arg-type]
 
 
-def test_the_predeclared_exchange_is_there() -> None:
-    assert topology().exchange("amq.direct").definition.durable
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("amq.direct", "direct"),
+        ("amq.fanout", "fanout"),
+        ("amq.topic", "topic"),
+        ("amq.headers", "headers"),
+        ("amq.match", "headers"),
+    ],
+)
+def test_the_predeclared_exchanges_are_there(name: str, kind: str) -> None:
+    definition = topology().exchange(name).definition
+
+    assert (definition.type, definition.durable) == (kind, True)
 
 
 def test_an_equal_declaration_changes_nothing() -> None:
@@ -81,10 +93,33 @@ def test_the_brokers_exchanges_cannot_be_deleted(name: str) -> None:
         topology().delete_exchange(name, if_unused=False)
 
 
-@pytest.mark.parametrize("kind", ["topic", "fanout", "headers"])
-def test_a_type_that_is_not_there_yet_is_refused_and_not_ignored(kind: str) -> None:
-    with pytest.raises(NotSupported, match=kind):
-        topology().declare_exchange(ExchangeDefinition("images", kind))
+@pytest.mark.parametrize(("argument", "value"), [("alternate-exchange", "rest"), ("type", "topic")])
+def test_an_exchange_declared_with_other_arguments_is_refused_by_name(argument: str, value: str) -> None:
+    made = topology()
+    exchange(made, "images")
+    asked = ExchangeDefinition("images", **{argument.replace("-", "_"): value})  # type: ignore[arg-type]
+    with pytest.raises(PreconditionFailed) as raised:
+        made.declare_exchange(asked)
+
+    assert (raised.value.argument, raised.value.asked) == (argument, value)
+
+
+def test_a_form_of_x_match_that_there_is_not_is_refused_where_headers_are_compared_and_nowhere_else() -> None:
+    made = topology(QueueDeclared(queue("jobs")))
+    wrong = encode_arguments({"x-match": "some"})
+    with pytest.raises(InvalidArgument, match="x-match = 'some'"):
+        made.bind(Binding(source="amq.match", destination="jobs", arguments=wrong), 0)
+
+    assert made.bind(Binding(source="amq.topic", destination="jobs", arguments=wrong), 0)
+
+
+def test_bindings_that_differ_in_their_arguments_are_two() -> None:
+    made = topology(QueueDeclared(queue("jobs")))
+    for value in (1, 1.0, True):
+        binding = Binding(source="amq.headers", destination="jobs", arguments=encode_arguments({"n": value}))
+        assert apply(made, made.bind(binding, 0)) == [Bound(binding)]
+
+    assert len(made.delete_queue(made.queue("jobs"), IDLE)) == 4
 
 
 def test_a_queue_of_another_connection_is_locked() -> None:
@@ -172,7 +207,7 @@ def test_upstream_is_every_exchange_that_feeds_one() -> None:
     for source, destination in (("a", "b"), ("b", "c"), ("c", "a")):
         apply(made, made.bind(Binding(source=source, destination=destination, to_exchange=True), 0))
 
-    assert made.upstream("c") == {"a", "b", "c"}
+    assert made.router.upstream("c") == {"a", "b", "c"}
 
 
 def test_words_and_numbers_are_the_lowest_that_are_free() -> None:
@@ -180,7 +215,7 @@ def test_words_and_numbers_are_the_lowest_that_are_free() -> None:
     exchange(made, "images")
 
     assert made.free_number() == 1
-    assert made.free_word() == 2
+    assert made.free_word() == 6
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.sampled_from(["k", "l"])), max_size=12))
@@ -196,8 +231,8 @@ def test_undoing_everything_leaves_what_was_there(bindings: list[tuple[str, str,
     for name in "xyz":
         apply(made, made.delete_queue(made.queue(name), IDLE))
 
-    assert list(made.bindings()) == []
-    assert set(made.exchanges) == {"amq.direct", "c"}
+    assert list(made.router.bindings()) == []
+    assert set(made.exchanges) == {*topology().exchanges, "c"}
 
 
 def test_events_have_one_form_for_state_and_link() -> None:
