@@ -2,12 +2,12 @@
 
 Owns: the cache of routes and its check. Does not own: matching and the walk (shmq.routing), attaching.
 Invariants: a route is used only if every word it was compiled at has the same value now, and otherwise asked for anew;
-the default exchange needs none, its keys are the queues. Where headers decide, the route is a small graph that is
-walked here for each message (shmq.routing.compiled).
+the default exchange needs none, its keys are the queues. Where the broker tells a graph and not a route, the graph is
+walked here (shmq.routing.compiled).
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from shmq.errors import DirectRefused, NotFound, ResourceLocked
 from shmq.message import decode_envelope
@@ -23,6 +23,7 @@ from shmq_clients.attachments import Attachment, Attachments
 ROUTES_MAX: Final = 10_000  # then all are forgotten: keys that never come again would fill memory
 BINDINGS_MAX: Final = 100_000  # of all graphs together, likewise
 ANY_KEYS: Final = ()
+Words: TypeAlias = tuple[tuple[int, int], ...]
 
 
 class Targets(NamedTuple):
@@ -41,7 +42,7 @@ class CompiledRoute(NamedTuple):
     """
 
     targets: Targets | None
-    words: tuple[tuple[int, int], ...]
+    words: Words
     router: Router | None = None
 
 
@@ -60,13 +61,23 @@ class Routes:
         keys = addressed.keys
         if not exchange:
             return self._queues(keys)
-        route = self._compiled.get((exchange, keys)) or self._compiled.get((exchange, ANY_KEYS))
-        if route is None or not self._is_valid(route):
-            route = self._compile(exchange, keys)
+        route = self._known(exchange, keys) or self._known(exchange, ANY_KEYS) or self._compile(exchange, keys)
         if route.router is None:
             return route.targets
-        headers = decode_envelope(addressed.envelope, keys[0]).headers
-        return self._attach_all(route.router.route(exchange, keys, headers))
+        return self._walk(route.router, exchange, addressed, route.words)
+
+    def _walk(self, router: Router, exchange: str, addressed: Addressed, words: Words) -> Targets | None:
+        """Route by a graph; where it reads no headers, remember what came out for these keys."""
+        if router.reads_headers(exchange):
+            headers = decode_envelope(addressed.envelope, addressed.keys[0]).headers
+            return self._attach_all(router.route(exchange, addressed.keys, headers))
+        targets = self._attach_all(router.route(exchange, addressed.keys))
+        self._keep((exchange, addressed.keys), CompiledRoute(targets, words), 0)
+        return targets
+
+    def _known(self, exchange: str, keys: tuple[str, ...]) -> CompiledRoute | None:
+        route = self._compiled.get((exchange, keys))
+        return route if route is not None and self._is_valid(route) else None
 
     def _is_valid(self, route: CompiledRoute) -> bool:
         attachments = self._attachments
@@ -118,5 +129,6 @@ def _binding(routed: RoutedBinding) -> Binding:
         source=routed.source,
         destination=routed.destination,
         to_exchange=routed.to_exchange,
+        routing_key=routed.routing_key,
         arguments=encode_arguments(routed.arguments),
     )

@@ -11,7 +11,7 @@ from shmq.definitions import QueueDefinition, check_queue, queue_difference
 from shmq.errors import DirectRefused, InvalidArgument, PreconditionFailed
 from shmq.names import check_routing_key
 from shmq.routing.bindings import Binding, decode_arguments, encode_arguments
-from shmq.routing.compiled import Compiled, compile_route
+from shmq.routing.compiled import Compiled, compile_route, compile_whole
 from shmq.routing.router import DEFAULT_EXCHANGE
 from shmq.wire import frames as wire
 from shmq.wire.fields import RoutedBinding
@@ -143,16 +143,23 @@ class Control:
     def on_route(self, client: Client, frame: wire.Route) -> None:
         topology, exchange = self._catalog.topology, frame.exchange
         check_may_publish(topology, exchange)
-        compiled = compile_route(topology.router, exchange, (frame.routing_key, *frame.more_keys))
         words = []
+        compiled = None
         if exchange != DEFAULT_EXCHANGE:
             index = topology.exchange(exchange).word
             words.append((index, self._catalog.words[index]))
-        direct = client.direct and compiled.bytes <= ROUTED_BYTES_MAX and all(map(self._may_be_direct, compiled.queues))
+            compiled = compile_whole(topology.router, exchange)
+        if compiled is None or not self._may_be_direct(client, compiled):
+            compiled = compile_route(topology.router, exchange, (frame.routing_key, *frame.more_keys))
+        direct = self._may_be_direct(client, compiled)
         _answer(client, _routed(frame.seq, compiled if direct else compiled.without_graph(), words, direct=direct))
 
-    def _may_be_direct(self, queue: str) -> bool:
-        return not policy.consumer_needs_broker(self._catalog.topology.queues[queue].definition)
+    def _may_be_direct(self, client: Client, compiled: Compiled) -> bool:
+        """Whether a client may follow it by itself into all its queues."""
+        if not client.direct or compiled.bytes > ROUTED_BYTES_MAX:
+            return False
+        queues = map(self._catalog.topology.queues.__getitem__, compiled.queues)
+        return not any(policy.consumer_needs_broker(queue.definition) for queue in queues)
 
     def _direct(self, client: Client, name: str) -> OpenQueue:
         opened = self._catalog.opened(name, client.connection_id)
@@ -195,7 +202,7 @@ def _binding(frame: Bind | Unbind) -> Binding:
 
 def _routed(seq: int, compiled: Compiled, words: list[tuple[int, int]], *, direct: bool) -> wire.Routed:
     bindings = [
-        RoutedBinding(one.source, one.destination, one.to_exchange, decode_arguments(one.arguments))
+        RoutedBinding(one.source, one.destination, one.to_exchange, one.routing_key, decode_arguments(one.arguments))
         for one in compiled.bindings
     ]
     queues, delayed = map(list, compiled.route)

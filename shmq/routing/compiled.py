@@ -1,16 +1,21 @@
-"""Routes that a direct client keeps: what is left to decide for one exchange and its keys, when the keys are known.
+"""Routes that a direct client keeps: what is left to decide for one exchange, when the keys are known or for all keys.
 
 Owns: what the broker tells a client, and what the client makes of it. Does not own: how long it holds (generation
 words), the frames.
-Where no headers are compared on the way, what is left is the route. Where they are, it is a small graph: exchanges
-that match by keys have only the bindings that matched, as if they were fanouts; those that compare headers have theirs
-whole. The client walks it for each message by the same Router. So headers that never come twice cost a walk and no
-question.
-Invariant: the graph routes any headers as the router that it was made from routes them with these keys.
+What is told is one of three:
+- a route, where neither keys nor headers are read on the way, or where the keys alone decide;
+- all that can be reached, where that is little: the client walks this graph by the same Router, and asks no more,
+  whatever keys and headers come;
+- else, where headers decide, what is left for some keys: exchanges that match by keys have only the bindings that
+  matched, as if they were fanouts; those that compare headers have theirs whole.
+So a key, or headers, that never come twice cost a walk and no question, but for keys at an exchange of many bindings.
+Invariant: a graph routes any headers as the router that it was made from routes them, with its keys or with any.
 """
 
 from collections.abc import Iterable
 from typing import Final, NamedTuple
+
+import msgspec
 
 from shmq.definitions import DELAYED, ExchangeDefinition
 from shmq.routing.bindings import Binding, Destination
@@ -19,6 +24,8 @@ from shmq.routing.router import DEFAULT_EXCHANGE, NO_HEADERS, Node, Route, Route
 
 FANOUT: Final = "fanout"
 KEYLESS: Final = (FANOUT, HEADERS)
+WHOLE_BINDINGS_MAX: Final = 256  # about 10 KiB: told anew after each change, so it must cost no more than a few routes
+ANY_KEYS: Final = ("",)
 BINDING_BYTES: Final = 64  # of a binding, its arguments not counted
 
 
@@ -38,7 +45,7 @@ class Compiled(NamedTuple):
     @property
     def bytes(self) -> int:
         """About how long it is on the wire."""
-        return sum(BINDING_BYTES + len(binding.arguments) for binding in self.bindings)
+        return sum(BINDING_BYTES + len(one.routing_key) + len(one.arguments) for one in self.bindings)
 
     @property
     def queues(self) -> set[str]:
@@ -47,24 +54,41 @@ class Compiled(NamedTuple):
         return bound.union(self.route.queues, self.route.delayed)
 
 
+def compile_whole(router: Router, exchange: str) -> Compiled | None:
+    """Return what decides about all messages to this exchange; None: it is too much. Raises NotFound."""
+    nodes = list(map(router.node, {exchange} | router.downstream(exchange)))
+    if sum(len(node.bindings) for node in nodes) > WHOLE_BINDINGS_MAX or _ends_by_name(nodes):
+        return None
+    if not _reads_keys(nodes) and not router.reads_headers(exchange):
+        return Compiled(router.route(exchange, ANY_KEYS), any_key=True)
+    definitions = (msgspec.structs.replace(node.definition, other={}) for node in nodes)
+    bindings = (binding for node in nodes for binding in node.bindings)
+    return Compiled(Route(), any_key=True, exchanges=tuple(definitions), bindings=tuple(bindings))
+
+
 def compile_route(router: Router, exchange: str, keys: tuple[str, ...]) -> Compiled:
     """Return what is left to decide about messages to this exchange with these keys. Raises NotFound."""
-    any_key = exchange != DEFAULT_EXCHANGE and not _reads_keys(router, exchange)
+    if exchange == DEFAULT_EXCHANGE:
+        return Compiled(router.route(exchange, keys), any_key=False)
+    any_key = not _reads_keys(map(router.node, router.downstream(exchange)))
     if not router.reads_headers(exchange):
         return Compiled(router.route(exchange, keys), any_key)
     nodes, bindings = _reached(router, exchange, keys)
     if not any(node.compares_headers for node in nodes):
         return Compiled(router.route(exchange, keys), any_key)
-    ends_by_name = any(node.definition.alternate_exchange == DEFAULT_EXCHANGE for node in nodes)
-    by_name = router.route(DEFAULT_EXCHANGE, keys) if ends_by_name else Route()
+    by_name = router.route(DEFAULT_EXCHANGE, keys) if _ends_by_name(nodes) else Route()
     return Compiled(by_name, any_key, tuple(map(_definition, nodes)), tuple(bindings))
 
 
-def _reads_keys(router: Router, exchange: str) -> bool:
-    """Whether the keys of a message decide where it goes from here."""
-    reached = list(map(router.node, router.downstream(exchange)))
-    by_name = any(node.definition.alternate_exchange == DEFAULT_EXCHANGE for node in reached)
-    return by_name or any(effective_type(node.definition) not in KEYLESS for node in reached)
+def _reads_keys(nodes: Iterable[Node]) -> bool:
+    """Whether the keys of a message decide where it goes from one of these exchanges."""
+    reached = list(nodes)
+    return _ends_by_name(reached) or any(effective_type(node.definition) not in KEYLESS for node in reached)
+
+
+def _ends_by_name(nodes: Iterable[Node]) -> bool:
+    """Whether one of these exchanges has the default exchange for what matches nothing."""
+    return any(node.definition.alternate_exchange == DEFAULT_EXCHANGE for node in nodes)
 
 
 def _reached(router: Router, exchange: str, keys: tuple[str, ...]) -> tuple[list[Node], list[Binding]]:

@@ -159,7 +159,7 @@ class Bells(Frame, tag=81, frozen=True):
 
 class Routed(Frame, tag=82, frozen=True):
     """Answers Route. Valid while each of the words has its value; not direct: publish through the broker. With
-    exchanges the route depends on headers: walk them (shmq.routing.compiled).
+    exchanges each message is to be routed by them (shmq.routing.compiled).
     """
 
     seq: Seq

@@ -135,6 +135,7 @@ class RoutedBinding(Part, frozen=True):
     source: Name
     destination: Name
     to_exchange: bool = False
+    routing_key: Name = ""
     arguments: Arguments = field(default_factory=dict)
 
 

@@ -12,7 +12,7 @@ import structlog
 
 from shmq.definitions import ExchangeDefinition, QueueDefinition
 from shmq.errors import InternalError, NotAllowed
-from shmq.routing.bindings import Binding
+from shmq.routing.bindings import Binding, encode_arguments
 from shmq_daemon import segments
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.events import Queue
@@ -162,3 +162,64 @@ def test_a_deletion_that_cannot_be_remembered_leaves_the_queue_at_work(
 
     assert not catalog.opened("jobs", 1).core.deleted
     assert catalog.topology.router.outgoing("images")
+
+
+def word(catalog: Catalog, exchange: str) -> int:
+    return catalog.words[catalog.topology.exchange(exchange).word]
+
+
+def test_a_change_bumps_the_words_of_all_that_feed_it_and_no_other(start: Start) -> None:
+    catalog = start()
+    bound(catalog)
+    for definition in (ExchangeDefinition("feeds"), ExchangeDefinition("falls", alternate_exchange="images")):
+        catalog.commit(catalog.topology.declare_exchange(definition))
+    catalog.commit(catalog.topology.bind(Binding(source="feeds", destination="images", to_exchange=True), 1))
+    names = ("images", "feeds", "falls", "amq.topic")
+    before = [word(catalog, name) for name in names]
+    catalog.commit(catalog.topology.unbind(BINDING, 1))
+
+    changed = [word(catalog, name) > earlier for name, earlier in zip(names, before, strict=True)]
+    assert changed == [True, True, True, False]
+
+
+def test_a_queue_declared_elsewhere_leaves_all_words_as_they_are(start: Start) -> None:
+    catalog = start()
+    bound(catalog)
+    before = [word(catalog, name) for name in catalog.topology.exchanges]
+    catalog.delete_queue(declare(catalog, "reply"))
+
+    assert [word(catalog, name) for name in catalog.topology.exchanges] == before
+
+
+def test_a_queue_bumps_the_words_of_exchanges_that_end_at_queues_by_their_names(start: Start) -> None:
+    catalog = start()
+    catalog.commit(catalog.topology.declare_exchange(ExchangeDefinition("named", alternate_exchange="")))
+    before = word(catalog, "named")
+    reply = declare(catalog, "reply")
+    between = word(catalog, "named")
+    catalog.delete_queue(reply)
+
+    assert before < between < word(catalog, "named")
+
+
+def test_an_exchange_bumps_the_words_of_those_that_name_it_as_alternate(start: Start) -> None:
+    catalog = start()
+    catalog.commit(catalog.topology.declare_exchange(ExchangeDefinition("first", alternate_exchange="late")))
+    before = word(catalog, "first")
+    catalog.commit(catalog.topology.declare_exchange(ExchangeDefinition("late")))
+
+    assert word(catalog, "first") > before
+
+
+def test_bindings_are_there_again_with_their_arguments(start: Start) -> None:
+    catalog = start()
+    declare(catalog, "jobs")
+    bindings = {
+        Binding(source="amq.match", destination="jobs", arguments=encode_arguments({"n": n})) for n in (1, 1.0, True)
+    }
+    for binding in bindings:
+        catalog.commit(catalog.topology.bind(binding, 1))
+    gone = bindings.pop()
+    catalog.commit(catalog.topology.unbind(gone, 1))
+
+    assert start().topology.router.outgoing("amq.match") == bindings
