@@ -41,7 +41,7 @@ class Publishing:
         deadline_ns = time.monotonic_ns() + out.timeout_ns
         copies = self._copies(out)
         if copies is None:
-            self._socket.publish(body, out)
+            self._socket.publish(body, self._in_order(out))
             return
         if len(copies) == 1:
             taken = self._into(copies[0], lambda to, as_: self._direct.publish(to, as_, body, deadline_ns)) > GONE
@@ -55,7 +55,7 @@ class Publishing:
         deadline_ns = time.monotonic_ns() + out.timeout_ns
         copies = self._copies(out)
         if copies is None:
-            self._socket.publish_many(bodies, out)
+            self._socket.publish_many(bodies, self._in_order(out))
             return
         if len(copies) == 1:
             publish = self._direct.publish_many
@@ -127,6 +127,15 @@ class Publishing:
             delayed = out._replace(envelope=behind.envelope, delay_ns=behind.delay_ns)
             copies += [(target, delayed) for target in targets.delayed]
         return copies
+
+    def _in_order(self, out: Outgoing) -> Outgoing:
+        """What goes through the broker because of one of several queues must not be overtaken by what goes directly to
+        the others, so it is there when the call returns, as with direct mode's default confirm.
+        """
+        several = bool(out.exchange) or len(out.addressed.keys) > 1
+        if self._attachments.granted and several and out.confirm is None:
+            return out._replace(confirm="memory")
+        return out
 
     def _publish_to(self, copies: list[Copy], bodies: Sequence[Any], deadline_ns: int) -> bool:
         """Publish to each queue, first what all of them have room for: one that is full, or refuses, keeps nothing from

@@ -18,7 +18,8 @@ from shmq.routing.bindings import Binding, Destination
 from shmq.routing.matchers import HEADERS, effective_type, new_matcher
 
 DEFAULT_EXCHANGE: Final = ""  # every queue is bound to it by its name
-REMEMBERED_MAX: Final = 10_000  # routes of one exchange; then all of them are forgotten: keys may never come again
+REMEMBERED_MAX: Final = 20_000  # routes; then all of them are forgotten: keys may never come again
+KEYS_REMEMBERED_MAX: Final = 8  # of one message; more are walked each time: there is no end of lists in CC
 NO_HEADERS: Final[Mapping[str, Any]] = {}
 
 
@@ -61,6 +62,7 @@ class Router:
     def __init__(self) -> None:
         self.queues: set[str] = set()
         self._nodes: dict[str, Node] = {}
+        self._remembered = 0  # at most so many routes
         self._leading_to: dict[Destination, set[Binding]] = {}
         self._alternate_of: dict[str, set[str]] = {}  # exchange -> those that name it as their alternate
 
@@ -185,11 +187,17 @@ class Router:
             return known
         walk = Walk(self, keys, headers)
         found = walk.go(exchange)
-        if not walk.compared_headers:
-            if len(node.remembered) >= REMEMBERED_MAX:
-                node.remembered.clear()
-            node.remembered[keys] = found
+        if not walk.compared_headers and len(keys) <= KEYS_REMEMBERED_MAX:
+            self._remember(node, keys, found)
         return found
+
+    def _remember(self, node: Node, keys: tuple[str, ...], found: Route) -> None:
+        if self._remembered >= REMEMBERED_MAX:
+            self._remembered = 0
+            for one in self._nodes.values():
+                one.remembered.clear()
+        self._remembered += 1
+        node.remembered[keys] = found
 
 
 class Walk:

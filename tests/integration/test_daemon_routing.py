@@ -188,6 +188,18 @@ def test_arguments_as_long_as_may_be_reach_the_supervisor(conn: shmq.Connection,
     assert daemon.child("supervisor") == supervisor
 
 
+def test_what_goes_through_the_broker_is_not_overtaken_by_what_goes_directly(conn: shmq.Connection) -> None:
+    conn.declare_exchange("events", "topic")
+    conn.declare_queue("jobs")
+    conn.declare_queue("passing", auto_delete=True)
+    conn.bind_queue("jobs", "events", "#")
+    conn.bind_queue("passing", "events", "both")
+    for number in range(200):
+        conn.publish(b"%d" % number, exchange="events", routing_key=("both", "one")[number % 2])
+
+    assert bodies(conn, "jobs") + bodies(conn, "jobs") == [b"%d" % number for number in range(200)]
+
+
 @MODES
 def test_a_storm_of_bindings_loses_no_message_of_others(daemon: Shmqd, mode: str) -> None:
     with daemon.connect(mode) as connection, daemon.connect() as other:

@@ -199,6 +199,18 @@ def test_what_is_remembered_is_not_dropped_by_a_change_elsewhere(router: Router)
     assert router.route("a", ("k",)) is route
 
 
+def test_what_is_remembered_has_an_end(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shmq.routing.router.REMEMBERED_MAX", 5)
+    for name in ("a", "b"):
+        exchange(router, name, "topic")
+        bind(router, name, "jobs", "k.#")
+        for number in range(8):
+            assert queues(router, name, f"k.{number}") == ["jobs"]
+            assert queues(router, name, *(f"k.{part}" for part in range(9 + number))) == ["jobs"]
+
+    assert sum(len(router.node(name).remembered) for name in ("a", "b")) <= 5
+
+
 def test_headers_are_read_where_an_exchange_on_the_way_compares_or_delays(router: Router) -> None:
     exchange(router, "plain", "topic")
     exchange(router, "b", "headers")
