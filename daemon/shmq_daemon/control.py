@@ -12,7 +12,7 @@ from shmq.errors import DirectRefused, InvalidArgument, PreconditionFailed
 from shmq.names import check_routing_key
 from shmq.routing.bindings import Binding, decode_arguments, encode_arguments
 from shmq.routing.compiled import Compiled, compile_route, compile_whole
-from shmq.routing.router import DEFAULT_EXCHANGE
+from shmq.routing.router import DEFAULT_EXCHANGE, Route
 from shmq.wire import frames as wire
 from shmq.wire.fields import RoutedBinding
 from shmq_daemon import policy, segments
@@ -25,7 +25,8 @@ from shmq_daemon.routing import check_may_publish
 Bind = wire.BindQueue | wire.BindExchange
 Unbind = wire.UnbindQueue | wire.UnbindExchange
 
-ROUTED_BYTES_MAX: Final = 512 << 10  # of a graph that a client walks by itself; a larger one stays with the broker
+ROUTED_EXCHANGES_MAX: Final = 1024
+ROUTED_BYTES_MAX: Final = 512 << 10  # of what a client follows by itself; what is longer stays with the broker
 
 
 class Control:
@@ -152,11 +153,14 @@ class Control:
         if compiled is None or not self._may_be_direct(client, compiled):
             compiled = compile_route(topology.router, exchange, (frame.routing_key, *frame.more_keys))
         direct = self._may_be_direct(client, compiled)
-        _answer(client, _routed(frame.seq, compiled if direct else compiled.without_graph(), words, direct=direct))
+        _answer(
+            client,
+            _routed(frame.seq, compiled if direct else Compiled(Route(), compiled.any_key), words, direct=direct),
+        )
 
     def _may_be_direct(self, client: Client, compiled: Compiled) -> bool:
         """Whether a client may follow it by itself into all its queues."""
-        if not client.direct or compiled.bytes > ROUTED_BYTES_MAX:
+        if not client.direct or len(compiled.exchanges) > ROUTED_EXCHANGES_MAX or compiled.bytes > ROUTED_BYTES_MAX:
             return False
         queues = map(self._catalog.topology.queues.__getitem__, compiled.queues)
         return not any(policy.consumer_needs_broker(queue.definition) for queue in queues)

@@ -51,8 +51,8 @@ def targets(topology: Topology, exchange: str, addressed: Addressed, delay_ns: i
 def check_may_publish(topology: Topology, exchange: str) -> None:
     """Raise NotFound; AccessRefused for an internal exchange, which only other exchanges pass messages to."""
     if exchange != DEFAULT_EXCHANGE and topology.exchange(exchange).definition.internal:
-        reason = "it is internal: publish to an exchange that is bound to it"
-        raise AccessRefused(what=f"exchange {exchange!r}", reason=reason)
+        text = f"exchange {exchange!r} is internal: publish to an exchange that is bound to it"
+        raise AccessRefused(text, what=f"exchange {exchange!r}", reason="it is internal")
 
 
 def _check_envelope(frame: wire.Publish | wire.PublishMany) -> None:

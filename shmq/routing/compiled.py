@@ -26,7 +26,8 @@ FANOUT: Final = "fanout"
 KEYLESS: Final = (FANOUT, HEADERS)
 WHOLE_BINDINGS_MAX: Final = 256  # about 10 KiB: told anew after each change, so it must cost no more than a few routes
 ANY_KEYS: Final = ("",)
-BINDING_BYTES: Final = 64  # of a binding, its arguments not counted
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Compiled(NamedTuple):
@@ -39,13 +40,10 @@ class Compiled(NamedTuple):
     exchanges: tuple[ExchangeDefinition, ...] = ()
     bindings: tuple[Binding, ...] = ()
 
-    def without_graph(self) -> "Compiled":
-        return self._replace(exchanges=(), bindings=())
-
     @property
     def bytes(self) -> int:
-        """About how long it is on the wire."""
-        return sum(BINDING_BYTES + len(one.routing_key) + len(one.arguments) for one in self.bindings)
+        """About how long it is on the wire, rather too long than too short."""
+        return len(_encode(self))
 
     @property
     def queues(self) -> set[str]:

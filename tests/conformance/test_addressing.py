@@ -179,6 +179,28 @@ def test_dead_letters_are_routed_by_the_same_rules(
     assert conn.get(other) is None
 
 
+@pytest.mark.parametrize("key", [None, "own"])
+def test_a_dead_letter_keeps_its_cc_unless_its_queue_has_a_key_for_it_and_never_its_bcc(
+    conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker, key: str | None
+) -> None:
+    exchange = new_exchange("direct")
+    queues = {name: new_queue() for name in ("key", "cc", "bcc", "own")}
+    for name, queue in queues.items():
+        conn.bind_queue(queue, exchange, name)
+    source = new_queue(dead_letter_exchange=exchange, dead_letter_routing_key=key)
+    conn.bind_queue(source, "amq.direct", "key")
+    publish(conn, "amq.direct", "key", headers={"CC": ["cc"], "BCC": ["bcc"]})
+    message = conn.get(source, timeout=1)
+    assert message is not None
+    message.reject()
+
+    letter = conn.get(queues[key or "key"], timeout=5, no_ack=True)
+    assert letter is not None
+    assert letter.headers["x-death"][0]["routing-keys"] == ["key", "cc"]
+    assert letter.headers.get("CC") == (None if key else ["cc"])
+    assert [name for name, queue in queues.items() if conn.get(queue, timeout=0.1)] == ([] if key else ["cc"])
+
+
 def test_a_route_follows_every_change_behind_it(
     conn: shmq.Connection, connect: Callable[[], shmq.Connection], new_queue: QueueMaker, new_exchange: ExchangeMaker
 ) -> None:

@@ -209,6 +209,18 @@ def test_binding_exchanges_that_are_not_there_is_not_found(conn: shmq.Connection
         conn.bind_exchange("", exchange)
 
 
+@pytest.mark.parametrize("name", ["a\0b", "x" * 256, "\ud800", None, 5])
+def test_a_bad_name_is_refused_wherever_it_stands(conn: shmq.Connection, name: Any) -> None:
+    calls: list[Callable[[], None]] = [
+        lambda: conn.bind_exchange(name, "amq.topic", "k"),
+        lambda: conn.unbind_exchange("amq.topic", name, "k"),
+        lambda: conn.declare_exchange("e", arguments={"alternate-exchange": name or 1}),
+    ]
+    for call in calls:
+        with pytest.raises(shmq.InvalidArgument):
+            call()
+
+
 def test_an_internal_exchange_takes_from_exchanges_alone(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker
 ) -> None:

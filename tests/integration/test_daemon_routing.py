@@ -146,6 +146,17 @@ def test_a_direct_client_asks_for_each_key_of_an_exchange_of_many_bindings(daemo
         assert bodies(connection, "one") == [b"1", b"2", b"1"]
 
 
+def test_more_queues_than_a_client_can_be_told_get_their_copies_from_the_broker(conn: shmq.Connection) -> None:
+    conn.declare_exchange("first", "fanout", alternate_exchange="next0")
+    for number in range(1100):
+        conn.declare_exchange(f"next{number}", "headers", alternate_exchange=f"next{number + 1}")
+    conn.declare_queue("last")
+    conn.bind_queue("last", "next1099", arguments={"n": 1})
+    publish(conn, "first", headers={"n": 1})
+
+    assert bodies(conn, "last") == [b"x"]
+
+
 def test_one_queue_that_only_the_broker_may_fill_holds_up_no_other_key(daemon: Shmqd, conn: shmq.Connection) -> None:
     conn.declare_exchange("events", "topic")
     conn.declare_queue("jobs")
