@@ -254,6 +254,10 @@ def _check_binding(
     check_name(*destination)
     check_name(*source)
     check_routing_key(routing_key)
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise InvalidArgument(
+            argument="arguments", value=arguments, allowed='a mapping of names to values, as {"x-match": "any"}'
+        )
     given = dict(arguments or {})
     if match is not None and given.setdefault(MATCH, match) != match:
         raise InvalidArgument(argument=MATCH, value=given[MATCH], allowed=f"{match!r}, as the keyword says")

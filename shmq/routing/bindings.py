@@ -46,7 +46,10 @@ def encode_arguments(arguments: Mapping[str, Scalar]) -> bytes:
     if not arguments:
         return NO_ARGUMENTS
     check_arguments(arguments)
-    encoded = _encode(arguments)
+    try:
+        encoded = _encode(arguments)
+    except UnicodeEncodeError as error:  # half a surrogate pair
+        raise InvalidArgument(argument="arguments", value=dict(arguments), allowed=f"UTF-8 ({error})") from None
     if len(encoded) > ARGUMENTS_BYTES_MAX:
         raise InvalidArgument(
             argument="arguments", value=f"{len(encoded)} bytes", allowed=f"at most {ARGUMENTS_BYTES_MAX} bytes"

@@ -102,6 +102,12 @@ def test_a_headers_binding_is_refused_for_a_form_that_there_is_not(
         conn.bind_queue(queue, exchange, match="some")
 
 
+@pytest.mark.parametrize("arguments", [5, "x-match", [("n", 1)], {1: 2}, {"n": [1]}, {"n": "\ud800"}])
+def test_arguments_that_cannot_travel_are_refused(conn: shmq.Connection, queue: str, arguments: Any) -> None:
+    with pytest.raises(shmq.InvalidArgument):
+        conn.bind_queue(queue, "amq.headers", arguments=arguments)
+
+
 @pytest.mark.parametrize("name", ["amq.direct", "amq.fanout", "amq.topic", "amq.headers", "amq.match"])
 def test_the_predeclared_exchanges_work(conn: shmq.Connection, queue: str, name: str) -> None:
     conn.bind_queue(queue, name, "k")

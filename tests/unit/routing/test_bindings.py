@@ -20,7 +20,15 @@ def test_arguments_make_another_binding() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"a": [1]}, {"a": 1 << 70}, {"a" * 300: 1}, {str(n): "x" * 4000 for n in range(20)}]
+    "arguments",
+    [
+        {"a": [1]},
+        {"a": "\ud800"},
+        {"\ud800": 1},
+        {"a": 1 << 70},
+        {"a" * 300: 1},
+        {str(n): "x" * 4000 for n in range(20)},
+    ],
 )
 def test_arguments_that_cannot_travel_are_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(InvalidArgument):
