@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 import shmq
+from support.deadline import scaled, wait_until
 from support.routed import bodies, publish
 
 QueueMaker = Callable[..., str]
@@ -78,6 +80,26 @@ def test_a_full_queue_keeps_nothing_from_the_others(
 
     assert conn.queue_info(roomy).messages == before + 1
     assert conn.queue_info(small).messages < before
+
+
+def test_a_publish_that_waits_for_one_queue_goes_on_when_that_is_deleted(
+    conn: shmq.Connection, connect: Callable[[], shmq.Connection], new_queue: QueueMaker, new_exchange: ExchangeMaker
+) -> None:
+    small, roomy = new_queue(capacity_messages=16), new_queue()
+    exchange = new_exchange("fanout")
+    for queue in (small, roomy):
+        conn.bind_queue(queue, exchange)
+    with pytest.raises(shmq.QueueFull):
+        conn.publish_many([b"x"] * 40, exchange=exchange, confirm="memory", timeout=0)
+    conn.purge_queue(roomy)
+    other = connect()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(publish, other, exchange, "k", b"waits", mandatory=True, timeout=20)
+        wait_until(lambda: conn.queue_info(roomy).messages == 1, "the other queue has it")
+        conn.delete_queue(small)
+        waiting.result(scaled(10))
+
+    assert bodies(conn, roomy) == [b"waits"]
 
 
 def test_a_queue_that_can_never_hold_a_body_keeps_it_from_nobody(
