@@ -102,12 +102,13 @@ class Connection(Topology):
     def publish(self, body: Any, **keywords: Unpack[PublishKeywords]) -> None:  # noqa: ANN401 - any buffer
         """Publish one message; body is any buffer.
 
-        `exchange`, `routing_key` (for the default exchange: the queue's name), `headers`, `priority` (0 to 255, larger
-        is sooner), `persistent`, `expiration` (milliseconds), `delay` (seconds), `mandatory` (Unroutable when no queue
-        gets it), `confirm` ("sent", "memory", "disk"; None: "memory" in direct mode, "sent" in socket mode), `timeout`
-        (seconds to wait for room in a full queue, 30 if not given; 0: fail at once), and AMQP's properties.
-        Raises QueueFull, BodyTooLarge, ShmFull, Unroutable, PublishRejected, NotDurable, NotFound (exchange),
-        InvalidArgument.
+        `exchange`, `routing_key` (for the default exchange: the queue's name), `headers` (`CC` and `BCC` are lists of
+        more keys, `x-delay` is for exchanges that delay), `priority` (0 to 255, larger is sooner), `persistent`,
+        `expiration` (milliseconds), `delay` (seconds), `mandatory` (Unroutable when no queue gets it), `confirm`
+        ("sent", "memory", "disk"; None: "memory" in direct mode, "sent" in socket mode), `timeout` (seconds to wait for
+        room in a full queue, 30 if not given; 0: fail at once), and AMQP's properties.
+        Raises QueueFull, BodyTooLarge, ShmFull, Unroutable, PublishRejected, NotDurable, NotFound and AccessRefused
+        (exchange), InvalidArgument.
         """
         self._publishing.publish(body, **keywords)
 

@@ -7,7 +7,7 @@ whatever the number of bindings and keys that lead to it.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from shmq.definitions import DELAYED, ExchangeDefinition
 from shmq.routing.bindings import Binding, Destination, decode_arguments
@@ -15,6 +15,8 @@ from shmq.routing.headers import Criteria, criteria_of
 from shmq.routing.topic import Trie
 
 HEADERS: Final = "headers"
+
+T = TypeVar("T")
 
 
 class Matcher(Protocol):
@@ -37,7 +39,7 @@ class DirectMatcher:
 
     def discard(self, binding: Binding) -> None:
         found = self._by_key.get(binding.routing_key, Counter())
-        _count_down(found, binding.leads_to)
+        count_down(found, binding.leads_to)
         if not found:
             self._by_key.pop(binding.routing_key, None)
 
@@ -57,7 +59,7 @@ class FanoutMatcher:
         self._found[binding.leads_to] += 1
 
     def discard(self, binding: Binding) -> None:
-        _count_down(self._found, binding.leads_to)
+        count_down(self._found, binding.leads_to)
 
     def match(self, _keys: Sequence[str], _headers: Mapping[str, Any]) -> Iterable[Destination]:
         return self._found
@@ -97,7 +99,7 @@ class HeadersMatcher:
         asked = self._bound.get(binding.arguments)
         if asked is None:
             return
-        _count_down(asked[1], binding.leads_to)
+        count_down(asked[1], binding.leads_to)
         if not asked[1]:
             del self._bound[binding.arguments]
 
@@ -123,7 +125,8 @@ def new_matcher(definition: ExchangeDefinition) -> Matcher:
     return MATCHERS[effective_type(definition)]()
 
 
-def _count_down(found: Counter[Destination], destination: Destination) -> None:
-    found[destination] -= 1
-    if found[destination] <= 0:
-        del found[destination]
+def count_down(found: Counter[T], key: T) -> None:
+    """Take one away, and the key with the last one."""
+    found[key] -= 1
+    if found[key] <= 0:
+        del found[key]

@@ -8,6 +8,7 @@ Invariants: what is remembered at an exchange is dropped when a binding changes 
 come to from there, and by nothing else. No change fails; one that changes nothing is let pass.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from shmq.definitions import DELAYED, ExchangeDefinition
 from shmq.errors import NotFound
 from shmq.routing.bindings import Binding, Destination
-from shmq.routing.matchers import HEADERS, effective_type, new_matcher
+from shmq.routing.matchers import HEADERS, count_down, effective_type, new_matcher
 
 DEFAULT_EXCHANGE: Final = ""  # every queue is bound to it by its name
 REMEMBERED_MAX: Final = 20_000  # routes; then all of them are forgotten: keys may never come again
@@ -40,6 +41,7 @@ class Node:
         self.definition = definition
         self.matcher = new_matcher(definition)
         self.bindings: set[Binding] = set()
+        self.feeds: Counter[str] = Counter()  # exchanges, by the number of bindings that lead there
         self.remembered: dict[tuple[str, ...], Route] = {}
         self.reads_headers: bool | None = None  # None: not known
 
@@ -64,6 +66,7 @@ class Router:
         self._nodes: dict[str, Node] = {}
         self._remembered = 0  # at most so many routes
         self._leading_to: dict[Destination, set[Binding]] = {}
+        self._fed_by: dict[str, Counter[str]] = {}  # the same from the other end
         self._alternate_of: dict[str, set[str]] = {}  # exchange -> those that name it as their alternate
 
     # -- changing ---------------------------------------------------------------------------------------------
@@ -99,6 +102,9 @@ class Router:
         node.bindings.add(binding)
         node.matcher.add(binding)
         self._leading_to.setdefault(binding.leads_to, set()).add(binding)
+        if binding.to_exchange:
+            node.feeds[binding.destination] += 1
+            self._fed_by.setdefault(binding.destination, Counter())[binding.source] += 1
         self._forget_upstream(binding.source)
 
     def unbind(self, binding: Binding) -> None:
@@ -109,6 +115,12 @@ class Router:
         node.bindings.discard(binding)
         node.matcher.discard(binding)
         _discard(self._leading_to, binding.leads_to, binding)
+        if binding.to_exchange:
+            count_down(node.feeds, binding.destination)
+            fed_by = self._fed_by[binding.destination]
+            count_down(fed_by, binding.source)
+            if not fed_by:
+                del self._fed_by[binding.destination]
 
     def _forget_upstream(self, name: str) -> None:
         for upstream in self.upstream(name):
@@ -134,10 +146,7 @@ class Router:
         found, left = {name}, [name]
         while left:
             current = left.pop()
-            sources = {
-                binding.source for binding in self._leading_to.get(Destination(to_exchange=True, name=current), ())
-            }
-            sources |= self._alternate_of.get(current, set())
+            sources = self._alternate_of.get(current, set()).union(self._fed_by.get(current, ()))
             left.extend(sources - found)
             found |= sources
         return found
@@ -149,8 +158,7 @@ class Router:
             node = self._nodes.get(left.pop())
             if node is None:
                 continue
-            nexts = {binding.destination for binding in node.bindings if binding.to_exchange}
-            nexts |= {node.definition.alternate_exchange or exchange}
+            nexts = {node.definition.alternate_exchange or exchange, *node.feeds}
             left.extend(nexts - found)
             found |= nexts
         return found & self._nodes.keys()

@@ -199,6 +199,23 @@ def test_what_is_remembered_is_not_dropped_by_a_change_elsewhere(router: Router)
     assert router.route("a", ("k",)) is route
 
 
+def test_nothing_is_left_of_what_was_taken_back(router: Router) -> None:
+    for kind in ("direct", "fanout", "topic", "headers"):
+        exchange(router, kind, kind, alternate_exchange="topic")
+        for number in range(3):
+            bind(router, kind, "jobs", f"k.{number}", n=number)
+            bind(router, kind, ">topic", f"k.{number}", n=number)
+        router.route(kind, ("k.1",))
+    for one in list(router.bindings()):
+        router.unbind(one)
+    assert router.upstream("topic") == {"topic", "direct", "fanout", "headers"}
+    for kind in ("direct", "fanout", "topic", "headers"):
+        router.remove_exchange(kind)
+
+    left = (router._nodes, router._leading_to, router._fed_by, router._alternate_of)
+    assert [len(one) for one in left] == [0, 0, 0, 0]
+
+
 def test_what_is_remembered_has_an_end(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shmq.routing.router.REMEMBERED_MAX", 5)
     for name in ("a", "b"):
