@@ -82,7 +82,7 @@ class Broker:
         self._clients = Clients(self._catalog, self._loop, self._timers, self._log)
         self._publishing = Publishing(self._catalog, self._loop, self._timers, self._log)
         self._consuming = Consuming(self._catalog, self._loop, self._timers, self._log)
-        self._control = Control(self._catalog)
+        self._control = Control(self._catalog, self._supervision.releases)
         self._reporting = Reporting(
             self._catalog,
             self._clients,

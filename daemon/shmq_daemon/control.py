@@ -1,14 +1,15 @@
 """The frames of the topology and of direct mode: declared, bound, deleted, attached.
 
 Owns: who may do that to what, and the answers. Does not own: the rules (topology.py), the memory (catalog.py).
-Invariant: that a client has a queue is in the registry before its descriptors are in the socket.
+Invariants: that a client has a queue is in the registry before its descriptors are in the socket; no queue is refused
+for want of memory that comes back in this moment.
 """
 
 from collections.abc import Callable
 from typing import Any, Final
 
 from shmq.definitions import QueueDefinition, check_queue, queue_difference
-from shmq.errors import DirectRefused, InvalidArgument, PreconditionFailed
+from shmq.errors import DirectRefused, InvalidArgument, PreconditionFailed, ShmFull
 from shmq.names import check_routing_key
 from shmq.routing.bindings import Binding, decode_arguments, encode_arguments
 from shmq.routing.compiled import Compiled, compile_route, compile_whole
@@ -20,6 +21,7 @@ from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client
 from shmq_daemon.descriptors import closed_on_failure, copies
 from shmq_daemon.opened import OpenQueue
+from shmq_daemon.releases import Releases
 from shmq_daemon.routing import check_may_publish
 
 Bind = wire.BindQueue | wire.BindExchange
@@ -32,8 +34,9 @@ ROUTED_BYTES_MAX: Final = 512 << 10  # of what a client follows by itself; what 
 class Control:
     """Answers what needs no waiting."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, releases: Releases) -> None:
         self._catalog = catalog
+        self._releases = releases
 
     def table(self) -> dict[type, Callable[[Client, Any], None]]:
         return {
@@ -58,7 +61,12 @@ class Control:
         if frame.passive:
             opened = self._catalog.opened(frame.definition.name, client.connection_id)
         else:
-            opened = self._declare(client, check_queue(frame.definition))
+            try:
+                opened = self._declare(client, check_queue(frame.definition))
+            except ShmFull:
+                if self._releases.postpone(client.session, frame):
+                    return
+                raise
         ready = opened.core.stats()["ready"]
         _answer(client, wire.QueueDeclared(frame.seq, opened.name, ready, len(opened.consumers)))
 

@@ -110,6 +110,12 @@ class ClientReaped(LinkFrame, frozen=True):
     incarnation: int
 
 
+class QueueReleased(LinkFrame, frozen=True):
+    """The supervisor has unmapped a queue that was deleted: its memory is free, if no client has it."""
+
+    queue_id: int
+
+
 class AlarmRaised(LinkFrame, frozen=True):
     """Something that a person should look at; raised again with another text it is the same alarm."""
 
@@ -145,7 +151,7 @@ ToSupervisor = (
     | ClientDied
     | Synced
 )
-ToBroker = KeptBell | KeptEnd | ClientReaped | AlarmRaised | AlarmCleared | Counters
+ToBroker = KeptBell | KeptEnd | ClientReaped | QueueReleased | AlarmRaised | AlarmCleared | Counters
 AnyFrame = ToSupervisor | ToBroker
 
 

@@ -186,6 +186,14 @@ class Session:
             self._owner.unflushed.add(self)
             self._watch()
 
+    def postpone(self, frame: ClientFrame) -> bool:
+        """Act on this frame once more after `resume`, and on nothing before. False: there is no after."""
+        if self._draining:
+            return False
+        self._frames.appendleft(frame)
+        self.pause()
+        return True
+
     # -- out --------------------------------------------------------------------------------------------------
 
     @property

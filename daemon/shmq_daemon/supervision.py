@@ -15,12 +15,13 @@ from shmq_daemon import link
 from shmq_daemon.catalog import Catalog, KeptBells
 from shmq_daemon.clients import Clients
 from shmq_daemon.descriptors import close_all
-from shmq_daemon.events import Bound, Event, ExchangeDeclared, QueueDeclared
+from shmq_daemon.events import Bound, Event, ExchangeDeclared, QueueDeclared, QueueDeleted
 from shmq_daemon.instance import LINK_SOCKET
 from shmq_daemon.link import Link, Packet
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import READ, WRITE, Loop, Timers
 from shmq_daemon.opened import Bells
+from shmq_daemon.releases import Releases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,7 @@ class Supervision:
         self._catalog: Catalog | None = None
         self._clients: Clients | None = None
         self._opened = False
+        self.releases = Releases(timers)
         self.alarms: dict[tuple[str, str], Alarm] = {}
         self.counts: Counter[str] = Counter()
         self.supervisor: link.KeptEnd | None = None
@@ -58,6 +60,7 @@ class Supervision:
             link.KeptBell: lambda _frame, descriptors: close_all(descriptors),
             link.KeptEnd: self._on_kept_end,
             link.ClientReaped: self._on_reaped,
+            link.QueueReleased: lambda frame, _descriptors: self.releases.released(frame.queue_id),
             link.AlarmRaised: self._on_alarm_raised,
             link.AlarmCleared: self._on_alarm_cleared,
             link.Counters: self._on_counters,
@@ -140,6 +143,7 @@ class Supervision:
         self._link.close()
         self._link = self.supervisor = None
         self._opened = False
+        self.releases.forget_all()
         self._timers.after(0, self._reconnect)
 
     def tell(self, frame: link.ToSupervisor, descriptors: tuple[int, ...] = ()) -> None:
@@ -190,6 +194,10 @@ class Supervision:
         match event:
             case QueueDeclared(queue=queue):
                 self._tell_queue(queue.queue_id)
+            case QueueDeleted(queue_id=queue_id):
+                self.tell(event)
+                if self._opened:
+                    self.releases.expect(queue_id)
             case ExchangeDeclared(exchange=exchange):
                 self.tell(ExchangeDeclared(link.without_unknown_arguments(exchange)))
             case _:

@@ -244,6 +244,7 @@ class Supervisor:
             self._delays.forget(watched)
             self._busy.discard(frame.queue_id)
             watched.close()
+        self._send(link.QueueReleased(frame.queue_id))
 
     def _on_topology(self, frame: Event, _descriptors: tuple[int, ...]) -> None:
         self._told().topology.apply(frame)

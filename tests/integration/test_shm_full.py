@@ -6,9 +6,11 @@ Each scenario is a function below that runs in a process and a mount namespace o
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,6 +33,10 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 def test_declaring_until_it_is_full_fails_cleanly_and_what_is_there_goes_on(mode: str) -> None:
     play(__file__, "declare", mode, mib=12)
+
+
+def test_the_memory_of_a_deleted_queue_is_there_for_the_next(mode: str) -> None:
+    play(__file__, "deleted", mode, mib=12)
 
 
 def test_large_bodies_until_it_is_full_are_all_there_and_consuming_makes_room(mode: str) -> None:
@@ -158,6 +164,28 @@ def declare(mode: str) -> None:
             connection.delete_queue(name)
         connection.declare_queue("again")
         wait_for_alarm(daemon, standing=False)
+
+
+def deleted(mode: str) -> None:
+    """The supervisor, which has all queues mapped, may be late."""
+    with served(mode) as (daemon, connection):
+        names = fill_with_queues(connection)
+        supervisor = daemon.child("supervisor")
+        os.kill(supervisor, signal.SIGSTOP)
+        for name in names[:2]:
+            connection.delete_queue(name)
+        late = threading.Timer(0.3, os.kill, (supervisor, signal.SIGCONT))
+        late.start()
+        connection.declare_queue("next")
+        late.join()
+
+
+def fill_with_queues(connection: shmq.Connection) -> list[str]:
+    names: list[str] = []
+    with contextlib.suppress(shmq.ShmFull):
+        while True:
+            names.append(connection.declare_queue("").name)
+    return names
 
 
 def large_bodies(mode: str) -> None:
@@ -308,6 +336,7 @@ SCENARIOS: dict[str, Callable[[str], None]] = {
     scenario.__name__: scenario
     for scenario in (
         declare,
+        deleted,
         large_bodies,
         small_bodies,
         other_queues,
