@@ -12,6 +12,9 @@
 #include "shmq_core.h"
 
 #define LAP_MASK 0xfffffu
+#ifndef SHMQ_STALE_MAX
+#define SHMQ_STALE_MAX SHMQ_WINDOW /* a walk that passes so many gathers what is live behind them; harnesses with tiny rings say less */
+#endif
 #define WALKS_MAX 8u /* through a returned ring, when others are at its head: its order is best effort then */
 
 /* ---- where the series are ---- */
@@ -102,6 +105,9 @@ bool shmq_reference_live(struct shmq_queue *q, uint64_t entry, uint32_t state, u
     return shmq_ctl_state(c) == state && (shmq_ctl_generation(c) & 0xfffffu) == shmq_entry_generation(entry);
 }
 
+static uint64_t mark_of(uint64_t lap) { return shmq_entry_full(lap, 0, SHMQ_NO_SLOT); }
+
+/* A mark may come in between: somebody took or moved the reference. Another reference may come too (see move), and is not ours to clear. */
 int shmq_ring_clear(struct shmq_queue *q, const struct shmq_look *look) {
     (void)q;
     struct shmq_part *part = look->part;
@@ -111,8 +117,9 @@ int shmq_ring_clear(struct shmq_queue *q, const struct shmq_look *look) {
     while (!shmq_cas(entry, e, shmq_entry_empty(next))) {
         e = shmq_load(entry);
         if (SHMQ_BROKEN(HEAD_MOVED_BLINDLY)) break;
-        if (shmq_entry_is_full(e) && shmq_entry_lap(e) == lap) continue; /* marked in between, at most once */
-        if (shmq_entry_lap(e) != next) return SHMQ_OK;                   /* not seen to be cleared: head is not ours to move */
+        if (SHMQ_BROKEN(CLEARS_WHAT_CAME) && shmq_entry_is_full(e) && shmq_entry_lap(e) == lap) continue;
+        if (e == mark_of(lap)) continue;
+        if (shmq_entry_lap(e) != next) return SHMQ_OK; /* not seen to be cleared: head is not ours to move */
         break;
     }
     shmq_cas(&part->head, h, h + 1);
@@ -164,13 +171,32 @@ bool shmq_ring_may_have(struct shmq_queue *q, const struct shmq_ring *r) {
 }
 
 /* ---- the returned ring: lowest sequence first ---- */
+struct noted {
+    shmq_word *word;
+    uint64_t entry;
+    uint32_t nth; /* in the order of the walk */
+};
+struct gathering { /* what a walk passes: all live references, and the last stale ones */
+    struct noted live[SHMQ_WINDOW], stale[SHMQ_WINDOW];
+};
 struct lowest {
     struct shmq_look best;
     uint64_t sequence;
-    uint32_t live;
+    uint32_t live, stale;
+    struct gathering *gathering; /* or NULL */
 };
 
+static void note(const struct lowest *low, struct noted *at, const struct shmq_look *look) {
+    *at = (struct noted){&look->part->entry[shmq_entry_index(look->position, look->bits)], look->entry, low->live + low->stale};
+}
+
+static void pass(struct lowest *low, const struct shmq_look *look) {
+    if (low->gathering) note(low, &low->gathering->stale[low->stale % SHMQ_WINDOW], look);
+    low->stale++;
+}
+
 static void consider(struct shmq_queue *q, struct lowest *low, const struct shmq_look *look) {
+    if (low->gathering && low->live < SHMQ_WINDOW) note(low, &low->gathering->live[low->live], look);
     uint64_t sequence = atomic_load_explicit(&shmq_slot_at(q, look->slot)->sequence, memory_order_relaxed);
     if (low->live++ && sequence >= low->sequence) return;
     low->best = *look;
@@ -187,6 +213,7 @@ static void consider_part(struct shmq_queue *q, struct lowest *low, struct shmq_
         if (!shmq_entry_is_full(look.entry) || shmq_entry_lap(look.entry) != (p >> bits & LAP_MASK)) continue;
         look.slot = shmq_entry_slot(look.entry);
         if (shmq_reference_live(q, look.entry, SHMQ_READY, &look.ctl)) consider(q, low, &look);
+        else pass(low, &look);
     }
 }
 
@@ -210,19 +237,47 @@ static int walk(struct shmq_queue *q, const struct shmq_ring *r, struct lowest *
     return SHMQ_OK;
 }
 
+/* A live reference goes into the place of a stale one behind it: first there, then its old place is marked. A death in between leaves one
+ * too many. Who takes, turns or moves it meanwhile has changed the old place before us: then the copy goes again. While the old place is
+ * unchanged no head has passed it, so nobody has seen a head at the new place and means to clear what was there. */
+static void move(const struct noted *from, const struct noted *to) {
+    uint64_t lap = shmq_entry_lap(to->entry), mark = mark_of(shmq_entry_lap(from->entry));
+    uint64_t copy = shmq_entry_full(lap, shmq_entry_generation(from->entry), shmq_entry_slot(from->entry));
+    if (SHMQ_BROKEN(MOVE_MARKS_FIRST) && !shmq_cas(from->word, from->entry, mark)) return;
+    if (!shmq_cas(to->word, to->entry, copy) || SHMQ_BROKEN(MOVE_MARKS_FIRST)) return;
+    if (!shmq_cas(from->word, from->entry, mark)) shmq_cas(to->word, copy, mark_of(lap));
+}
+
+/* Messages that stay at the head while those behind them are taken leave more and more marks between, which every take would walk through.
+ * So they move behind the marks, and head may clear these. All that moves is in the window, and passes nothing live outside it: what
+ * later windows contain stays the same. Moves are paid for by the takes that left the marks. */
+static __attribute__((noinline)) void gather(struct shmq_queue *q, const struct shmq_ring *r) {
+    struct gathering g;
+    struct lowest low = {.gathering = &g};
+    bool moved;
+    if (walk(q, r, &low, &moved) != SHMQ_OK) return;
+    for (uint32_t i = 0; i < low.live && i < low.stale && i < SHMQ_WINDOW; i++) {
+        const struct noted *to = &g.stale[(low.stale - 1 - i) % SHMQ_WINDOW];
+        if (to->nth < g.live[i].nth) break;
+        move(&g.live[i], to);
+    }
+}
+
 int shmq_ring_lowest(struct shmq_queue *q, const struct shmq_ring *r, struct shmq_look *out) {
     int found = SHMQ_OK;
-    bool moved = true;
-    for (uint32_t n = 0; n < WALKS_MAX && found == SHMQ_OK && moved; n++) {
+    bool again = true;
+    for (uint32_t n = 0; n < WALKS_MAX && found == SHMQ_OK && again; n++) {
         struct lowest low = {.live = 0};
-        found = walk(q, r, &low, &moved);
+        found = walk(q, r, &low, &again);
         *out = low.best;
+        if (low.stale < SHMQ_STALE_MAX || n + 1 == WALKS_MAX) continue;
+        gather(q, r);
+        again = true;
     }
     return found;
 }
 
 void shmq_ring_mark(const struct shmq_look *look) {
     if (SHMQ_BROKEN(MIDDLE_TAKE_LEAVES)) return;
-    uint64_t mark = shmq_entry_full(look->position >> look->bits & LAP_MASK, 0, SHMQ_NO_SLOT);
-    shmq_cas(&look->part->entry[shmq_entry_index(look->position, look->bits)], look->entry, mark);
+    shmq_cas(&look->part->entry[shmq_entry_index(look->position, look->bits)], look->entry, mark_of(look->position >> look->bits & LAP_MASK));
 }

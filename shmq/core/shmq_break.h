@@ -24,6 +24,8 @@
  *   RETURNED_AFTER_MAIN        returned messages wait for the main ring
  *   MIDDLE_TAKE_LEAVES         a take from the middle of the returned ring leaves its reference
  *   WINDOW_OF_POSITIONS        the returned ring's window counts positions, not live references
+ *   MOVE_MARKS_FIRST           a reference that moves is marked before it is in its new place
+ *   CLEARS_WHAT_CAME           who clears an entry clears another reference too that came in between
  *   SPILL_CLEARS_FIRST         a spill clears before it enqueues
  *   ROTATES_WHEN_NOT_FULL      a returned ring is turned in place though it is full no more
  *   HEALER_LOOKS_ONCE          the healer refers to what was unreferenced at one look

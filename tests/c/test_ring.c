@@ -234,6 +234,27 @@ static void a_late_clear_touches_nothing_of_later_laps(void)
     world_close(&w);
 }
 
+static void another_reference_that_came_during_a_take_is_not_cleared(void)
+{
+    struct shmq_look taken;
+    uint32_t bits;
+    world_open(&w, 2, sized(8, 4));
+    struct shmq_part *part = part_at(false, 0, &bits);
+    struct shmq_ring r = ring_of(false);
+    fill(1, 2);
+    EQ(shmq_ring_look(&w.q[1], &r, SHMQ_READY, &taken), SHMQ_OK);
+    uint64_t moved = shmq_load(entry_at(part, 1, bits)), mark = shmq_entry_full(0, 0, SHMQ_NO_SLOT);
+    set(entry_at(part, 0, bits), moved); /* somebody saw the taken one stale, and moved another into its place */
+    set(entry_at(part, 1, bits), mark);
+    EQ(shmq_ring_clear(&w.q[1], &taken), SHMQ_OK);
+    EQ(shmq_load(entry_at(part, 0, bits)), moved);
+    EQ(shmq_load(&part->head), 0);
+    EQ(take_ack(&w.q[1]), 2);
+    world_is_clean(&w);
+    EQ(take_ack(&w.q[1]), 1);
+    world_close(&w);
+}
+
 int main(void)
 {
     RUN(an_empty_ring_has_nothing);
@@ -251,6 +272,7 @@ int main(void)
     RUN(a_reference_of_another_generation_is_stale);
     RUN(a_mark_in_the_middle_is_stale);
     RUN(a_mark_set_during_a_take_at_the_head_does_not_move_head_past_an_old_entry);
+    RUN(another_reference_that_came_during_a_take_is_not_cleared);
     RUN(a_late_clear_touches_nothing_of_later_laps);
     return done();
 }

@@ -33,6 +33,7 @@ C_TESTS: Final = (
     "test_bell",
     "test_deliver",
     "test_heal",
+    "test_returned",
     "test_ring",
     "test_ring_full",
     "test_slot",
@@ -72,6 +73,8 @@ CATCHERS: Final[dict[str, tuple[str, ...]]] = {
     "RETURNED_AFTER_MAIN": ("stepping deliver/returned", "c test_deliver"),
     "MIDDLE_TAKE_LEAVES": ("c test_deliver",),
     "WINDOW_OF_POSITIONS": ("c test_deliver",),
+    "MOVE_MARKS_FIRST": ("stepping deliver/behind a gap",),
+    "CLEARS_WHAT_CAME": ("c test_ring",),
     "SPILL_CLEARS_FIRST": ("stepping publish/spill",),
     "ROTATES_WHEN_NOT_FULL": ("c test_ring_full",),
     "HEALER_LOOKS_ONCE": ("c test_heal",),
@@ -115,7 +118,7 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.plain = CoreBuild(self.make("plain"), ("-O1", "-fPIC"))
+        self.plain = CoreBuild(self.make("plain"), ("-O1", "-fPIC", "-DSHMQ_STALE_MAX=2"))
         self.sanitized = CoreBuild(self.make("sanitized"), SANITIZED)
         self.extension = CoreBuild(self.make("extension"), ("-O0", "-fPIC", f"-isystem{sysconfig.get_path('include')}"))
         self.explorer = CoreBuild(self.make("model"), ("-O2",))

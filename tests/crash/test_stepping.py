@@ -21,6 +21,7 @@ FLAGS = [
     "-g",
     "-fPIC",
     "-fvisibility=hidden",
+    "-DSHMQ_STALE_MAX=2",
     "-Wall",
     "-Wextra",
     "-Wconversion",

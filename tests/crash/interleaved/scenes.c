@@ -315,6 +315,24 @@ static void returned_full(void) /* the returned ring's 4 entries were used twice
     hold(1);
 }
 
+/* In the returned ring the newest at its head, two marks, and the next one behind: a take gathers (SHMQ_STALE_MAX is 2). */
+static void gap(unsigned given_back)
+{
+    static const unsigned order[] = {3, 0, 1, 4, 2};
+    struct shmq_delivery d[5];
+    ready(5);
+    for (unsigned i = 0; i < 5; i++)
+        take_one(0, &d[i]);
+    for (unsigned i = 0; i < given_back; i++)
+        shmq_requeue(mine(0), d[order[i]].slot, d[order[i]].ctl, false);
+    take_and_ack_twice(1);
+    ledger.held[0] = d[2];
+    ledger.held_id[0] = judge_body(&d[2]);
+}
+
+static void gap_in_ring(void) { gap(4); } /* 0 holds one */
+static void gap_in_rings(void) { gap(5); } /* the oldest is in the next ring */
+
 /* name, state, who, levels, slots, takes back */
 const struct scene scenes[] = {
     {"publish, take", nothing, {publish_one, publish_one, take_and_ack, take_and_ack}, 1, 2, false},
@@ -329,6 +347,11 @@ const struct scene scenes[] = {
     {"returned, from the middle", returned_in_reverse, {take_and_nack, nack_twice, take_and_ack, NULL}, 1, 4, false},
     {"rotation", returned_full, {nack_held, nack_held, take_and_ack, NULL}, 1, 2, false},
     {"rotation, nacks", returned_full, {nack_held, nack_held, nack_twice, NULL}, 1, 2, false},
+    {"gather", gap_in_rings, {take_and_ack, take_and_ack, take_and_nack, NULL}, 1, 8, false},
+    {"gather, nacks", gap_in_rings, {take_and_nack, nack_twice, take_and_ack, publish_one}, 1, 8, false},
+    {"gather, rotation", gap_in_ring, {nack_held, take_and_ack_twice, take_and_nack, NULL}, 1, 8, false},
+    {"gather, lost session", gap_in_ring, {take_and_nack, lose_session, take_and_nack, NULL}, 1, 8, true},
+    {"gather, heal", gap_in_rings, {take_and_ack, heal, nack_twice, NULL}, 1, 8, false},
     {"priorities", two_ready, {publish_high, publish_high, take_and_ack_twice, NULL}, 2, 4, false},
     {"gates", nothing, {publish_high, publish_one, take_and_ack_twice, NULL}, 20, 4, false},
     {"gates, nack", one_held, {nack_held, publish_high, take_and_ack_twice, NULL}, 20, 4, false},

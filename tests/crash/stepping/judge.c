@@ -129,8 +129,9 @@ void judge_invariants(struct stage *st)
                 fault(st, "a message in two slots", slot, id);
         ids[n++] = id;
     }
-    if (judge_unreferenced(st) > st->children)
-        fault(st, "more than the children's own messages without a reference", judge_unreferenced(st), 0);
+    uint32_t own = st->children == 1 && st->scene->kind == TAKES ? 0 : st->children; /* a taker makes nothing READY */
+    if (judge_unreferenced(st) > own)
+        fault(st, "more than the children's own messages without a reference", judge_unreferenced(st), own);
 }
 
 /* ---- settled and delivered ---- */

@@ -92,6 +92,21 @@ void returned_in_many_rings(struct stage *st)
         stage_give_back(st, &d[i]);
 }
 
+void returned_behind_a_gap(struct stage *st) /* the newest at the head, two marks, the next one: a take gathers (SHMQ_STALE_MAX is 2) */
+{
+    struct shmq_delivery d[4];
+    stage_puts(st, 4);
+    for (int i = 0; i < 4; i++)
+        d[i] = stage_take(st, 1);
+    stage_give_back(st, &d[3]);
+    for (int i = 0; i < 3; i++)
+        stage_give_back(st, &d[i]);
+    for (int i = 0; i < 2; i++) {
+        d[i] = stage_take(st, 1);
+        stage_ack(st, 1, &d[i]);
+    }
+}
+
 void tokens_written(struct stage *st) /* for a sleeper that has not read its token yet */
 {
     shmq_bell_register(&st->q[CHILD], SHMQ_CONSUMERS);

@@ -202,6 +202,7 @@ const struct scene scenes[] = {
     {"deliver", "full of next lap", TAKES, half_done_take_of_full, deliver, 1, 4, 4, 0, 0, 0},
     {"deliver", "half-done seal", TAKES, half_done_seal, deliver, 1, 8, 4, 0, 0, 0},
     {"deliver", "many rings", TAKES, returned_in_many_rings, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "behind a gap", TAKES, returned_behind_a_gap, deliver, 1, 8, 4, 0, 0, 0},
     {"deliver", "large", TAKES, one_large, deliver, 1, 8, 4, 0, 0, 0},
     {"deliver", "delayed", TAKES, one_delayed, deliver, 1, 8, 4, 0, 0, 0},
     {"deliver", "expired", TAKES, one_expired, deliver, 1, 8, 4, 0, 0, 0},
