@@ -100,9 +100,18 @@ static int full_look(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl) {
     return SHMQ_FULL;
 }
 
+/* Slots that were never claimed are free whatever the bits say: who committed them sets these afterwards, or died before. */
+static bool claim_unused(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl) {
+    uint32_t committed = shmq_slots_committed(q);
+    for (uint32_t s = shmq_slots_high(q); s < committed; s++)
+        if (try_claim(q, *slot = s, ctl)) return true;
+    return false;
+}
+
 int shmq_slot_claim(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl) {
     for (uint32_t n = 0; n < SHMQ_LOOP_MAX; n++) {
         if (!q->spares && !refill(q)) {
+            if (claim_unused(q, slot, ctl)) return SHMQ_OK;
             int more = shmq_commit_slots(q);
             if (more == SHMQ_OK) continue;
             int looked = SHMQ_BROKEN(FULL_FROM_HINTS) ? SHMQ_FULL : full_look(q, slot, ctl);

@@ -95,6 +95,30 @@ static void slots_are_committed_as_they_are_needed(void)
     world_close(&w);
 }
 
+static void another_commits_them_first(off_t offset, off_t bytes)
+{
+    (void)offset, (void)bytes;
+    after_fallocate = NULL;
+    uint64_t word = shmq_load(&w.q[0].header->slots_committed);
+    CHECK(shmq_cas(&w.q[0].header->slots_committed, word, ((word >> 32) + 1) << 32 | 128)); /* and has not set their bits yet */
+}
+
+static void who_loses_the_race_to_commit_slots_commits_no_more(void)
+{
+    world_open(&w, 2, sized(1000, 4));
+    for (uint32_t s = 0; s < 64; s++)
+        EQ(claim(&w.q[0]), s);
+    after_fallocate = another_commits_them_first;
+    EQ(claim(&w.q[0]), 64);
+    EQ(claim(&w.q[1]), 65); /* nor does who comes before the bits */
+    EQ(shmq_slots_committed(&w.q[0]), 128);
+    for (uint32_t s = 66; s < 128; s++)
+        EQ(claim(&w.q[s % 2]), s); /* nor anybody, when who committed them died before the bits */
+    EQ(shmq_slots_committed(&w.q[0]), 128);
+    release_all(128);
+    world_close(&w);
+}
+
 static void without_memory_the_claim_says_so_and_committed_slots_go_on(void)
 {
     world_open(&w, 1, sized(1000, 4));
@@ -224,6 +248,7 @@ int main(void)
     RUN(a_slot_claimed_again_has_the_next_generation);
     RUN(generations_wrap);
     RUN(slots_are_committed_as_they_are_needed);
+    RUN(who_loses_the_race_to_commit_slots_commits_no_more);
     RUN(without_memory_the_claim_says_so_and_committed_slots_go_on);
     RUN(full_is_never_said_from_hints);
     RUN(a_lost_summary_bit_hides_nothing);
