@@ -92,7 +92,8 @@ static int register_all(struct sleeper *s)
     return SHMQ_PY_TIMEOUT;
 }
 
-/* The bells that rang: reads tokens until one queue has something; the others' tokens stay for others. */
+/* The bells that rang: reads tokens until one queue has something; the others' tokens stay for others. Who waits at several queues may take
+ * from another one and not look here, so the token is passed on. */
 static int read_tokens(struct sleeper *s)
 {
     for (Py_ssize_t i = 0; i < s->count; i++) {
@@ -104,10 +105,14 @@ static int read_tokens(struct sleeper *s)
             continue;
         if (s->fd[i].revents & (POLLNVAL | POLLERR))
             return shmq_py_raise(-EBADF);
-        if (shmq_bell_token(&q->core, s->side))
+        bool token = shmq_bell_token(&q->core, s->side);
+        if (token)
             unregister(q, p, s->side);
-        if (shmq_bell_look(&q->core, s->side))
-            return SHMQ_PY_LOOK;
+        if (!shmq_bell_look(&q->core, s->side))
+            continue;
+        if (token && s->count > 1)
+            shmq_bell_ring(&q->core, s->side);
+        return SHMQ_PY_LOOK;
     }
     return SHMQ_PY_TIMEOUT;
 }

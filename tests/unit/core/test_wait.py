@@ -86,6 +86,18 @@ def test_many_queues_are_waited_for_together(number: int) -> None:
         assert core.wait(queues[:-1], core.CONSUMERS, 0) == core.TIMEOUT
 
 
+def test_who_waits_at_several_queues_passes_on_a_token() -> None:
+    """It may take from the first queue, while others sleep at the second one, beside its message."""
+    with segment() as first, segment() as second:
+        sleeper, queues = second.attach(33), [first.attach(32), second.attach(32)]
+        sleeper.bell_register(core.CONSUMERS)
+        with once_asleep(lambda: second.attach(34).publish(b"")):
+            assert core.wait(queues, core.CONSUMERS, LONG_NS) == core.LOOK
+
+        assert sleeper.bell_token(core.CONSUMERS)
+        assert not sleeper.bell_token(core.CONSUMERS)
+
+
 def test_another_descriptor_wakes(queue: core.Queue) -> None:
     reader, writer = os.pipe()
     with once_asleep(lambda: os.close(writer)):
