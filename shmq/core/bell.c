@@ -59,9 +59,27 @@ void shmq_bell_supervisor(struct shmq_queue *q) {
     if (q->supervisor_bell >= 0) write_token(q->supervisor_bell);
 }
 
+/* ---- who found no room ---- */
+static _Thread_local char here; /* its address names the thread */
+
+/* That of this thread, or the last one of all: its thread is forgotten for others that came since, or tried elsewhere. */
+static struct shmq_lack *lack_of(struct shmq_queue *q) {
+    for (uint32_t i = 0; i < SHMQ_LACKS; i++)
+        if (q->lack[i].thread == &here) return &q->lack[i];
+    return &q->lack[q->lacked % SHMQ_LACKS];
+}
+
+void shmq_bell_lack(struct shmq_queue *q, uint64_t freed, bool arena) {
+    struct shmq_lack *lack = lack_of(q);
+    if (lack->thread != &here) lack = &q->lack[(q->lacked + 1) % SHMQ_LACKS];
+    *lack = (struct shmq_lack){.thread = &here, .freed = freed, .arena = arena};
+    q->lacked = (uint32_t)(lack - q->lack);
+}
+
 static bool has_room_since(struct shmq_queue *q) {
-    uint64_t freed = shmq_freed_sum(q) - (q->full_arena ? shmq_load(&q->header->given_up) : 0);
-    return (int64_t)(freed - q->full_freed) > 0; /* below: a slot that is being given up */
+    const struct shmq_lack *lack = lack_of(q);
+    uint64_t freed = shmq_freed_sum(q) - (lack->arena ? shmq_load(&q->header->given_up) : 0);
+    return (int64_t)(freed - lack->freed) > 0; /* below: a slot that is being given up */
 }
 
 bool shmq_bell_look(struct shmq_queue *q, enum shmq_side side) {

@@ -51,6 +51,7 @@
 #define SHMQ_WINDOW 128u /* live references looked at in a returned ring */
 #define SHMQ_PARTS_MAX 24u /* rings of doubling size */
 #define SHMQ_LOOP_MAX (1u << 25)
+#define SHMQ_LACKS 16u /* threads that are remembered as blocked at one handle */
 #define SHMQ_SPARE 8u /* slots a producer keeps in mind after clearing their bits */
 
 /* ---- outcomes ---------------------------------------------------------------------------------------------------- */
@@ -217,6 +218,12 @@ struct shmq_room { /* of a level's main ring */
     uint32_t committed; /* we have committed the rings up to this one */
 };
 
+struct shmq_lack { /* the last attempt of a thread that found no room: threads take turns at a handle, and each sleeps for its own need */
+    const void *thread;
+    uint64_t freed; /* sum of freed before it */
+    bool arena;     /* it was granules that were missing; freed is without given_up */
+};
+
 struct shmq_queue { /* one owner's handle; not thread-safe */
     uint8_t *base;
     struct shmq_header *header;
@@ -233,8 +240,9 @@ struct shmq_queue { /* one owner's handle; not thread-safe */
     uint32_t tier_known[SHMQ_TIERS];
     uint64_t last_sequence;
     uint32_t spare[SHMQ_SPARE], spares;
-    uint64_t full_freed, full_look_ns; /* sum of freed, and time, of the last look that found no room */
-    bool full_arena;                   /* it was granules that were missing; full_freed is without given_up */
+    uint64_t full_look_ns; /* time of the last look that found no room */
+    struct shmq_lack lack[SHMQ_LACKS];
+    uint32_t lacked; /* the last of these that was noted */
     uint64_t ops;                      /* for sampling the histograms */
     uint32_t expire_cursor, overdue_cursor;
     struct shmq_shrunk shrunk[SHMQ_TIERS];
@@ -395,6 +403,7 @@ void shmq_bell_ring(struct shmq_queue *q, enum shmq_side side); /* one token if 
 void shmq_bell_ring_all(struct shmq_queue *q, enum shmq_side side);
 void shmq_bell_supervisor(struct shmq_queue *q);
 bool shmq_bell_look(struct shmq_queue *q, enum shmq_side side); /* what a sleeper checks after registering */
+void shmq_bell_lack(struct shmq_queue *q, uint64_t freed, bool arena); /* an attempt of this thread found no room */
 
 /* ---- sweep.c, shrink.c, heal.c: the supervisor ------------------------------------------------------------------------------------- */
 int shmq_reap(struct shmq_queue *q, const uint8_t *live, uint32_t owner, bool count_failure, bool lost_session, struct shmq_counts *out);

@@ -84,8 +84,7 @@ static int full_look(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl) {
     uint64_t freed = shmq_freed_sum(q), now = shmq_now();
     uint32_t committed = shmq_slots_committed(q);
     bool again = committed <= LOOK_ALWAYS_SLOTS || now - q->full_look_ns >= LOOK_AGAIN_NS;
-    q->full_freed = freed;
-    q->full_arena = false;
+    shmq_bell_lack(q, freed, false);
     for (uint32_t w = 0; w < (committed + 63) / 64; w++)
         for (uint32_t n = 0; n < 64 && take_bits(q, w); n++) /* bits may lie: each one taken is tried before the next */
             while (q->spares)

@@ -1,6 +1,10 @@
 /* test_bell.c - bells: no token without a sleeper, none lost with one, whatever the order of steps in one thread. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* pthread_barrier_t */
+#endif
 #include "support.h"
 
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -147,6 +151,80 @@ static void producers_of_a_full_arena_let_each_other_sleep(void)
     world_abandon(&large);
 }
 
+static struct shmq_queue *shared;
+static void *fails_to_publish_much(void *unused)
+{
+    (void)unused;
+    EQ(publish_sized(shared, 99, 0, 700000), SHMQ_FULL);
+    CHECK(!shmq_bell_look(shared, SHMQ_PRODUCERS));
+    return NULL;
+}
+
+static void in_another_thread(void *(*work)(void *))
+{
+    pthread_t thread;
+    EQ(pthread_create(&thread, NULL, work, NULL), 0);
+    EQ(pthread_join(thread, NULL), 0);
+}
+
+static void threads_of_one_handle_sleep_for_their_own_need(void)
+{
+    struct world large;
+    open_large(&large);
+    shared = &large.q[0];
+    CHECK(!shmq_bell_look(shared, SHMQ_PRODUCERS));
+    EQ(take_ack(&large.q[1]), 1);
+    in_another_thread(fails_to_publish_much);
+    CHECK(shmq_bell_look(shared, SHMQ_PRODUCERS)); /* too little for that one is enough for us */
+    EQ(publish_sized(shared, 98, 0, 200000), SHMQ_OK);
+    world_abandon(&large);
+}
+
+static void a_thread_that_lacks_granules_does_not_hide_slots(void)
+{
+    struct world large;
+    uint64_t id = 100;
+    open_large(&large);
+    shared = &large.q[0];
+    while (publish_sized(shared, ++id, 0, 24) == SHMQ_OK)
+        ;
+    CHECK(!shmq_bell_look(shared, SHMQ_PRODUCERS));
+    EQ(take_ack(&large.q[1]), 1);
+    in_another_thread(fails_to_publish_much);
+    CHECK(shmq_bell_look(shared, SHMQ_PRODUCERS));
+    EQ(publish_sized(shared, id, 0, 24), SHMQ_OK);
+    world_abandon(&large);
+}
+
+static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+static pthread_barrier_t all_have_failed;
+static void *fails_and_lives_on(void *unused)
+{
+    pthread_mutex_lock(&turn);
+    fails_to_publish_much(unused);
+    pthread_mutex_unlock(&turn);
+    pthread_barrier_wait(&all_have_failed);
+    return NULL;
+}
+
+static void more_threads_than_are_remembered_may_find_no_room(void)
+{
+    enum { THREADS = 2 * SHMQ_LACKS };
+    pthread_t thread[THREADS];
+    struct world large;
+    open_large(&large);
+    shared = &large.q[0];
+    EQ(pthread_barrier_init(&all_have_failed, NULL, THREADS), 0);
+    for (uint32_t i = 0; i < THREADS; i++)
+        EQ(pthread_create(&thread[i], NULL, fails_and_lives_on, NULL), 0);
+    for (uint32_t i = 0; i < THREADS; i++)
+        EQ(pthread_join(thread[i], NULL), 0);
+    CHECK(!shmq_bell_look(shared, SHMQ_PRODUCERS)); /* ours is forgotten: that of the last one counts */
+    EQ(take_ack(&large.q[1]), 1);
+    CHECK(shmq_bell_look(shared, SHMQ_PRODUCERS));
+    world_abandon(&large);
+}
+
 /* The last slot was another's for a moment, who found no room for its body. */
 static void a_slot_given_up_is_room_for_who_found_none(void)
 {
@@ -231,6 +309,9 @@ int main(void)
     RUN(an_ack_wakes_a_blocked_producer);
     RUN(a_full_arena_lets_its_producer_sleep);
     RUN(producers_of_a_full_arena_let_each_other_sleep);
+    RUN(threads_of_one_handle_sleep_for_their_own_need);
+    RUN(a_thread_that_lacks_granules_does_not_hide_slots);
+    RUN(more_threads_than_are_remembered_may_find_no_room);
     RUN(a_slot_given_up_is_room_for_who_found_none);
     RUN(who_has_no_bell_leaves_the_registrations);
     RUN(a_deleted_queue_lets_nobody_sleep);
