@@ -298,7 +298,10 @@ class Message:
     def is_current(self) -> bool:
         """The segment still says that this delivery is ours."""
     def view(self) -> memoryview:
-        """Read-only, no copy for large bodies; its memory is kept until the last view is released, also after ack."""
+        """Read-only, no copy for large bodies; its memory is kept until the last view is released, also after ack.
+
+        What is read after the message was taken back (ack timeout, lost session) may be anything: see `is_current`.
+        """
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def ack(self) -> None:
         """Has taken effect on return. Nothing to do for a no_ack delivery.

@@ -33,11 +33,14 @@ static int check_in_segment(const MessageObject *m)
     return shmq_py_is_live(m->queue) ? 0 : shmq_py_refuse(m->queue);
 }
 
-/* Copies a large body and keeps the copy. Another thread may ack, read or close meanwhile: the pin holds the memory. */
+/* Copies a large body and keeps the copy. Another thread may ack, read or close meanwhile: the pin holds the memory. Of a message that was
+ * taken back it may have been given back long ago: to touch it then is a SIGBUS on a full file system. */
 static int load_body(MessageObject *m)
 {
     if (check_in_segment(m) < 0)
         return -1;
+    if (!shmq_is_current(&m->queue->core, &m->delivery))
+        return shmq_py_fail(ERROR_STALE, NULL);
     Py_INCREF(m);
     m->pins++;
     PyObject *copy = shmq_py_body_copy(m);

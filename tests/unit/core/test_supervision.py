@@ -1,6 +1,11 @@
 """The supervisor's methods: reap, heal, what is due, scans and copies without taking."""
 
+import os
+
+import pytest
+
 from shmq import core
+from shmq.errors import StaleDelivery
 from support.segments import SMALL, Segment, segment
 
 LARGE = b"x" * 100_000
@@ -86,6 +91,27 @@ def test_memory_of_large_bodies_is_given_back(queue: core.Queue) -> None:
     assert 0 < given <= committed
     assert queue.stats()["arena_committed_bytes"] == committed - given
     assert queue.publish(LARGE) == core.OK
+
+
+def test_memory_given_back_is_not_touched_for_a_stale_message(small: Segment, queue: core.Queue) -> None:
+    """On a full file system that would be a SIGBUS, otherwise pages that nobody accounts for."""
+    supervisor = small.attach(16)
+    queue.publish_many([LARGE] * 20)
+    overdue = queue.take()
+    assert overdue is not None
+    supervisor.reap(32, count_failure=False, lost_session=True)
+    for message in supervisor.take_many(20):
+        message.ack()
+    del message
+    assert sum(iter(supervisor.shrink, 0))
+    blocks = os.fstat(small.fd).st_blocks
+
+    with pytest.raises(StaleDelivery):
+        _ = overdue.body
+    with pytest.raises(StaleDelivery):
+        overdue.view()
+
+    assert os.fstat(small.fd).st_blocks == blocks
 
 
 def test_what_is_over_its_time_is_dead_anywhere_in_the_queue(queue: core.Queue) -> None:
