@@ -118,7 +118,8 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.plain = CoreBuild(self.make("plain"), ("-O1", "-fPIC", "-DSHMQ_STALE_MAX=2"))
+        self.plain = CoreBuild(self.make("plain"), ("-O1", "-fPIC"))
+        self.stepped = CoreBuild(self.make("stepped"), ("-O1", "-fPIC", "-include", "tests/crash/stale.h"))
         self.sanitized = CoreBuild(self.make("sanitized"), SANITIZED)
         self.extension = CoreBuild(self.make("extension"), ("-O0", "-fPIC", f"-isystem{sysconfig.get_path('include')}"))
         self.explorer = CoreBuild(self.make("model"), ("-O2",))
@@ -139,7 +140,8 @@ class Workshop:
     def prepare(self, pool: ThreadPoolExecutor) -> None:
         """Compile all that is not broken, once."""
         tests = [ROOT / f"tests/c/{name}.c" for name in C_TESTS]
-        list(pool.map(self.plain.compile, [*CORE, SUPPORT, *STEPPING, *tests]))
+        list(pool.map(self.plain.compile, [*CORE, SUPPORT, *tests]))
+        list(pool.map(self.stepped.compile, [*CORE, SUPPORT, *STEPPING]))
         edges = [ROOT / "tests/orders/one_mapping.c", ROOT / "tests/orders/edges.c"]
         list(pool.map(self.sanitized.compile, [*CORE, SUPPORT, *edges]))
         list(pool.map(self.extension.compile, sorted((ROOT / "shmq/core").glob("py_*.c"))))
@@ -171,7 +173,7 @@ class Workshop:
         return self.run([str(driver)], SHMQ_TEST_MESSAGES="5000", SHMQ_TEST_SEED="1")
 
     def stepping(self, scene: str, switch: str | None) -> Verdict:
-        driver = self.plain.link("stepping", [*CORE, SUPPORT, *STEPPING], "-Wl,-z,now", "-ldl", switch=switch)
+        driver = self.stepped.link("stepping", [*CORE, SUPPORT, *STEPPING], "-Wl,-z,now", "-ldl", switch=switch)
         return self.run([str(driver), "--only", scene, "--sample", "400", "--seed", "3"])
 
     def model(self, subject: str, switch: str | None) -> Verdict:

@@ -13,7 +13,7 @@ import pytest
 from support.core_build import CORE, ROOT, SUPPORT, CoreBuild
 
 SOURCES: Final = tuple(sorted((ROOT / "tests/crash/interleaved").glob("*.c")))
-FLAGS: Final = ("-O2", "-fPIC", "-DSHMQ_STALE_MAX=2", "-include", "tests/crash/interleaved/seam.h")
+FLAGS: Final = ("-O2", "-fPIC", "-include", "tests/crash/stale.h", "-include", "tests/crash/interleaved/seam.h")
 FIGURES: Final = re.compile(r" (\d+) orders, up to +(\d+) points")
 SCENES_LEAST: Final = 35
 

@@ -9,16 +9,7 @@ import pytest
 from support.needs import program
 
 ROOT = Path(__file__).parents[2]
-FLAGS = [
-    "-std=c11",
-    "-O2",
-    "-g",
-    "-DSHMQ_STALE_MAX=2",
-    "-include",
-    "tests/crash/preempted/preempted.h",
-    "-Ishmq/core",
-    "-Itests/c",
-]
+FLAGS = ["-std=c11", "-O2", "-g", "-include", "tests/crash/preempted/preempted.h", "-Ishmq/core", "-Itests/c"]
 
 
 def build(folder: Path, test: str) -> Path:

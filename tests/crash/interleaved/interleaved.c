@@ -24,6 +24,7 @@
 #define CHOICES_MAX POINTS_MAX
 
 struct world stage;
+unsigned stale_max;
 bool seam_is_open;
 
 /* ---- one clock for all, which goes the same way each time ---- */
@@ -84,6 +85,7 @@ static void set_stage(const struct scene *s)
         for (unsigned i = 0; i < OWNERS; i++)
             stage.q[i].bell[side] = bell;
     }
+    stale_max = SHMQ_WINDOW;
     s->prepare();
     forget_healers();
     image_bytes = bytes_in_use();

@@ -9,6 +9,7 @@
 #ifndef SHMQ_INTERLEAVED_H
 #define SHMQ_INTERLEAVED_H
 
+#include "../stale.h"
 #include "seam.h"
 #include "support.h"
 

@@ -315,11 +315,12 @@ static void returned_full(void) /* the returned ring's 4 entries were used twice
     hold(1);
 }
 
-/* In the returned ring the newest at its head, two marks, and the next one behind: a take gathers (SHMQ_STALE_MAX is 2). */
+/* In the returned ring the newest at its head, two marks, and the next one behind: a take gathers. */
 static void gap(unsigned given_back)
 {
     static const unsigned order[] = {3, 0, 1, 4, 2};
     struct shmq_delivery d[5];
+    stale_max = 2;
     ready(5);
     for (unsigned i = 0; i < 5; i++)
         take_one(0, &d[i]);

@@ -92,9 +92,10 @@ void returned_in_many_rings(struct stage *st)
         stage_give_back(st, &d[i]);
 }
 
-void returned_behind_a_gap(struct stage *st) /* the newest at the head, two marks, the next one: a take gathers (SHMQ_STALE_MAX is 2) */
+void returned_behind_a_gap(struct stage *st) /* the newest at the head, two marks, the next one: a take gathers */
 {
     struct shmq_delivery d[4];
+    stale_max = 2;
     stage_puts(st, 4);
     for (int i = 0; i < 4; i++)
         d[i] = stage_take(st, 1);

@@ -13,6 +13,8 @@
 #define ARENA_BYTES (UINT64_C(1) << 20)
 #define DATA_KEPT (UINT64_C(192) << 10) /* of each tier: more than any scene uses */
 
+unsigned stale_max;
+
 /* The parts of a segment that scenes use, one behind the other in the image. */
 struct range {
     uint64_t offset, bytes;
@@ -105,6 +107,7 @@ void stage_set(struct stage *st, const struct scene *scene)
     if (st->report == MAP_FAILED)
         fault(st, "no memory", 0, 0);
     st->second = st->report + 1;
+    stale_max = SHMQ_WINDOW;
     scene->prepare(st);
     if (scene->limit)
         atomic_store(&st->q[0].header->delivery_limit, 2);

@@ -13,6 +13,7 @@
 #ifndef SHMQ_STEPPING_H
 #define SHMQ_STEPPING_H
 
+#include "../stale.h"
 #include "shmq_core.h"
 
 #include <setjmp.h>
