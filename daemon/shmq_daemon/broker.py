@@ -1,10 +1,10 @@
 """The broker: one event loop that admits clients and answers their frames.
 
-Owns: the listening socket, the dispatch from frame type to method, the order of a start. Does not own: what a frame
-does (control.py, publishing.py, consuming.py, reporting.py), memory and state (catalog.py), clients' lives
-(clients.py).
-Invariants: nothing waits on a peer; a failure of one request is an answer to it; one session's garbage ends that
-session.
+Owns: the listening socket, the dispatch from frame type to method, the order of a start. Does not own: who may send
+which frame (gate.py), what a frame does (control.py, publishing.py, consuming.py, reporting.py), memory and state
+(catalog.py), clients' lives (clients.py).
+Invariants: no frame is acted on before the gate let it through; nothing waits on a peer; a failure of one request is an
+answer to it; one session's garbage ends that session.
 """
 
 import errno
@@ -27,6 +27,7 @@ from shmq_daemon.clients import Client, Clients, End
 from shmq_daemon.consuming import Consuming
 from shmq_daemon.control import Control
 from shmq_daemon.events import Event, QueueDeleted
+from shmq_daemon.gate import Gate
 from shmq_daemon.instance import Byte, wait_for_predecessor
 from shmq_daemon.log import logger
 from shmq_daemon.loop import READ, Loop, Timers
@@ -79,7 +80,8 @@ class Broker:
         store = state.State(places.state, state.boot_id())
         for_queues = self._descriptors_max - min(self._descriptors_max // 4, DESCRIPTORS_OF_SESSIONS)
         self._catalog = Catalog(store, sizes, self._loop, self._log, for_queues)
-        self._clients = Clients(self._catalog, self._loop, self._timers, self._log)
+        self._clients = Clients(self._catalog, self._instance.policy, self._loop, self._timers, self._log)
+        self._gate = Gate(self._catalog.topology)
         self._publishing = Publishing(self._catalog, self._loop, self._timers, self._log)
         self._consuming = Consuming(self._catalog, self._loop, self._timers, self._log)
         self._control = Control(self._catalog, self._supervision.releases)
@@ -191,6 +193,7 @@ class Broker:
             self._on_hello(session, frame)
             return
         try:
+            self._gate.check(client.access, frame)
             self._dispatch[type(frame)](client, frame)
         except ShmqError as error:
             if error.ends_session:
@@ -205,7 +208,7 @@ class Broker:
             client = self._clients.hello(session, frame)
         except ShmqError as error:
             if isinstance(error, AccessRefused):
-                self._log.warning("peer refused", pid=session.peer.pid, uid=session.peer.uid)
+                self._log.warning("peer refused", pid=session.peer.pid, uid=session.peer.uid, gid=session.peer.gid)
             session.say_last(wire.Closing(*to_wire(error)))
             return
         except OSError as error:

@@ -125,7 +125,7 @@ class Catalog:
 
     # -- making ----------------------------------------------------------------------------------------------
 
-    def new_queue(self, definition: QueueDefinition, connection_id: int) -> Queue:
+    def new_queue(self, definition: QueueDefinition, connection_id: int, uid: int = 0) -> Queue:
         """A queue to declare, with a name if it has none. Raises ShmFull, ValueError for impossible sizes."""
         number = self.topology.free_number()
         if number >= QUEUES_MAX:
@@ -142,6 +142,7 @@ class Catalog:
             geometry=geometry,
             segment=segments.new_name(self.state.instance),
             number=number,
+            uid=uid,
         )
 
     def _effective_sizes(self) -> policy.Sizes:

@@ -1,7 +1,8 @@
 """The clients of the broker: who said hello, whose session is lost, who is gone.
 
-Owns: admission, connection ids and secrets, resuming, the life of a client index, exclusive queues' end. Does not
-own: sockets (session.py), what a client has out (consuming.py), repairs in segments (the supervisor).
+Owns: admission, what a client may do (as who the kernel named it at its last hello), connection ids and secrets,
+resuming, the life of a client index, exclusive queues' end. Does not own: rules (permissions.py), sockets (session.py),
+what a client has out (consuming.py), repairs in segments (the supervisor).
 Invariants: a client is dead when its pidfd says so, or its socket where there is no pidfd; the end of a socket alone
 only loses the session; an index is free again only when the supervisor has reaped it.
 """
@@ -10,12 +11,13 @@ import functools
 import hmac
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
 from shmq._version import __version__
 from shmq.core import _core
-from shmq.errors import AccessRefused, DirectRefused, LayoutMismatch, NotAllowed, ShmqError
+from shmq.errors import DirectRefused, LayoutMismatch, NotAllowed, ShmqError
 from shmq.limits import PROTOCOL, RESUME_SECONDS
 from shmq.wire.frames import Hello, Welcome
 from shmq_daemon import link
@@ -24,6 +26,7 @@ from shmq_daemon.descriptors import copies
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timer, Timers
 from shmq_daemon.peer import Peer, is_dead, reopen
+from shmq_daemon.permissions import NOBODY, Access, Policy, Subject
 from shmq_daemon.registry import Row
 from shmq_daemon.session import Session
 from shmq_daemon.words import WORDS_MAX
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from shmq_daemon.publishing import Barrier, Blocked
 
 RESUME_NS: Final = int(RESUME_SECONDS * 1e9)
-ROOT: Final = 0
 
 End = Literal["closed", "lost", "died"]
 
@@ -46,6 +48,7 @@ class Client:
         self.row = row
         self.pidfd = pidfd
         self.session: Session | None = None
+        self.access = NOBODY
         self.alive = True
         self.direct = False
         self.lost: Timer | None = None
@@ -65,6 +68,10 @@ class Client:
         return self.row.owner
 
     @property
+    def uid(self) -> int:
+        return self.row.uid
+
+    @property
     def connection_id(self) -> int:
         return self.row.connection_id
 
@@ -72,14 +79,16 @@ class Client:
 class Clients:
     """All of them, by index and by connection id."""
 
-    def __init__(self, catalog: Catalog, loop: Loop, timers: Timers, log: Logger) -> None:
+    def __init__(self, catalog: Catalog, policy: Policy, loop: Loop, timers: Timers, log: Logger) -> None:
         self._catalog = catalog
+        self._policy = policy
         self._registry = catalog.registry
         self._loop = loop
         self._timers = timers
         self._log = log
         self._by_owner: dict[int, Client] = {}
         self._by_id: dict[int, Client] = {}
+        self._connections: Counter[int] = Counter()  # by uid: clients that have not ended
         self._first_tag = (catalog.epoch - 1) << 40  # tags of an earlier broker are never given out again
         self.tell: Callable[[link.ToSupervisor, tuple[int, ...]], None] = lambda _frame, _descriptors: None
         self.on_session_end: Callable[[Client], None] = lambda _client: None
@@ -103,7 +112,8 @@ class Clients:
             client = self._add(row, reopen(row.pid, row.start_time))
             client.alive = client.pidfd >= 0 or row.pid == 0
             if row.left:
-                client.ended = client.left_clean = True
+                client.left_clean = True
+                self._mark_ended(client)
             elif client.alive and client.pidfd < 0:
                 self._lose(client)
             elif not client.alive:
@@ -120,9 +130,9 @@ class Clients:
     def hello(self, session: Session, hello: Hello) -> Client:
         """Admit a peer and welcome it. Raises what ends the session."""
         peer = session.peer
-        if peer.uid not in (os.geteuid(), ROOT):
-            raise AccessRefused(what="this broker", reason=f"uid {peer.uid} is neither root nor the broker's")
-        reason = self._why_not_direct(hello)
+        access = self._policy.access_of(Subject(peer.uid, frozenset((peer.gid, *peer.groups))))
+        access.check_admitted()
+        reason = self._why_not_direct(hello, access)
         if reason and hello.mode == "direct":
             if hello.layout not in (0, _core.LAYOUT):
                 raise LayoutMismatch(ours=_core.LAYOUT, theirs=hello.layout)
@@ -130,25 +140,27 @@ class Clients:
         client = self._resumable(hello, peer)
         resumed = client is not None
         if client is None:
+            access.check_connections(self._connections[peer.uid])
             client = self._admit(peer)
         elif peer.pidfd >= 0:
             self._know_by(client, peer.pidfd)
         client.session, session.client = session, client
-        client.direct = not reason
+        client.access, client.direct = access, not reason
         self._welcome(client, session, reason, resumed=resumed)
         self._log.debug(
             "client connected", client=client.owner, pid=peer.pid, uid=peer.uid, resumed=resumed, direct=client.direct
         )
         return client
 
-    def _why_not_direct(self, hello: Hello) -> str:
+    @staticmethod
+    def _why_not_direct(hello: Hello, access: Access) -> str:
         if hello.mode == "socket":
             return "socket mode was asked for"
         if hello.layout == 0:
             return "the client can't map segments"
         if hello.layout != _core.LAYOUT:
             return f"the client reads layout {hello.layout}, segments have {_core.LAYOUT}"
-        return ""
+        return "" if access.may_ever_direct else f"uid {access.uid} has no direct pattern"
 
     def _admit(self, peer: Peer) -> Client:
         owner = self._registry.free_index()
@@ -170,7 +182,8 @@ class Clients:
             return None
         if client is None or client.ended or not client.alive:
             return None
-        same_process = (client.row.pid, client.row.start_time) == (peer.pid, peer.start_time)
+        row = client.row
+        same_process = (row.pid, row.start_time, row.uid) == (peer.pid, peer.start_time, peer.uid)
         if not same_process or not hmac.compare_digest(client.row.secret, hello.resume.secret):
             return None
         if client.session is not None:  # the end of its old socket has not come yet
@@ -211,6 +224,7 @@ class Clients:
     def _add(self, row: Row, pidfd: int) -> Client:
         client = Client(row, pidfd, self._first_tag)
         self._by_owner[row.owner] = self._by_id[row.connection_id] = client
+        self._connections[row.uid] += 1
         if pidfd >= 0:
             self._loop.add(pidfd, functools.partial(self._on_pidfd, client))
         return client
@@ -288,7 +302,7 @@ class Clients:
     def _end(self, client: Client, how: End) -> None:
         if client.ended:
             return
-        client.ended = True
+        self._mark_ended(client)
         if client.lost is not None:
             client.lost.cancel()
         self.on_end(client, how)
@@ -297,6 +311,12 @@ class Clients:
                 self._catalog.delete_queue(queue)
             except ShmqError as error:
                 self._log.error("exclusive queue not deleted", queue=queue.name, why=str(error))
+
+    def _mark_ended(self, client: Client) -> None:
+        client.ended = True
+        self._connections[client.uid] -= 1
+        if not self._connections[client.uid]:
+            del self._connections[client.uid]
 
     def reaped(self, frame: link.ClientReaped) -> None:
         """The supervisor has put right all that this index left: it may be used again."""

@@ -7,6 +7,8 @@ A setting is checked when it is read, never later.
 """
 
 import difflib
+import grp
+import pwd
 import re
 import tomllib
 from pathlib import Path
@@ -18,10 +20,13 @@ from shmq.definitions import CAPACITY_BYTES_MAX
 from shmq.errors import ConfigError
 from shmq.limits import SLOTS_MAX
 
-PLACE: Final = re.compile(r"at `\$\.(?P<key>[A-Za-z0-9_]+)")
+PLACE: Final = re.compile(r"at `\$\.(?P<path>(?P<key>[A-Za-z0-9_]+)[^`]*)`$")
 UNKNOWN: Final = re.compile(r"unknown field `(?P<key>[^`]+)`")
 SYNTAX: Final = re.compile(r" \(at line (?P<line>\d+), column (?P<column>\d+)\)$")
 INLINE_BYTES_MAX: Final = 65_536
+NUMBER_MAX: Final = (1 << 32) - 2  # of users and groups: the last number means none, chown(2)
+GLOB_LENGTH_MAX: Final = 1024
+TABLE: Final = re.compile(r"^\s*\[\[?\s*permissions\b")
 
 SomePath = Annotated[str, msgspec.Meta(pattern="^/", description="an absolute path")]
 Capacity = Annotated[int, msgspec.Meta(ge=1, le=SLOTS_MAX, description=f"a whole number from 1 to {SLOTS_MAX}")]
@@ -35,6 +40,51 @@ Format = Annotated[Literal["text", "json"], msgspec.Meta(description='"text" or 
 Level = Annotated[
     Literal["debug", "info", "warning", "error"], msgspec.Meta(description='"debug", "info", "warning" or "error"')
 ]
+Principal = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)] | Annotated[str, msgspec.Meta(min_length=1)]
+Glob = Annotated[str, msgspec.Meta(min_length=1, max_length=GLOB_LENGTH_MAX)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+SocketGroup = Annotated[Principal, msgspec.Meta(description="the name or the number of a group of this host")]
+SocketMode = Annotated[
+    int, msgspec.Meta(ge=0o600, le=0o666, description="a mode from 0o600 to 0o666, such as 0o660 or 0o666")
+]
+
+
+class Patterns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of names of queues and exchanges, by what may be done to them."""
+
+    configure: tuple[Glob, ...] = ()
+    write: tuple[Glob, ...] = ()
+    read: tuple[Glob, ...] = ()
+    direct: tuple[Glob, ...] = ()
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of each uid that a permission is for."""
+
+    connections: Count | None = None
+    queues: Count | None = None
+    bytes: Count | None = None
+
+
+class Permission(Patterns, frozen=True, forbid_unknown_fields=True):
+    """What one principal may do: a user, the members of a group, or anybody."""
+
+    uid: Principal | None = None
+    gid: Principal | None = None
+    any: bool = False
+    deny: Patterns = Patterns()
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if (self.uid is not None) + (self.gid is not None) + self.any != 1:
+            raise ValueError("says not for whom it is; right is one of uid, gid and any = true")
+        if self.uid is not None:
+            user_id(self.uid)
+        if self.gid is not None:
+            group_id(self.gid)
+
+
+Permissions = Annotated[tuple[Permission, ...], msgspec.Meta(description="tables [[permissions]]")]
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +97,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue_capacity: Capacity = 1_000_000  # messages, of a queue that asks for none
     queue_capacity_bytes: CapacityBytes = 0  # of large bodies; 0: a quarter of /dev/shm
     queue_inline_bytes: InlineBytes = 320  # bodies with envelope up to this live in their slot
+    socket_group: SocketGroup | None = None  # of the clients' socket; the group shmq, where root or that group serves
+    socket_mode: SocketMode | None = None  # 0o660 where it has a group of its own, else 0o600
+    permissions: Permissions | None = None  # None: members of the groups shmq and shmq-direct (principals.py)
 
 
 def load(path: Path) -> Config:
@@ -79,11 +132,13 @@ def _syntax_error(text: str, origin: str, problem: str) -> ConfigError:
 
 
 def _explained(text: str, origin: str, problem: str) -> ConfigError:
+    place = PLACE.search(problem)
+    if place is not None and place["path"] != place["key"]:
+        return _explained_within(text, origin, problem, place["path"])
     unknown = UNKNOWN.search(problem)
     if unknown:
-        key, hint = unknown["key"], f"unknown key; {_suggestion(unknown['key'])}"
+        key, hint = unknown["key"], f"unknown key; {_suggestion(unknown['key'], Config)}"
         return ConfigError(file=origin, line=_line_of(text, key), key=key, hint=hint)
-    place = PLACE.search(problem)
     if place is None:
         return ConfigError(file=origin, hint=problem)
     key = place["key"]
@@ -92,6 +147,35 @@ def _explained(text: str, origin: str, problem: str) -> ConfigError:
     or_default = "" if default is None else f", the default is {_as_written(default)}"
     hint = f"{_as_written(given)} can't be used; right is {_right(key)}{or_default}"
     return ConfigError(file=origin, line=_line_of(text, key), key=key, hint=hint)
+
+
+def _explained_within(text: str, origin: str, problem: str, path: str) -> ConfigError:
+    """For what is wrong inside a table: `path` is as in permissions[0].deny.write[1]."""
+    what = problem.partition(" - at ")[0]
+    unknown = UNKNOWN.search(problem)
+    if unknown:
+        structs: dict[str, type[msgspec.Struct]] = {"deny": Patterns, "limits": Limits}
+        struct = structs.get(path.rpartition(".")[2], Permission)
+        what = f"unknown key `{unknown['key']}`; {_suggestion(unknown['key'], struct)}"
+    number = int(path.partition("[")[2].partition("]")[0])
+    starts = [line for line, words in enumerate(text.splitlines(), start=1) if TABLE.match(words)]
+    return ConfigError(file=origin, line=starts[number] if number < len(starts) else 1, key=path, hint=what)
+
+
+def user_id(principal: int | str) -> int:
+    """Return the number of a user. Raises ValueError for a name that this host does not have."""
+    try:
+        return principal if isinstance(principal, int) else pwd.getpwnam(principal).pw_uid
+    except KeyError as error:
+        raise ValueError(f"there is no user {principal!r} on this host") from error
+
+
+def group_id(principal: int | str) -> int:
+    """Return the number of a group. Raises ValueError for a name that this host does not have."""
+    try:
+        return principal if isinstance(principal, int) else grp.getgrnam(principal).gr_gid
+    except KeyError as error:
+        raise ValueError(f"there is no group {principal!r} on this host") from error
 
 
 def _as_written(value: object) -> str:
@@ -106,9 +190,9 @@ def _right(key: str) -> str:
     return next(str(part["description"]) for part in one_of if "description" in part)
 
 
-def _suggestion(key: str) -> str:
-    close = difflib.get_close_matches(key, Config.__struct_fields__, n=1)
-    return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(Config.__struct_fields__)}"
+def _suggestion(key: str, struct: type[msgspec.Struct]) -> str:
+    close = difflib.get_close_matches(key, struct.__struct_fields__, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(struct.__struct_fields__)}"
 
 
 def _line_of(text: str, key: str) -> int:

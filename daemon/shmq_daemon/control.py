@@ -1,6 +1,7 @@
 """The frames of the topology and of direct mode: declared, bound, deleted, attached.
 
-Owns: who may do that to what, and the answers. Does not own: the rules (topology.py), the memory (catalog.py).
+Owns: the answers, the limits of a uid. Does not own: who may do that to what (gate.py), the rules (topology.py), the
+memory (catalog.py).
 Invariants: that a client has a queue is in the registry before its descriptors are in the socket; no queue is refused
 for want of memory that comes back in this moment.
 """
@@ -8,6 +9,7 @@ for want of memory that comes back in this moment.
 from collections.abc import Callable
 from typing import Any, Final
 
+from shmq.core import _core
 from shmq.definitions import QueueDefinition, check_queue, queue_difference
 from shmq.errors import DirectRefused, InvalidArgument, PreconditionFailed, ShmFull
 from shmq.names import check_routing_key
@@ -20,7 +22,9 @@ from shmq_daemon import policy, segments
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client
 from shmq_daemon.descriptors import closed_on_failure, copies
+from shmq_daemon.events import Queue
 from shmq_daemon.opened import OpenQueue
+from shmq_daemon.permissions import Access
 from shmq_daemon.releases import Releases
 from shmq_daemon.routing import check_may_publish
 
@@ -82,11 +86,20 @@ class Control:
         policy.check_unreserved("queue", definition.name)
         policy.check_kept(definition)
         try:
-            queue = self._catalog.new_queue(definition, client.connection_id)
+            queue = self._catalog.new_queue(definition, client.connection_id, client.uid)
         except ValueError as error:
             raise InvalidArgument(f"queue {definition.name!r} can't be made: {error}") from error
+        self._check_limits(client.access, queue)
         self._catalog.declare_queue(queue)
         return self._catalog.open[queue.queue_id]
+
+    def _check_limits(self, access: Access, queue: Queue) -> None:
+        """Raises NotAllowed for a queue too many, or too large, of this uid."""
+        if access.limits.queues is None and access.limits.bytes is None:
+            return
+        declared = [_core.segment_bytes(other.geometry) for other in self._catalog.topology.declared_by(queue.uid)]
+        access.check_queues(len(declared))
+        access.check_bytes(sum(declared), _core.segment_bytes(queue.geometry))
 
     def on_delete_queue(self, client: Client, frame: wire.DeleteQueue) -> None:
         opened = self._catalog.opened(frame.queue, client.connection_id)
@@ -171,7 +184,8 @@ class Control:
         if not client.direct or len(compiled.exchanges) > ROUTED_EXCHANGES_MAX or compiled.bytes > ROUTED_BYTES_MAX:
             return False
         queues = map(self._catalog.topology.queues.__getitem__, compiled.queues)
-        return not any(policy.consumer_needs_broker(queue.definition) for queue in queues)
+        why_not = client.access.why_not_direct
+        return not any(policy.consumer_needs_broker(queue.definition) or why_not(queue.name) for queue in queues)
 
     def _direct(self, client: Client, name: str) -> OpenQueue:
         opened = self._catalog.opened(name, client.connection_id)
@@ -186,7 +200,7 @@ class Control:
             return "this connection is in socket mode"
         if not opened.usable:
             return f"the queue is set apart: {opened.damage}"
-        return policy.consumer_needs_broker(opened.queue.definition)
+        return policy.consumer_needs_broker(opened.queue.definition) or client.access.why_not_direct(opened.name)
 
 
 def _exclusive_difference(opened: OpenQueue, definition: QueueDefinition) -> PreconditionFailed | None:

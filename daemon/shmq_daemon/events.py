@@ -14,7 +14,7 @@ Geometry = tuple[int, int, int, int, int]
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
-    """One queue. `number` is its bitmap in the registry, `segment` the name of its memory."""
+    """One queue. `number` is its bitmap in the registry, `segment` the name of its memory, `uid` who declared it."""
 
     queue_id: int
     definition: QueueDefinition
@@ -22,6 +22,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     geometry: Geometry
     segment: str
     number: int
+    uid: int = 0
 
     @property
     def name(self) -> str:

@@ -9,7 +9,6 @@ gone. A socket file is replaced only if it is ours and nobody answers on it, and
 import contextlib
 import errno
 import fcntl
-import grp
 import os
 import socket
 import stat
@@ -20,11 +19,14 @@ from pathlib import Path
 from typing import Final
 
 from shmq.errors import AlreadyRunning, ConfigError
+from shmq_daemon.config import group_id
 from shmq_daemon.peer import peer_of
 from shmq_daemon.places import make_socket_directory
+from shmq_daemon.principals import GROUP, group_id_or_none
 
 BACKLOG: Final = 4096
-GROUP: Final = "shmq"  # may connect to the system's daemon, where the group exists
+PRIVATE: Final = 0o600  # of a socket
+SHARED: Final = 0o660  # with a group
 LINK_SOCKET: Final = "supervisor.sock"  # in the data directory, which is the daemon's working directory
 ALONE_SECONDS_MAX: Final = 2.0
 ALONE_PAUSE_SECONDS: Final = 0.005
@@ -59,16 +61,28 @@ def wait_for_predecessor(lock_fd: int, byte: Byte) -> None:
     fcntl.lockf(lock_fd, fcntl.LOCK_EX, 1, byte)
 
 
-def bind_listener(path: Path) -> socket.socket:
-    """Listen for clients on `path`. Raises AlreadyRunning, ConfigError."""
+def bind_listener(path: Path, group: int | str | None = None, mode: int | None = None) -> socket.socket:
+    """Listen for clients on `path`, with a group and a mode that say who may connect. Raises AlreadyRunning,
+    ConfigError.
+    """
+    gid = _default_group() if group is None else _known_group(group)
     make_socket_directory(path)
-    group_id = _group_id()
     with _alone_in(path.parent):
         _remove_stale(path)
-        listener = _bind(str(path), 0o117 if group_id is not None else 0o177)
-    if group_id is not None:
-        os.chown(path, -1, group_id)
+        listener = _bind(str(path), 0o177)
+    try:
+        _open_to(path, gid, mode)
+    except OSError as error:
+        listener.close()
+        path.unlink()
+        raise ConfigError(f"socket {path} can't be given to group {gid}: {error.strerror}; see socket_group") from error
     return listener
+
+
+def _open_to(path: Path, gid: int | None, mode: int | None) -> None:
+    if gid is not None:
+        os.chown(path, -1, gid)
+    path.chmod(mode or (PRIVATE if gid is None else SHARED))
 
 
 def bind_link() -> socket.socket:
@@ -119,13 +133,17 @@ def _bind(path: str, umask: int, kind: int = socket.SOCK_STREAM) -> socket.socke
     return listener
 
 
-def _group_id() -> int | None:
-    if os.geteuid() != 0:
-        return None
+def _default_group() -> int | None:
+    """The group shmq for the system's daemon. One of somebody who is just a member of it is nobody else's affair."""
+    gid = group_id_or_none(GROUP)
+    return gid if os.geteuid() == 0 or gid == os.getegid() else None
+
+
+def _known_group(group: int | str) -> int:
     try:
-        return grp.getgrnam(GROUP).gr_gid
-    except KeyError:
-        return None
+        return group_id(group)
+    except ValueError as error:
+        raise ConfigError(key="socket_group", hint=str(error)) from error
 
 
 def _remove_stale(path: Path) -> None:

@@ -18,11 +18,12 @@ from shmq._version import __version__
 from shmq.core._core import LAYOUT
 from shmq.errors import AlreadyRunning, ConfigError
 from shmq.limits import PROTOCOL
-from shmq_daemon import broker, config, discard, instance, log, notify, places, supervisor
+from shmq_daemon import broker, config, discard, instance, log, notify, places, principals, supervisor
 from shmq_daemon.instance import Byte
 from shmq_daemon.master import Instance, Master
 
 REFUSED = 1
+PRIVATE_UMASK = 0o077  # what others may use is given to them by name, whatever the umask of who starts us
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -70,6 +71,7 @@ def _discard(place: places.Places) -> int:
 
 
 def _serve(settings: config.Config, place: places.Places, *, ephemeral: bool) -> int:
+    os.umask(PRIVATE_UMASK)
     _raise_descriptor_limit()
     if ephemeral:
         _check_lifeline()
@@ -78,11 +80,12 @@ def _serve(settings: config.Config, place: places.Places, *, ephemeral: bool) ->
     os.chdir(place.data)
     listener = notify.passed_listener(os.environ)
     if listener is None:
-        listener = instance.bind_listener(place.socket)
+        listener = instance.bind_listener(place.socket, settings.socket_group, settings.socket_mode)
     else:
         listener.setblocking(False)
         place = place._replace(socket=Path(listener.getsockname()))
-    taken = Instance(settings, place, lock_fd, listener, instance.bind_link(), ephemeral, time.monotonic_ns())
+    policy = principals.policy_of(settings.permissions, os.geteuid())
+    taken = Instance(settings, policy, place, lock_fd, listener, instance.bind_link(), ephemeral, time.monotonic_ns())
     children = {Byte.BROKER: broker.run, Byte.SUPERVISOR: supervisor.run}
     served = Master(taken, children, notify.Notifier(os.environ)).run()
     return 0 if served else REFUSED

@@ -24,6 +24,7 @@ from shmq_daemon.instance import Byte
 from shmq_daemon.log import logger
 from shmq_daemon.loop import Loop, Timers
 from shmq_daemon.notify import Notifier
+from shmq_daemon.permissions import Policy
 from shmq_daemon.places import Places
 from shmq_daemon.process import ALIVE, ASK, CANT_SERVE, READY, fork_child
 
@@ -38,6 +39,7 @@ class Instance(NamedTuple):
     """What the master took before it forks; children inherit it."""
 
     config: Config
+    policy: Policy
     places: Places
     lock_fd: int
     listener: socket.socket

@@ -63,12 +63,17 @@ def make_data_directory(data: Path) -> None:
 
 
 def make_socket_directory(socket: Path) -> None:
-    """Make the socket's directory: others may enter root's, as the socket's own mode says who may connect."""
+    """Make the socket's directory: others may enter root's, as the socket's own mode says who may connect. One that
+    is there stays as it is.
+    """
     if len(os.fsencode(socket)) > SOCKET_PATH_BYTES_MAX:
         raise ConfigError(
             f"socket path {socket} is longer than {SOCKET_PATH_BYTES_MAX} bytes; choose one with --socket"
         )
+    before = os.umask(0o022 if os.geteuid() == 0 else 0o077)
     try:
-        socket.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"socket directory {socket.parent}: {error.strerror}; choose one with --socket") from error
+    finally:
+        os.umask(before)

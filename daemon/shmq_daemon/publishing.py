@@ -91,6 +91,7 @@ class Publishing:
     def on_publish(self, client: Client, frame: Publication) -> None:
         """Publish now, or behind what this client has waiting."""
         try:
+            client.access.check_publish(frame.exchange, (frame.routing_key,))
             blocked = Blocked(client, frame, self._targets(frame))
         except ShmqError as error:
             self._refuse(client.session, frame, error)

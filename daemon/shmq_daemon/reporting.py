@@ -1,12 +1,13 @@
 """What the daemon says about itself and its queues.
 
 Owns: status, listing and inspection. Does not own: the figures (segments, supervisor), how they are shown.
+Invariant: no name is told to a client that has no permission on it.
 """
 
 import itertools
 import os
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -21,12 +22,15 @@ from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client, Clients
 from shmq_daemon.control import Control
 from shmq_daemon.opened import OpenQueue
-from shmq_daemon.supervision import Supervision
+from shmq_daemon.permissions import Access
+from shmq_daemon.supervision import Alarm, Supervision
+from shmq_daemon.sweep import SHM_FULL
 
 PAGE: Final = min(PAGE_ENTRIES_MAX, 200)
 PAGE_BYTES: Final = CONTROL_FRAME_BYTES_MAX // 2  # then a page ends: one more queue fits, whatever its arguments
 SUMMED: Final = ("published", "delivered", "acked", "requeued", "dead", "expired", "purged")
 GAUGES: Final = ("ready", "unacked", "delayed", "dead_pending", "arena_committed_bytes")
+ALARMS_OF_ALL: Final = (SHM_FULL,)  # others have the name of a queue as their subject
 BOUNDS: Final = _core.Queue.histogram_bounds()
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -72,11 +76,16 @@ class Reporting:
             self._processes(),
             [
                 wire.Alarm(alarm.kind, alarm.text, alarm.raised_ns)
-                for alarm in itertools.islice(self._supervision.alarms.values(), ALARMS_TOLD_MAX)
+                for alarm in itertools.islice(self._alarms(client.access), ALARMS_TOLD_MAX)
             ],
             self._totals(),
         )
         _answer(client, report)
+
+    def _alarms(self, access: Access) -> Iterator[Alarm]:
+        """Those of queues that it may see, and of what is no queue."""
+        alarms = self._supervision.alarms.values()
+        return (alarm for alarm in alarms if alarm.kind in ALARMS_OF_ALL or access.sees(alarm.subject))
 
     def _processes(self) -> list[wire.ProcessInfo]:
         found = [
@@ -107,7 +116,7 @@ class Reporting:
         _answer(client, wire.QueueInspected(frame.seq, self._info(client, opened)))
 
     def on_list_queues(self, client: Client, frame: wire.ListQueues) -> None:
-        names = sorted(self._catalog.topology.queues)
+        names = sorted(filter(client.access.sees, self._catalog.topology.queues))
         start = bisect_right(names, frame.after) if frame.after else 0
         infos: list[wire.QueueInfo] = []
         size = 0

@@ -75,6 +75,9 @@ class Topology:
     def exclusive_to(self, connection_id: int) -> list[Queue]:
         return [queue for queue in self.queues.values() if queue.exclusive_to == connection_id]
 
+    def declared_by(self, uid: int) -> list[Queue]:
+        return [queue for queue in self.queues.values() if queue.uid == uid]
+
     def free_word(self) -> int:
         """The lowest generation word that no exchange has."""
         taken = {exchange.word for exchange in self.exchanges.values()}

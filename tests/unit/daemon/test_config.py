@@ -44,6 +44,9 @@ def test_an_unknown_key_without_a_likeness_lists_what_is_known() -> None:
         ("queue_capacity_bytes = -1", "-1 can't be used; right is a whole number from 0 to"),
         ("log_level = 'loud'", '"loud" can\'t be used; right is "debug", "info", "warning" or "error", the default'),
         ("log_format = ['text']", 'an array can\'t be used; right is "text" or "json", the default is "text"'),
+        ("socket_mode = 0o777", "511 can't be used; right is a mode from 0o600 to 0o666, such as 0o660"),
+        ("socket_group = ''", '"" can\'t be used; right is the name or the number of a group of this host'),
+        ("permissions = 3", "3 can't be used; right is tables [[permissions]]"),
         ("socket = 'relative'", '"relative" can\'t be used; right is an absolute path'),
         ("[data]", "a table can't be used; right is an absolute path"),
     ],
@@ -72,3 +75,35 @@ def test_a_file_that_cannot_be_read_is_an_error_of_configuration(tmp_path: Path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load(tmp_path / "binary.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "shown"),
+    [
+        ("uid = true", "permissions[1].uid", "Expected `int | str | null`, got `bool`"),
+        ("uid = 0\nwrite = 'x'", "permissions[1].write", "Expected `array`, got `str`"),
+        ("uid = 'no such user'", "permissions[1]", "there is no user 'no such user' on this host"),
+        ("gid = 'no such group'", "permissions[1]", "there is no group 'no such group' on this host"),
+        ("write = ['a']", "permissions[1]", "says not for whom it is; right is one of uid, gid and any = true"),
+        ("uid = 0\nany = true", "permissions[1]", "says not for whom it is"),
+        ("any = true\nwirte = ['a']", "permissions[1]", "unknown key `wirte`; did you mean `write`?"),
+        ("any = true\ndeny.raed = ['a']", "permissions[1].deny", "unknown key `raed`; did you mean `read`?"),
+        ("any = true\nlimits.gold = 1", "permissions[1].limits", "unknown key `gold`; known are connections, queues"),
+        ("any = true\nlimits.queues = -1", "permissions[1].limits.queues", "Expected `int` >= 0"),
+        ("any = true\nread = ['a', '']", "permissions[1].read[1]", "Expected `str` of length >= 1"),
+    ],
+)
+def test_a_bad_permission_names_its_table_and_what_is_wrong(text: str, key: str, shown: str) -> None:
+    error = error_of("# whose\n[[permissions]]\nany = true\n\n[[permissions]]\n" + text)
+
+    assert (error.line, error.key) == (5, key)
+    assert error.hint.startswith(shown)
+
+
+def test_permissions_are_read() -> None:
+    config = parse("[[permissions]]\nuid = 5\nread = ['a.*']\ndeny.read = ['a.b']\nlimits.queues = 3", "shmqd.toml")
+
+    assert config.permissions is not None
+    (permission,) = config.permissions
+    assert (permission.uid, permission.gid, permission.any) == (5, None, False)
+    assert (permission.read, permission.deny.read, permission.limits.queues) == (("a.*",), ("a.b",), 3)

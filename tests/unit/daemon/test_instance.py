@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import stat
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from shmq.errors import AlreadyRunning, ConfigError
 from shmq_daemon import instance, peer, places
 from support.deadline import scaled
+from support.needs import missing
 
 
 def test_a_lock_is_not_inherited_and_names_its_holder(tmp_path: Path) -> None:
@@ -88,6 +90,50 @@ def test_a_path_that_no_socket_can_have_is_refused(tmp_path: Path) -> None:
         instance.bind_listener(tmp_path / ("x" * 120))
 
 
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def listen(path: Path, group: int | str | None = None, mode: int | None = None) -> None:
+    instance.bind_listener(path, group, mode).close()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_a_socket_has_its_mode_whatever_the_umask(tmp_path: Path, umask: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance, "group_id_or_none", lambda _name: None)
+    before = os.umask(umask)
+    try:
+        for number, (mode, expected) in enumerate([(None, 0o600), (0o666, 0o666), (0o640, 0o640)]):
+            path = tmp_path / f"{number}.sock"
+            listen(path, None, mode)
+            assert mode_of(path) == expected
+    finally:
+        os.umask(before)
+
+
+def test_a_socket_with_a_group_is_open_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gid = os.getegid()
+    monkeypatch.setattr(instance, "group_id_or_none", lambda _name: gid)
+    listen(tmp_path / "default.sock")
+    listen(tmp_path / "own.sock", gid)
+
+    for name in ("default.sock", "own.sock"):
+        assert ((tmp_path / name).stat().st_gid, mode_of(tmp_path / name)) == (gid, 0o660)
+
+
+def test_the_group_is_left_out_by_a_daemon_of_one_of_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance, "group_id_or_none", lambda _name: 4711)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getegid", lambda: 1000)
+
+    assert instance._default_group() is None
+
+
+def test_a_group_that_is_not_there_is_an_error_of_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="socket_group: there is no group 'no such group'"):
+        listen(tmp_path / "s.sock", "no such group")
+
+
 def test_root_has_the_systems_places_and_users_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert places.choose(None, None) == places.Places(Path("/run/shmq/shmq.sock"), Path("/var/lib/shmq"))
@@ -115,6 +161,23 @@ def test_a_peer_is_known_by_pid_start_time_and_pidfd() -> None:
     assert (found.pid, found.uid, found.start_time) == (os.getpid(), os.geteuid(), peer.start_time(os.getpid()))
     assert not peer.is_dead(found.pidfd)
     os.close(found.pidfd)
+
+
+@pytest.mark.parametrize("count", [0, 3, 256, 257, 2000])
+def test_a_peer_is_known_by_all_its_groups(count: int) -> None:
+    if os.geteuid() != 0:
+        missing("root, to have other groups")
+    before = os.getgroups()
+    os.setgroups(range(10_000, 10_000 + count))
+    try:
+        ours, theirs = socket.socketpair()
+    finally:
+        os.setgroups(before)
+    with ours, theirs:
+        found = peer.identify(ours)
+
+    os.close(found.pidfd)
+    assert sorted(found.groups) == list(range(10_000, 10_000 + count))
 
 
 def test_another_process_with_the_same_pid_is_not_the_same() -> None:

@@ -14,6 +14,7 @@ from shmq_daemon.config import Config
 from shmq_daemon.instance import Byte
 from shmq_daemon.master import BACK_OFF_NS_MAX, BACK_OFF_SERVED_NS_MAX, QUIET_NS, Instance, Kid, Master
 from shmq_daemon.notify import Notifier
+from shmq_daemon.permissions import Policy
 from shmq_daemon.places import Places
 from support.deadline import wait_until
 
@@ -24,7 +25,8 @@ def never(_instance: Instance, _lifeline: socket.socket, _restarts: int) -> None
 
 def taken() -> Instance:
     nothing = cast("socket.socket", None)
-    return Instance(Config(), Places(Path("/s"), Path("/d")), 3, nothing, nothing, ephemeral=False, started_ns=0)
+    policy, places = Policy((), own_uid=0), Places(Path("/s"), Path("/d"))
+    return Instance(Config(), policy, places, 3, nothing, nothing, ephemeral=False, started_ns=0)
 
 
 def failing(times: int, works: Callable[..., Any]) -> Callable[..., Any]:
