@@ -4,6 +4,7 @@ A container is made here of what it consists of: namespaces of its own for pids 
 nothing but the socket.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -18,9 +19,10 @@ import psutil  # type: ignore[import-untyped] # ships no types
 import pytest
 
 import shmq
-from support import needs
+from support import containers, needs
 from support.deadline import scaled, wait_until
 from support.shmqd import COMMAND, Shmqd
+from support.subjects import DAEMON, Subject, daemon_of
 
 CLIENT = """
 import sys, shmq
@@ -96,13 +98,18 @@ def contained(tmp_path: Path, unshare: list[str], request: pytest.FixtureRequest
 def serving(daemon: Any) -> Iterator[Any]:
     try:
         daemon.start()
-        with daemon.connect() as conn:
-            conn.declare_queue("jobs", delivery_limit=5)
-            conn.declare_queue("nothing")
-            conn.publish(b"work", routing_key="jobs", confirm="memory")
+        prepare(daemon)
         yield daemon
     finally:
         daemon.close()
+
+
+def prepare(daemon: Shmqd) -> None:
+    """Have something to work on."""
+    with daemon.connect() as conn:
+        conn.declare_queue("jobs", delivery_limit=5)
+        conn.declare_queue("nothing")
+        conn.publish(b"work", routing_key="jobs", confirm="memory")
 
 
 @pytest.fixture
@@ -150,6 +157,55 @@ def test_a_client_in_a_container_that_has_only_the_socket(
     assert len(pids(pid)) > 1
 
     assert redelivered_after(daemon, pid) < scaled(1)
+
+
+FOREIGN = Subject(61_001, 61_001)
+FOR_FOREIGN = """
+socket_mode = 0o666
+[[permissions]]
+uid = 61001
+read = ["jobs"]
+write = ["jobs"]
+direct = ["jobs"]
+"""
+
+
+def work_inside(daemon: Shmqd, door: Path, mode: str, told: int) -> None:
+    """In a child: tell the pid of the one inside, who tells what it got and what it sees, and waits to be killed."""
+    pid = containers.enter(FOREIGN, daemon.socket, door)
+    if pid:
+        os.write(told, f"{pid}\n".encode())
+        os.waitpid(pid, 0)
+        return
+    with shmq.connect(f"shmq://{door}", mode=mode, timeout=scaled(5)) as conn:  # type: ignore[arg-type] # a mode
+        message = conn.get("jobs", timeout=scaled(5))
+        assert message is not None
+        seen = [str(len(list(Path("/dev/shm").iterdir()))), str(os.getpid()), str(os.geteuid())]
+        os.write(told, b" ".join([message.body, *map(str.encode, seen)]) + b"\n")
+        signal.pause()
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_a_client_in_a_container_of_another_user_that_has_only_the_socket(mode: str) -> None:
+    with daemon_of(DAEMON, FOR_FOREIGN) as daemon:
+        containers.need_containers(FOREIGN)
+        prepare(daemon)
+        door = daemon.folder / "door"
+        door.touch()
+        read, write = os.pipe()
+        outside = os.fork()
+        if outside == 0:
+            with contextlib.suppress(BaseException):
+                work_inside(daemon, door, mode, write)
+            os._exit(1)
+        os.close(write)
+        with os.fdopen(read) as told:
+            lines = [told.readline(), told.readline()]
+            pid = next(int(line) for line in lines if line.strip().isdigit())
+
+            assert "work 0 1 0\n" in lines
+            assert redelivered_after(daemon, pid) < scaled(1)
+        os.waitpid(outside, 0)
 
 
 @pytest.mark.parametrize("mode", ["direct", "socket"])

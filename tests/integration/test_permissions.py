@@ -1,0 +1,449 @@
+"""Permissions as processes of other users meet them: each subject, each verb, each kind of name, allowed or not.
+
+The daemon runs under a uid of its own, not as root. A name is `subject.need.state.object`: what the subject's rule says
+of it is in the state; whatever else than the needed permission there is, it has, so that this one alone decides.
+"""
+
+import contextlib
+import functools
+import itertools
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shmq
+from shmq.errors import ShmqError
+from support.deadline import scaled, wait_until
+from support.shmqd import SHM, Shmqd
+from support.subjects import DAEMON, Subject, daemon_of, need_root, open_folder, run_as
+
+SUBJECTS = {
+    "user": (Subject(61_001, 61_001), "uid = 61001"),
+    "group": (Subject(61_002, 62_002), "gid = 62002"),
+    "member": (Subject(61_003, 61_003, (62_000, 62_003)), "gid = 62003"),
+    "anybody": (Subject(61_004, 61_004), "any = true"),
+}
+STRANGER = Subject(61_009, 61_009, (61_999,))
+VERBS = {  # and the permission that each needs; in an order in which none takes away what the next one needs
+    "passive": "any",
+    "bind": "write",
+    "publish": "write",
+    "get": "read",
+    "consume": "read",
+    "purge": "read",
+    "declare": "configure",
+    "delete": "configure",
+}
+NEEDS = ("configure", "write", "read", "any")
+STATES = ("allow", "deny", "none", "conflict")
+OBJECTS = ("plain", "with.dots", "ünï [x]*", "missing")
+EXISTING = OBJECTS[:3]
+SOCKET = "socket_mode = 0o666\n"
+PERMISSIONS = ("configure", "write", "read")
+
+
+def quoted(patterns: list[str]) -> str:
+    return "[" + ", ".join(f'"{pattern}"' for pattern in patterns) + "]"
+
+
+def rules_of(name: str, principal: str) -> str:
+    """What this subject may do."""
+    lines = ["[[permissions]]", principal]
+    for permission in PERMISSIONS:
+        others = [f"{name}.{need}.*" for need in PERMISSIONS if need != permission]
+        decided = [f"{name}.{need}.{state}.*" for need in (permission, "any") for state in ("allow", "conflict")]
+        denied = [f"{name}.{need}.{state}.*" for need in (permission, "any") for state in ("deny", "conflict")]
+        opened = [f"{name}.open"] if permission == "read" else []
+        lines += [f"{permission} = {quoted(others + decided + opened)}", f"deny.{permission} = {quoted(denied)}"]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Shmqd]:
+    settings = SOCKET + "".join(rules_of(name, principal) for name, (_, principal) in SUBJECTS.items())
+    with daemon_of(DAEMON, settings) as running:
+        with running.connect() as conn:
+            for name in SUBJECTS:
+                conn.declare_exchange(f"{name}.open")
+                for need, state, what in itertools.product(NEEDS, STATES, EXISTING):
+                    conn.declare_queue(f"{name}.{need}.{state}.{what}", capacity_messages=8)
+                    if need == "write":
+                        conn.declare_exchange(f"{name}.{need}.{state}.{what}")
+        yield running
+
+
+def attempt(work: Callable[[], object]) -> tuple[str, str]:
+    """What came of it: the name of an error, and its text."""
+    try:
+        work()
+    except ShmqError as error:
+        return type(error).__name__, str(error)
+    return "done", ""
+
+
+def try_verb(conn: shmq.Connection, subject: str, verb: str, name: str) -> tuple[str, str]:
+    verbs: dict[str, Callable[[], object]] = {
+        "passive": lambda: conn.declare_queue(name, passive=True),
+        "bind": lambda: conn.bind_queue(name, f"{subject}.open", "key"),
+        "publish": lambda: conn.publish(b"", exchange=name, confirm="memory"),
+        "get": lambda: conn.get(name),
+        "consume": lambda: consume_and_cancel(conn, name),
+        "purge": lambda: conn.purge_queue(name),
+        "declare": lambda: conn.declare_queue(name, capacity_messages=8),
+        "delete": lambda: conn.delete_queue(name),
+    }
+    return attempt(verbs[verb])
+
+
+def consume_and_cancel(conn: shmq.Connection, name: str) -> None:
+    consumer = conn.consume(name)
+    conn.cancel(consumer.consumer_tag)
+
+
+def try_all(url: str, subject: str) -> dict[str, tuple[str, str]]:
+    """Every verb on every name, by `verb state object`."""
+    with shmq.connect(url, mode="socket", timeout=scaled(5)) as conn:
+        return {
+            f"{verb} {state} {what}": try_verb(conn, subject, verb, f"{subject}.{need}.{state}.{what}")
+            for verb, need in VERBS.items()
+            for state, what in itertools.product(STATES, OBJECTS)
+        }
+
+
+def expected(verb: str, state: str, what: str) -> str:
+    if state != "allow":
+        return "AccessRefused"
+    is_there = what != "missing" or verb in {"declare", "delete"}  # deleted when it was declared
+    return "done" if is_there else "NotFound"
+
+
+# -- the matrix -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_each_verb_on_each_name_is_done_where_it_is_allowed_and_nowhere_else(daemon: Shmqd, subject: str) -> None:
+    who, _ = SUBJECTS[subject]
+    met = run_as(who, lambda: try_all(daemon.url, subject))
+    cells = list(itertools.product(VERBS, STATES, OBJECTS))
+    outcomes = {cell: met[" ".join(cell)][0] for cell in cells}
+
+    assert len(cells) * len(SUBJECTS) == 512
+    assert outcomes == {cell: expected(*cell) for cell in cells}
+    for verb, state, what in (cell for cell in cells if cell[1] != "allow"):
+        text = met[f"{verb} {state} {what}"][1]
+        assert f"uid {who.uid} " in text
+        assert f"{subject}.{VERBS[verb]}.{state}.{what}" in text
+        if VERBS[verb] != "any":
+            missing = f"has no {VERBS[verb]} pattern" if state == "none" else f"is denied to {VERBS[verb]} what matches"
+            assert missing in text
+
+
+def test_a_refusal_does_not_tell_whether_the_thing_is_there(daemon: Shmqd) -> None:
+    def ask() -> list[list[str]]:
+        with shmq.connect(daemon.url, mode="socket") as conn:
+            names = ("group.any.allow.plain", "group.any.allow.absent")
+            met = [[try_verb(conn, "user", verb, name) for name in names] for verb in VERBS]
+            met.append([attempt(functools.partial(conn.queue_info, name)) for name in names])
+            return [[text.replace(name, "it") for name, (_, text) in zip(names, pair, strict=True)] for pair in met]
+
+    for there, absent in run_as(SUBJECTS["user"][0], ask):
+        assert there == absent
+        assert "refused" in there
+
+
+def test_a_listing_has_no_more_than_its_reader_may_see(daemon: Shmqd) -> None:
+    def names() -> list[str]:
+        with shmq.connect(daemon.url, mode="socket") as conn:
+            return [info.definition.name for info in conn.queues()]
+
+    seen = run_as(SUBJECTS["member"][0], names)
+
+    assert seen
+    assert {name.partition(".")[0] for name in seen} == {"member", "anybody"}
+    assert {name.split(".")[2] for name in seen if ".any." in name} == {"allow"}
+
+
+# -- who is let in --------------------------------------------------------------------------------------------------
+
+
+def grant(principal: str, *permissions: str, names: str = "*", more: str = "") -> str:
+    lines = [f'{permission} = ["{names}"]' for permission in permissions]
+    return "\n".join(["[[permissions]]", principal, *lines, more, ""])
+
+
+def refusal_at(url: str, mode: str = "auto") -> tuple[str, str]:
+    return attempt(lambda: shmq.connect(url, mode=mode, timeout=scaled(5)).close())  # type: ignore[arg-type] # a mode
+
+
+def test_a_stranger_learns_nothing_but_that() -> None:
+    with daemon_of(DAEMON, SOCKET + grant("uid = 61001", "read")) as daemon:
+        with daemon.connect() as conn:
+            conn.declare_queue("secret")
+        name, text = run_as(STRANGER, lambda: refusal_at(daemon.url))
+
+    assert name == "AccessRefused"
+    assert "uid 61009 has no permissions, nor has any of its groups" in text
+    assert "secret" not in text
+
+
+GROUPS = """
+import grp
+from types import SimpleNamespace
+known = {"shmq": 63000, "shmq-direct": 63001}
+grp.getgrnam = lambda name: SimpleNamespace(gr_gid=known[name])
+"""
+
+
+def work_in(url: str, mode: str) -> str:
+    with shmq.connect(url, mode=mode) as conn:  # type: ignore[arg-type] # a mode
+        conn.declare_queue("jobs")
+        conn.publish(b"work", routing_key="jobs", confirm="memory")
+        message = conn.get("jobs", timeout=scaled(5))
+        assert message is not None
+        message.ack()
+        return conn.queue_info("jobs").mode
+
+
+def test_without_permissions_the_groups_shmq_and_shmq_direct_have_theirs() -> None:
+    with daemon_of(Subject(61_000, 63_000), "", GROUPS) as daemon:
+        status = daemon.socket.stat()
+        member, direct = Subject(61_001, 61_001, (63_000,)), Subject(61_002, 61_002, (63_000, 63_001))
+
+        assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, 63_000)
+        assert run_as(member, lambda: work_in(daemon.url, "auto")) == "socket"
+        assert run_as(direct, lambda: work_in(daemon.url, "direct")) == "direct"
+        name, text = run_as(member, lambda: refusal_at(daemon.url, "direct"))
+        assert (name, "uid 61001 has no direct pattern" in text) == ("DirectRefused", True)
+        name, text = run_as(STRANGER, lambda: refusal_at(daemon.url))
+        assert (name, "Permission denied" in text) == ("AccessRefused", True)  # by the socket's own mode
+
+
+def test_a_lost_session_is_not_taken_over_under_another_uid(daemon: Shmqd) -> None:
+    def as_two() -> bool:
+        with shmq.connect(daemon.url, mode="socket") as conn:
+            session = conn._link.session
+            assert session is not None
+            Subject(61_001, 61_001).become()
+            session.stream._socket.shutdown(socket.SHUT_RDWR)
+            conn.status()
+            again = conn._link.session
+            assert again is not None
+            ids = [one.welcome.connection_id for one in (session, again) if one.welcome is not None]
+            return len(set(ids)) == 1
+
+    assert run_as(Subject(0, 0), as_two) is False
+
+
+# -- direct mode ----------------------------------------------------------------------------------------------------
+
+FDS = Path("/proc/self/fd")
+COMBINATIONS = [
+    [permission for permission, has in zip(("read", "write", "direct"), choice, strict=True) if has]
+    for choice in itertools.product((False, True), repeat=3)
+]
+
+
+def descriptors_of(names: list[str], url: str) -> dict[str, tuple[str, int]]:
+    """What attaching to each queue came to, and how many descriptors came with it."""
+    found = {}
+    with shmq.connect(url) as conn:
+        for name in names:
+            before = set(FDS.iterdir())
+            outcome, _ = attempt(functools.partial(conn._attachments.attach, name))
+            found[name] = (outcome, len(set(FDS.iterdir()) - before))
+    return found
+
+
+def test_a_descriptor_goes_to_those_who_may_read_write_and_work_directly() -> None:
+    names = ["-".join(some) or "nothing" for some in COMBINATIONS]
+    rules = [grant("uid = 61001", *some, names=name) for name, some in zip(names, COMBINATIONS, strict=True)]
+    with daemon_of(DAEMON, SOCKET + "".join(rules)) as daemon:
+        with daemon.connect() as conn:
+            for name in names:
+                conn.declare_queue(name)
+        met = run_as(Subject(61_001, 61_001), lambda: descriptors_of([*names, "absent"], daemon.url))
+
+    got = {name for name, (outcome, descriptors) in met.items() if outcome == "done" and descriptors > 0}
+    assert got == {"read-write-direct"}
+    assert {tuple(met[name]) for name in met if name not in got} == {("DirectRefused", 0)}
+
+
+def test_what_may_not_be_done_directly_is_done_over_the_socket() -> None:
+    rules = grant("uid = 61001", "read", "write") + grant("uid = 61001", "direct", names="fast")
+    with daemon_of(DAEMON, SOCKET + rules) as daemon:
+        with daemon.connect() as conn:
+            conn.declare_queue("fast")
+            conn.declare_queue("slow")
+            conn.declare_exchange("both")
+            for name in ("fast", "slow"):
+                conn.bind_queue(name, "both", "key")
+
+        def work() -> list[Any]:
+            with shmq.connect(daemon.url) as conn:
+                conn.publish(b"", exchange="both", routing_key="key", confirm="memory")
+                for name in ("fast", "slow"):
+                    conn.publish(b"", routing_key=name, confirm="memory")
+                infos = [conn.queue_info(name) for name in ("fast", "slow")]
+                return [(info.mode, info.messages, info.reason) for info in infos]
+
+        fast, slow = run_as(Subject(61_001, 61_001), work)
+
+    assert fast == ["direct", 2, ""]
+    assert slow == ["socket", 2, "uid 61001 has no direct pattern that matches it"]
+
+
+def test_daemon_producer_and_consumer_are_three_users_and_a_killed_one_loses_nothing() -> None:
+    rules = grant("uid = 61001", "write", "read", "direct") + grant("gid = 62000", "write", "read", "direct")
+    producer, consumer = Subject(61_001, 61_001), Subject(61_002, 61_002, (62_000,))
+    with daemon_of(DAEMON, SOCKET + rules) as daemon:
+        with daemon.connect() as conn:
+            conn.declare_queue("jobs", delivery_limit=5)
+
+        def produce() -> None:
+            with shmq.connect(daemon.url, mode="direct") as conn:
+                for number in range(100):
+                    conn.publish(b"%d" % number, routing_key="jobs")
+
+        def consume() -> list[Any]:
+            with shmq.connect(daemon.url, mode="direct") as conn:
+                messages = [conn.get("jobs", timeout=scaled(5)) for _ in range(100)]
+                bodies = [(int(message.body), message.redelivered) for message in messages if message is not None]
+                os.write(taken, b"all of them")
+                signal.pause() if killed else conn.ack_many([m for m in messages if m is not None])
+                return bodies
+
+        run_as(producer, produce)
+        read, taken = os.pipe()
+        killed = True
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                consumer.become()
+                consume()
+            os._exit(1)
+        os.read(read, 100)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        killed = False
+
+        assert run_as(consumer, consume) == [[number, True] for number in range(100)]
+
+
+# -- what is not asked again ----------------------------------------------------------------------------------------
+
+
+def test_routing_and_dead_letters_ask_for_nothing_on_the_queues_behind() -> None:
+    rules = grant("uid = 61001", "write", names="images") + grant("uid = 61001", "read", names="jobs")
+    with daemon_of(DAEMON, SOCKET + rules) as daemon, daemon.connect() as conn:
+        conn.declare_exchange("images")
+        conn.declare_queue("dead")
+        conn.declare_queue("jobs", dead_letter_exchange="", dead_letter_routing_key="dead")
+        conn.bind_queue("jobs", "images", "new")
+
+        def work() -> None:
+            with shmq.connect(daemon.url) as mine:
+                mine.publish(b"", exchange="images", routing_key="new", confirm="memory")
+                message = mine.get("jobs", timeout=scaled(5))
+                assert message is not None
+                message.reject()
+
+        run_as(Subject(61_001, 61_001), work)
+        assert conn.get("dead", timeout=scaled(5)) is not None
+
+
+# -- limits ---------------------------------------------------------------------------------------------------------
+
+
+def test_limits_hold_for_each_uid_and_outlive_the_daemon() -> None:
+    limits = "limits = { connections = 2, queues = 2, bytes = 100_000_000 }"
+    rules = grant("any = true", "configure", "read", "write", more=limits)
+    with daemon_of(DAEMON, SOCKET + rules) as daemon:
+        flags = ("--config", str(daemon.folder / "shmqd.toml"))
+
+        def declare(conn: shmq.Connection, name: str, messages: int, size: int) -> None:
+            conn.declare_queue(name, capacity_messages=messages, capacity_bytes=size)
+
+        def work() -> list[str]:
+            with shmq.connect(daemon.url) as one, shmq.connect(daemon.url):
+                refused = [refusal_at(daemon.url)[0]]
+                sizes = {"large": (1 << 20, 0), "small": (8, 0), "second": (8, 0), "third": (8, 0)}
+                for name, (messages, size) in sizes.items():
+                    refused.append(attempt(functools.partial(declare, one, name, messages, size))[0])
+                return refused
+
+        def again() -> str:
+            with shmq.connect(daemon.url) as conn:
+                return attempt(lambda: declare(conn, "third", 8, 0))[0]
+
+        first, second = Subject(61_001, 61_001), Subject(61_002, 61_002)
+        assert run_as(first, work) == ["NotAllowed", "NotAllowed", "done", "done", "NotAllowed"]
+        daemon.stop()
+        daemon.start(*flags)
+        assert run_as(first, again) == "NotAllowed"
+        assert run_as(second, again) == "done"
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+@pytest.mark.parametrize("uid", [0, DAEMON.uid])
+def test_every_file_and_segment_is_the_daemons_alone_whatever_the_umask(umask: int, uid: int) -> None:
+    need_root()
+    before = os.umask(umask)
+    try:
+        with daemon_of(Subject(uid, uid), "") as daemon, daemon.connect() as conn:
+            conn.declare_queue("jobs")
+            conn.publish(bytes(1 << 20), routing_key="jobs")
+            files = {path.name: path.stat() for path in daemon.data.iterdir()}
+            files |= {name: (SHM / name).stat() for name in daemon.segments()}
+            folder, door = daemon.data.stat(), daemon.socket.stat()
+    finally:
+        os.umask(before)
+
+    assert {"lock", "state.db", "instance", "supervisor.sock"} <= set(files)
+    assert len([name for name in files if name.startswith("shmq-")]) == 3
+    assert {name: (stat.S_IMODE(status.st_mode), status.st_uid) for name, status in files.items()} == dict.fromkeys(
+        files, (0o600, uid)
+    )
+    assert (stat.S_IMODE(folder.st_mode), folder.st_uid) == (0o700, uid)
+    assert (stat.S_IMODE(door.st_mode), door.st_uid) == (0o600, uid)
+
+
+def test_a_folder_made_for_the_socket_lets_others_pass_only_where_it_is_the_systems() -> None:
+    need_root()
+    before = os.umask(0o077)
+    try:
+        with open_folder() as folder:
+            for name, uid in (("root", 0), ("user", DAEMON.uid)):
+                daemon = Shmqd(folder)
+                daemon.socket, daemon.data = folder / name / "shmq.sock", folder / f"{name}.data"
+                become = f"os.setresuid({uid}, {uid}, {uid})"
+                text = f"import os, encodings.ascii; from shmq_daemon import main; {become}; main.main()"
+                daemon.command = [sys.executable, "-P", "-c", text]
+                try:
+                    daemon.start()
+                finally:
+                    daemon.close()
+            modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in ("root", "user")}
+    finally:
+        os.umask(before)
+
+    assert modes == {"root": 0o755, "user": 0o700}
+
+
+def test_a_bad_permission_keeps_the_daemon_from_starting(tmp_path: Path) -> None:
+    config = tmp_path / "shmqd.toml"
+    config.write_text('[[permissions]]\nuid = "no such user"\nread = ["*"]\n')
+    done = Shmqd(tmp_path).run("--config", str(config))
+
+    assert done.returncode == 1
+    assert f"{config}:1: permissions[0]: there is no user 'no such user' on this host" in done.stderr
+    wait_until(lambda: not (tmp_path / "shmq.sock").exists(), "no socket is there")
