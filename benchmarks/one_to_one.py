@@ -1,26 +1,32 @@
 """How many messages a second go from producers to consumers through one queue, each acked by itself; public API only.
 
     python benchmarks/one_to_one.py [--size 256] [--n 1000000] [--runs 5] [--mode direct] [--batch 1]
-                                    [--producers 1] [--consumers 1] [--capacity 100000]
+                                    [--producers 1] [--consumers 1] [--capacity 100000] [--uids 61000 61001 61002]
 
 Each run: all processes are connected and wait for each other; the time goes from the first publish to the last ack. A
 batch above 1 goes through publish_many, get_batch and ack_many. Every body is read. A broker of its own (shmq.local).
+With --uids, as root: daemon, producers and consumers are three users, and a policy lets the latter two work directly.
 """
 
 import argparse
+import contextlib
+import encodings.ascii  # noqa: F401 - now: a process of another user may not be able to read Python's files
 import multiprocessing
 import os
 import platform
+import shutil
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import shmq
 from shmq.core import LAYOUT
 from shmq.limits import PROTOCOL
+from shmq_daemon import main as shmqd
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -31,6 +37,15 @@ QUEUE = "one-to-one"
 START_SECONDS = 60
 FIGURES = {1: 1_000_000, 100: 2_000_000}  # by batch: direct, 256 B, 1 to 1, on 2 cores
 FORK = multiprocessing.get_context("fork")
+POLICY = """
+socket_mode = 0o666
+log_level = "error"
+[[permissions]]
+any = true
+write = ["*"]
+read = ["*"]
+direct = ["*"]
+"""
 
 
 class Plan(NamedTuple):
@@ -44,6 +59,7 @@ class Plan(NamedTuple):
     producers: int
     consumers: int
     capacity: int
+    uids: Sequence[int] | None  # of the daemon, of producers, of consumers; None: all are one user's
 
 
 class Shared(NamedTuple):
@@ -56,6 +72,55 @@ class Shared(NamedTuple):
     came: "Synchronized[int]"  # messages that came
     starts: "SimpleQueue[float]"
     ends: "SimpleQueue[float]"
+
+
+# -- users ------------------------------------------------------------------------------------------------------------
+
+
+def become(uid: int) -> None:
+    """Be another user for the rest of this process."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+@contextlib.contextmanager
+def daemon_of(uid: int) -> Iterator[str]:
+    """Run a daemon as this user, for everybody, and give its URL."""
+    folder = Path(tempfile.mkdtemp(prefix="shmq-"))
+    folder.chmod(0o711)
+    os.chown(folder, uid, uid)
+    (folder / "shmqd.toml").write_text(POLICY)
+    (folder / "shmqd.toml").chmod(0o644)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(write)
+        os.dup2(read, sys.stdin.fileno())
+        become(uid)
+        places = ["--socket", str(folder / "shmq.sock"), "--data", str(folder / "data")]
+        os._exit(shmqd.main([*places, "--config", str(folder / "shmqd.toml"), "--ephemeral"]))
+    os.close(read)
+    try:
+        yield wait_for(f"shmq://{folder / 'shmq.sock'}")
+    finally:
+        os.close(write)
+        os.waitpid(pid, 0)
+        shutil.rmtree(folder)
+
+
+def wait_for(url: str) -> str:
+    """Return the URL when a daemon answers there."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            shmq.connect(url).close()
+        except shmq.ShmqError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return url
 
 
 # -- workers ----------------------------------------------------------------------------------------------------------
@@ -106,6 +171,8 @@ def end(conn: shmq.Connection, messages: Sequence[shmq.Message]) -> int:
 
 def producer(shared: Shared, share: int) -> None:
     """Be one producer. The last one to end tells the consumers, by an empty message each."""
+    if shared.plan.uids:
+        become(shared.plan.uids[1])
     with shmq.connect(shared.url, mode=shared.plan.mode) as conn:
         shared.barrier.wait(START_SECONDS)
         shared.starts.put(time.monotonic())
@@ -121,6 +188,8 @@ def producer(shared: Shared, share: int) -> None:
 
 def consumer(shared: Shared) -> None:
     """Be one consumer."""
+    if shared.plan.uids:
+        become(shared.plan.uids[2])
     with shmq.connect(shared.url, mode=shared.plan.mode) as conn:
         shared.barrier.wait(START_SECONDS)
         count = consume(conn, shared.plan)
@@ -155,7 +224,7 @@ def run(url: str, plan: Plan) -> float:
 def measure(plan: Plan, say: Callable[[str], None]) -> list[float]:
     """Return the messages a second of each run."""
     rates = []
-    with shmq.local() as url:
+    with daemon_of(plan.uids[0]) if plan.uids else shmq.local() as url:
         with shmq.connect(url) as conn:
             conn.declare_queue(QUEUE, capacity_messages=plan.capacity)
         for number in range(1, plan.runs + 1):
@@ -181,6 +250,8 @@ def facts(plan: Plan) -> list[str]:
     python = f"{platform.python_implementation()} {platform.python_version()}"
     how = "acked one by one" if plan.batch == 1 else f"publish_many, get_batch and ack_many of {plan.batch}"
     who = f"{plan.mode} mode, {plan.size} B, {plan.producers} to {plan.consumers}"
+    if plan.uids:
+        who += ", daemon, producers and consumers under uids " + ", ".join(map(str, plan.uids))
     return [
         f"{versions}; {python}; {platform.system()} {platform.release()}",
         f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB; load before: {os.getloadavg()[0]:.2f}",
@@ -210,7 +281,10 @@ def parse(arguments: Sequence[str] | None = None) -> Plan:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--capacity", type=int, default=100_000, help="messages that the queue holds")
     parser.add_argument("--mode", choices=("direct", "socket"), default="direct")
+    parser.add_argument("--uids", type=int, nargs=3, help="of the daemon, of producers, of consumers; only as root")
     plan = Plan(**vars(parser.parse_args(arguments)))
+    if plan.uids and os.geteuid() != 0:
+        parser.error("--uids: only root can be three users")
     if min(plan.size, plan.n, plan.runs, plan.batch, plan.producers, plan.consumers) < 1:
         parser.error("every number is at least 1")
     return plan
