@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import time
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from shmq.errors import AccessRefused, ConnectionLost, InternalError, RemoteFrameError, ShmqError
@@ -21,7 +22,7 @@ from shmq.limits import HELLO_TIMEOUT_SECONDS
 from shmq.wire import frames as wire
 from shmq.wire.codes import GOODBYE, to_wire
 from shmq.wire.states import State
-from shmq_daemon import policy, state
+from shmq_daemon import policy, principals, state
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client, Clients, End
 from shmq_daemon.consuming import Consuming
@@ -67,6 +68,7 @@ class Broker:
         self._sessions: set[Session] = set()
         self.unflushed: set[Session] = set()
         self._blocked_reason = ""
+        self._reload_wanted = False
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._descriptors_max = limit - min(limit // 4, DESCRIPTORS_RESERVED)
 
@@ -74,6 +76,7 @@ class Broker:
 
     def start(self) -> None:
         """Adopt what is there, then let clients in."""
+        signal.signal(signal.SIGHUP, self._on_hang_up)
         config, places = self._instance.config, self._instance.places
         kept, supervisor_bell = self._supervision.ask_for_bells()
         sizes = policy.Sizes(config.queue_capacity, config.queue_capacity_bytes, config.queue_inline_bytes)
@@ -116,7 +119,20 @@ class Broker:
                 why=store.fresh,
             )
 
+    def _on_hang_up(self, _signal: int, _frame: FrameType | None) -> None:
+        """The master's word that there are other permissions."""
+        self._reload_wanted = True
+
+    def _reload(self) -> None:
+        self._reload_wanted = False
+        policy = principals.read_again(self._instance.config_file, os.geteuid(), self._log)
+        if policy is not None:
+            self._clients.follow(policy)
+            self._log.info("permissions read again", rules=len(policy.rules))
+
     def tick(self, now_ns: int) -> int | None:
+        if self._reload_wanted:
+            self._reload()
         deadline = self._timers.tick(now_ns)
         more = self._consuming.tick()
         for session in list(self.unflushed):

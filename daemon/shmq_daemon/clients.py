@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from shmq._version import __version__
 from shmq.core import _core
-from shmq.errors import DirectRefused, LayoutMismatch, NotAllowed, ShmqError
+from shmq.errors import AccessRefused, DirectRefused, LayoutMismatch, NotAllowed, ShmqError
 from shmq.limits import PROTOCOL, RESUME_SECONDS
 from shmq.wire.frames import Hello, Welcome
 from shmq_daemon import link
@@ -130,7 +130,7 @@ class Clients:
     def hello(self, session: Session, hello: Hello) -> Client:
         """Admit a peer and welcome it. Raises what ends the session."""
         peer = session.peer
-        access = self._policy.access_of(Subject(peer.uid, frozenset((peer.gid, *peer.groups))))
+        access = self._access_of(peer)
         access.check_admitted()
         reason = self._why_not_direct(hello, access)
         if reason and hello.mode == "direct":
@@ -151,6 +151,22 @@ class Clients:
             "client connected", client=client.owner, pid=peer.pid, uid=peer.uid, resumed=resumed, direct=client.direct
         )
         return client
+
+    def _access_of(self, peer: Peer) -> Access:
+        return self._policy.access_of(Subject(peer.uid, frozenset((peer.gid, *peer.groups))))
+
+    def follow(self, policy: Policy) -> None:
+        """Other permissions from now on. What has begun goes on, such as consuming; who may do nothing is sent away."""
+        self._policy = policy
+        for client in list(self):
+            if client.session is None:
+                continue
+            client.access = self._access_of(client.session.peer)
+            client.direct = client.direct and client.access.may_ever_direct
+            try:
+                client.access.check_admitted()
+            except AccessRefused as error:
+                client.session.end(error)
 
     @staticmethod
     def _why_not_direct(hello: Hello, access: Access) -> str:

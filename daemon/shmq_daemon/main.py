@@ -53,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = config.load(flags.config) if flags.config else config.Config()
         log.configure(settings.log_format, settings.log_level)
         place = places.choose(flags.socket or settings.socket, flags.data or settings.data)
-        return _discard(place) if flags.discard else _serve(settings, place, ephemeral=flags.ephemeral)
+        if flags.discard:
+            return _discard(place)
+        file = flags.config.absolute() if flags.config else None
+        return _serve(settings, file, place, ephemeral=flags.ephemeral)
     except (ConfigError, AlreadyRunning) as error:
         print(f"shmqd: {error}", file=sys.stderr)  # noqa: T201 - the command talks to a person
         return REFUSED
@@ -70,7 +73,7 @@ def _discard(place: places.Places) -> int:
     return 0
 
 
-def _serve(settings: config.Config, place: places.Places, *, ephemeral: bool) -> int:
+def _serve(settings: config.Config, file: Path | None, place: places.Places, *, ephemeral: bool) -> int:
     os.umask(PRIVATE_UMASK)
     _raise_descriptor_limit()
     if ephemeral:
@@ -85,7 +88,8 @@ def _serve(settings: config.Config, place: places.Places, *, ephemeral: bool) ->
         listener.setblocking(False)
         place = place._replace(socket=Path(listener.getsockname()))
     policy = principals.policy_of(settings.permissions, os.geteuid())
-    taken = Instance(settings, policy, place, lock_fd, listener, instance.bind_link(), ephemeral, time.monotonic_ns())
+    link = instance.bind_link()
+    taken = Instance(settings, file, policy, place, lock_fd, listener, link, ephemeral, time.monotonic_ns())
     children = {Byte.BROKER: broker.run, Byte.SUPERVISOR: supervisor.run}
     served = Master(taken, children, notify.Notifier(os.environ)).run()
     return 0 if served else REFUSED

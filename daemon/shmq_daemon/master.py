@@ -15,10 +15,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Final, NamedTuple
 
-from shmq_daemon import discard
+from shmq_daemon import discard, principals
 from shmq_daemon.config import Config
 from shmq_daemon.instance import Byte
 from shmq_daemon.log import logger
@@ -39,6 +40,7 @@ class Instance(NamedTuple):
     """What the master took before it forks; children inherit it."""
 
     config: Config
+    config_file: Path | None
     policy: Policy
     places: Places
     lock_fd: int
@@ -90,6 +92,8 @@ class Master:
         self._stopping = False
         self._refused = False
         self._announced = False
+        self._reload_wanted = False
+        self._reloaded_ns = 0
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> bool:
@@ -97,7 +101,7 @@ class Master:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_terminate)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, self._on_hang_up)
         self._loop.add(self._wake_read, self._on_wake)
         if self._instance.ephemeral:
             self._loop.add(sys.stdin.fileno(), self._on_owner)
@@ -110,6 +114,8 @@ class Master:
             now = time.monotonic_ns()
             deadline = self._timers.tick(now)
             self._loop.poll(None if deadline is None else deadline - now)
+            if self._reload_wanted:
+                self._reload()
         self._stop_all()
         return not self._refused
 
@@ -174,6 +180,8 @@ class Master:
         if READY in words:
             kid.ready = True
             self._announce()
+            if kid.started_ns < self._reloaded_ns:  # it may have come up without hearing of that
+                self._tell_of_reload(kid)
         if ALIVE in words:
             kid.answered = True
             if all(other.answered for other in self._kids):
@@ -233,6 +241,30 @@ class Master:
             self._loop.remove(kid.lifeline.fileno())
             kid.lifeline.close()
         kid.pid, kid.pidfd, kid.lifeline = 0, -1, None
+
+    # -- reading the configuration again ----------------------------------------------------------------------
+
+    def _on_hang_up(self, _signal: int, _frame: FrameType | None) -> None:
+        self._reload_wanted = True
+
+    def _reload(self) -> None:
+        """Permissions alone change while we run: a broker to come has the new ones, the one that is there reads them.
+
+        A configuration that can't be used changes nothing.
+        """
+        self._reload_wanted = False
+        policy = principals.read_again(self._instance.config_file, os.geteuid(), self._log)
+        if policy is None:
+            return
+        self._instance = self._instance._replace(policy=policy)
+        self._reloaded_ns = time.monotonic_ns()
+        for kid in self._kids:
+            self._tell_of_reload(kid)
+
+    @staticmethod
+    def _tell_of_reload(kid: Kid) -> None:
+        if kid.role == Byte.BROKER and kid.pid:
+            os.kill(kid.pid, signal.SIGHUP)
 
     # -- stopping ---------------------------------------------------------------------------------------------
 

@@ -5,9 +5,12 @@ what rules mean (permissions.py).
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
+from shmq.errors import ConfigError
 from shmq_daemon import config
+from shmq_daemon.log import Logger
 from shmq_daemon.permissions import VERBS, Limits, Patterns, Policy, Principal, Rule
 
 GROUP: Final = "shmq"  # configures, writes and reads, over the socket
@@ -22,6 +25,17 @@ DEFAULT: Final[tuple[tuple[str, Patterns], ...]] = (
 def policy_of(permissions: Iterable[config.Permission] | None, own_uid: int) -> Policy:
     """The rules of the configuration; where it has none, those of the two groups, as far as they exist."""
     return Policy(_default_rules() if permissions is None else map(_rule, permissions), own_uid)
+
+
+def read_again(file: Path | None, own_uid: int, log: Logger) -> Policy | None:
+    """The rules as the file has them now; None, and a line in the log, where it can't be used: the old ones stay."""
+    try:
+        settings = config.load(file) if file is not None else config.Config()
+        return policy_of(settings.permissions, own_uid)
+    except (ConfigError, ValueError) as error:
+        why = str(error)
+    log.error("configuration not read again, permissions stay as they are", why=why)
+    return None
 
 
 def _default_rules() -> Iterable[Rule]:

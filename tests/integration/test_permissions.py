@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ from typing import Any
 import pytest
 
 import shmq
-from shmq.errors import ShmqError
-from support.deadline import scaled, wait_until
-from support.shmqd import SHM, Shmqd
-from support.subjects import DAEMON, Subject, daemon_of, need_root, open_folder, run_as
+from support.deadline import scaled
+from support.shmqd import Shmqd
+from support.subjects import DAEMON, SOCKET, Subject, attempt, daemon_of, grant, refusal_at, run_as
 
 SUBJECTS = {
     "user": (Subject(61_001, 61_001), "uid = 61001"),
@@ -45,7 +43,6 @@ NEEDS = ("configure", "write", "read", "any")
 STATES = ("allow", "deny", "none", "conflict")
 OBJECTS = ("plain", "with.dots", "ünï [x]*", "missing")
 EXISTING = OBJECTS[:3]
-SOCKET = "socket_mode = 0o666\n"
 PERMISSIONS = ("configure", "write", "read")
 
 
@@ -77,15 +74,6 @@ def daemon() -> Iterator[Shmqd]:
                     if need == "write":
                         conn.declare_exchange(f"{name}.{need}.{state}.{what}")
         yield running
-
-
-def attempt(work: Callable[[], object]) -> tuple[str, str]:
-    """What came of it: the name of an error, and its text."""
-    try:
-        work()
-    except ShmqError as error:
-        return type(error).__name__, str(error)
-    return "done", ""
 
 
 def try_verb(conn: shmq.Connection, subject: str, verb: str, name: str) -> tuple[str, str]:
@@ -171,15 +159,6 @@ def test_a_listing_has_no_more_than_its_reader_may_see(daemon: Shmqd) -> None:
 
 
 # -- who is let in --------------------------------------------------------------------------------------------------
-
-
-def grant(principal: str, *permissions: str, names: str = "*", more: str = "") -> str:
-    lines = [f'{permission} = ["{names}"]' for permission in permissions]
-    return "\n".join(["[[permissions]]", principal, *lines, more, ""])
-
-
-def refusal_at(url: str, mode: str = "auto") -> tuple[str, str]:
-    return attempt(lambda: shmq.connect(url, mode=mode, timeout=scaled(5)).close())  # type: ignore[arg-type] # a mode
 
 
 def test_a_stranger_learns_nothing_but_that() -> None:
@@ -356,94 +335,3 @@ def test_routing_and_dead_letters_ask_for_nothing_on_the_queues_behind() -> None
 
         run_as(Subject(61_001, 61_001), work)
         assert conn.get("dead", timeout=scaled(5)) is not None
-
-
-# -- limits ---------------------------------------------------------------------------------------------------------
-
-
-def test_limits_hold_for_each_uid_and_outlive_the_daemon() -> None:
-    limits = "limits = { connections = 2, queues = 2, bytes = 100_000_000 }"
-    rules = grant("any = true", "configure", "read", "write", more=limits)
-    with daemon_of(DAEMON, SOCKET + rules) as daemon:
-        flags = ("--config", str(daemon.folder / "shmqd.toml"))
-
-        def declare(conn: shmq.Connection, name: str, messages: int, size: int) -> None:
-            conn.declare_queue(name, capacity_messages=messages, capacity_bytes=size)
-
-        def work() -> list[str]:
-            with shmq.connect(daemon.url) as one, shmq.connect(daemon.url):
-                refused = [refusal_at(daemon.url)[0]]
-                sizes = {"large": (1 << 20, 0), "small": (8, 0), "second": (8, 0), "third": (8, 0)}
-                for name, (messages, size) in sizes.items():
-                    refused.append(attempt(functools.partial(declare, one, name, messages, size))[0])
-                return refused
-
-        def again() -> str:
-            with shmq.connect(daemon.url) as conn:
-                return attempt(lambda: declare(conn, "third", 8, 0))[0]
-
-        first, second = Subject(61_001, 61_001), Subject(61_002, 61_002)
-        assert run_as(first, work) == ["NotAllowed", "NotAllowed", "done", "done", "NotAllowed"]
-        daemon.stop()
-        daemon.start(*flags)
-        assert run_as(first, again) == "NotAllowed"
-        assert run_as(second, again) == "done"
-
-
-# -- files ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("umask", [0o000, 0o077])
-@pytest.mark.parametrize("uid", [0, DAEMON.uid])
-def test_every_file_and_segment_is_the_daemons_alone_whatever_the_umask(umask: int, uid: int) -> None:
-    need_root()
-    before = os.umask(umask)
-    try:
-        with daemon_of(Subject(uid, uid), "") as daemon, daemon.connect() as conn:
-            conn.declare_queue("jobs")
-            conn.publish(bytes(1 << 20), routing_key="jobs")
-            files = {path.name: path.stat() for path in daemon.data.iterdir()}
-            files |= {name: (SHM / name).stat() for name in daemon.segments()}
-            folder, door = daemon.data.stat(), daemon.socket.stat()
-    finally:
-        os.umask(before)
-
-    assert {"lock", "state.db", "instance", "supervisor.sock"} <= set(files)
-    assert len([name for name in files if name.startswith("shmq-")]) == 3
-    assert {name: (stat.S_IMODE(status.st_mode), status.st_uid) for name, status in files.items()} == dict.fromkeys(
-        files, (0o600, uid)
-    )
-    assert (stat.S_IMODE(folder.st_mode), folder.st_uid) == (0o700, uid)
-    assert (stat.S_IMODE(door.st_mode), door.st_uid) == (0o600, uid)
-
-
-def test_a_folder_made_for_the_socket_lets_others_pass_only_where_it_is_the_systems() -> None:
-    need_root()
-    before = os.umask(0o077)
-    try:
-        with open_folder() as folder:
-            for name, uid in (("root", 0), ("user", DAEMON.uid)):
-                daemon = Shmqd(folder)
-                daemon.socket, daemon.data = folder / name / "shmq.sock", folder / f"{name}.data"
-                become = f"os.setresuid({uid}, {uid}, {uid})"
-                text = f"import os, encodings.ascii; from shmq_daemon import main; {become}; main.main()"
-                daemon.command = [sys.executable, "-P", "-c", text]
-                try:
-                    daemon.start()
-                finally:
-                    daemon.close()
-            modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in ("root", "user")}
-    finally:
-        os.umask(before)
-
-    assert modes == {"root": 0o755, "user": 0o700}
-
-
-def test_a_bad_permission_keeps_the_daemon_from_starting(tmp_path: Path) -> None:
-    config = tmp_path / "shmqd.toml"
-    config.write_text('[[permissions]]\nuid = "no such user"\nread = ["*"]\n')
-    done = Shmqd(tmp_path).run("--config", str(config))
-
-    assert done.returncode == 1
-    assert f"{config}:1: permissions[0]: there is no user 'no such user' on this host" in done.stderr
-    wait_until(lambda: not (tmp_path / "shmq.sock").exists(), "no socket is there")

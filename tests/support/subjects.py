@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import shmq
+from shmq.errors import ShmqError
+from support.deadline import scaled
 from support.needs import missing
 from support.shmqd import Shmqd
 
@@ -41,6 +44,7 @@ class Subject(NamedTuple):
 
 
 DAEMON = Subject(61_000, 61_000)
+SOCKET = "socket_mode = 0o666\n"
 
 
 def need_root() -> None:
@@ -51,18 +55,48 @@ def need_root() -> None:
 
 def run_as(subject: Subject, work: Callable[[], Any]) -> Any:  # what the work returns, as JSON has it
     """Do the work in a process of this subject and return what it returned."""
+    return start_as(subject, work)()
+
+
+def start_as(subject: Subject, work: Callable[[], Any]) -> Callable[[], Any]:
+    """Begin the work in a process of this subject. Returns what waits for its end and returns what it returned."""
+    need_root()
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read)
         _answer(write, subject, work)
     os.close(write)
-    with os.fdopen(read, "rb") as answer:
-        text = answer.read()
-    os.waitpid(pid, 0)
-    done = json.loads(text) if text else {"failed": "it died"}
-    assert "failed" not in done, f"{subject}: {done['failed']}"
-    return done["returned"]
+
+    def wait() -> Any:
+        with os.fdopen(read, "rb") as answer:
+            text = answer.read()
+        os.waitpid(pid, 0)
+        done = json.loads(text) if text else {"failed": "it died"}
+        assert "failed" not in done, f"{subject}: {done['failed']}"
+        return done["returned"]
+
+    return wait
+
+
+def attempt(work: Callable[[], object]) -> tuple[str, str]:
+    """What came of it: the name of an error, and its text."""
+    try:
+        work()
+    except ShmqError as error:
+        return type(error).__name__, str(error)
+    return "done", ""
+
+
+def refusal_at(url: str, mode: str = "auto") -> tuple[str, str]:
+    """What came of connecting."""
+    return attempt(lambda: shmq.connect(url, mode=mode, timeout=scaled(5)).close())  # type: ignore[arg-type] # a mode
+
+
+def grant(principal: str, *permissions: str, names: str = "*", more: str = "") -> str:
+    """A table of the configuration."""
+    lines = [f'{permission} = ["{names}"]' for permission in permissions]
+    return "\n".join(["[[permissions]]", principal, *lines, more, ""])
 
 
 def _answer(fd: int, subject: Subject, work: Callable[[], Any]) -> None:

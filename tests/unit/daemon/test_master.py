@@ -26,7 +26,7 @@ def never(_instance: Instance, _lifeline: socket.socket, _restarts: int) -> None
 def taken() -> Instance:
     nothing = cast("socket.socket", None)
     policy, places = Policy((), own_uid=0), Places(Path("/s"), Path("/d"))
-    return Instance(Config(), policy, places, 3, nothing, nothing, ephemeral=False, started_ns=0)
+    return Instance(Config(), None, policy, places, 3, nothing, nothing, ephemeral=False, started_ns=0)
 
 
 def failing(times: int, works: Callable[..., Any]) -> Callable[..., Any]:
