@@ -1,7 +1,7 @@
 """Which permission each frame of a client needs: one table, asked before the frame is acted on.
 
-Owns: that table. Does not own: who has which permission (permissions.py), what a frame does. A publish is asked about
-where it is made (publishing.py), because its refusal has ways of its own.
+Owns: that table. Does not own: who has which permission (permissions.py), what a frame does. Of a publish it is asked
+where it is made (publishing.py calls `check_publish`), because its refusal has ways of its own.
 Invariants: every frame of a client is in the table; whether a queue or an exchange exists is looked at only for a
 client that may know it. What an exchange routes on, and where dead letters go, is not asked again, as in RabbitMQ.
 """
@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from shmq.errors import DirectRefused
+from shmq.message import decode_envelope
 from shmq.names import GENERATED_PREFIX
+from shmq.routing.addressing import address
 from shmq.wire import frames as wire
-from shmq_daemon.permissions import Access, Verb
+from shmq_daemon.permissions import REPLY_TO, Access, Verb
+from shmq_daemon.routing import KEYS_IN_HEADERS
 from shmq_daemon.topology import Topology
 
 Check = Callable[[Access, Any], None]
@@ -41,7 +44,7 @@ class Gate:
             wire.Detach: _sees_queue,
             wire.Route: _route,
             wire.Get: _on_queue("read"),
-            wire.Consume: _on_queue("read"),
+            wire.Consume: _consume,
             **dict.fromkeys(NEEDS_NOTHING, _nothing),
         }
 
@@ -90,6 +93,17 @@ NEEDS_NOTHING: Final = (
 )
 
 
+def check_publish(access: Access, frame: wire.Publish | wire.PublishMany) -> None:
+    """Raise AccessRefused, InvalidArgument. To the default exchange, keys in the headers CC and BCC name queues too."""
+    if access.full:
+        return
+    keys: tuple[str, ...] = (frame.routing_key,)
+    if not frame.exchange and KEYS_IN_HEADERS in frame.envelope:
+        headers = decode_envelope(frame.envelope, frame.routing_key).headers
+        keys = address(frame.routing_key, headers, frame.envelope).keys
+    access.check_publish(frame.exchange, keys)
+
+
 def _nothing(_access: Access, _frame: wire.ClientFrame) -> None:
     """Everybody may who was admitted."""
 
@@ -103,6 +117,11 @@ def _on_queue(verb: Verb) -> Check:
 
 def _sees_queue(access: Access, frame: QueueFrame) -> None:
     access.check_sees("queue", frame.queue)
+
+
+def _consume(access: Access, frame: wire.Consume) -> None:
+    if frame.queue != REPLY_TO:
+        access.check("read", "queue", frame.queue)
 
 
 def _bind(access: Access, frame: wire.BindQueue | wire.UnbindQueue) -> None:

@@ -22,6 +22,7 @@ VERBS: Final[tuple[Verb, ...]] = ("configure", "write", "read", "direct")
 SEEING: Final[tuple[Verb, ...]] = ("configure", "write", "read")  # each of them shows that a thing is there
 ROOT: Final = 0
 DEFAULT_EXCHANGE: Final = "amq.default"  # RabbitMQ's word where permissions are asked for; its name is empty
+REPLY_TO: Final = "amq.rabbitmq.reply-to"  # everybody's own; who was told the rest of the name may answer there
 SUBJECTS_MAX: Final = 1024  # remembered at a time
 ANSWERS_MAX: Final = 4096  # likewise, of one subject
 
@@ -147,7 +148,8 @@ class Access:
             self.check("write", "exchange", exchange)
             return
         for key in routing_keys:
-            self.check("write", "queue", key)
+            if not key.startswith(REPLY_TO + "."):
+                self.check("write", "queue", key)
 
     def check_forward(self, kind: Kind, name: str, exchange: str, routing_key: str | None = None) -> None:
         """Raise AccessRefused for an owner that would pass messages on to an exchange (dead letters, alternate).

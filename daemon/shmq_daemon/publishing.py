@@ -28,6 +28,7 @@ from shmq_daemon import policy
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client
 from shmq_daemon.events import Queue
+from shmq_daemon.gate import check_publish
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timer, Timers
 from shmq_daemon.opened import OpenQueue
@@ -91,7 +92,7 @@ class Publishing:
     def on_publish(self, client: Client, frame: Publication) -> None:
         """Publish now, or behind what this client has waiting."""
         try:
-            client.access.check_publish(frame.exchange, (frame.routing_key,))
+            check_publish(client.access, frame)
             blocked = Blocked(client, frame, self._targets(frame))
         except ShmqError as error:
             self._refuse(client.session, frame, error)

@@ -1,14 +1,16 @@
 """Each frame asks for what docs/OPERATIONS.md says, and none is left out."""
 
 import typing
+from typing import Any
 
 import pytest
 
 from shmq.definitions import ExchangeDefinition, QueueDefinition
-from shmq.errors import AccessRefused, DirectRefused
+from shmq.errors import AccessRefused, DirectRefused, InvalidArgument
+from shmq.message import encode_envelope
 from shmq.wire import frames as wire
 from shmq_daemon.events import Queue, QueueDeclared
-from shmq_daemon.gate import Gate
+from shmq_daemon.gate import Gate, check_publish
 from shmq_daemon.permissions import VERBS, Access, Principal, Rule, Subject, Verb
 from shmq_daemon.topology import Topology
 
@@ -102,6 +104,43 @@ def test_whoever_may_configure_a_queue_that_is_there_may_declare_it_again() -> N
     topology.apply(QueueDeclared(queue))
 
     assert needs(wire.DeclareQueue(1, DEAD), topology) == {("configure", "q")}
+
+
+def publish(key: str, headers: dict[str, Any], exchange: str = "") -> wire.Publish:
+    return wire.Publish(1, exchange, key, encode_envelope(exchange, key, headers=headers), b"")
+
+
+@pytest.mark.parametrize(
+    ("frame", "needed"),
+    [
+        (publish("q", {}), {"q"}),
+        (publish("q", {"CC": ["x"], "BCC": ["y"]}), {"q", "x", "y"}),
+        (publish("q", {"CC": ["y"]}, "x"), {"x"}),
+        (publish("amq.rabbitmq.reply-to.abc", {}), set()),
+    ],
+)
+def test_a_publish_needs_write_on_all_that_it_names(frame: wire.Publish, needed: set[str]) -> None:
+    def is_refused(name: str) -> bool:
+        try:
+            check_publish(may_all_but(("write", name)), frame)
+        except AccessRefused:
+            return True
+        return False
+
+    assert {name for name in ("q", "x", "y", frame.routing_key) if is_refused(name)} == needed
+
+
+@pytest.mark.parametrize("headers", [{"CC": "x"}, {"CC": ["x"], "BCC": ["y", 5]}])
+def test_a_publish_whose_keys_are_none_is_refused(headers: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument):
+        check_publish(may_all_but(), publish("q", headers))
+
+
+def test_to_wait_for_replies_needs_nothing() -> None:
+    nothing = Access(Subject(1, frozenset()))
+
+    assert not refused(wire.Consume(1, "amq.rabbitmq.reply-to", no_ack=True), nothing)
+    assert refused(wire.Consume(1, "amq.rabbitmq.reply-to.abc"), nothing)
 
 
 def test_every_frame_of_a_client_is_in_the_table() -> None:
