@@ -24,7 +24,7 @@ ROOT: Final = 0
 DEFAULT_EXCHANGE: Final = "amq.default"  # RabbitMQ's word where permissions are asked for; its name is empty
 REPLY_TO: Final = "amq.rabbitmq.reply-to"  # everybody's own; who was told the rest of the name may answer there
 SUBJECTS_MAX: Final = 1024  # remembered at a time
-ANSWERS_MAX: Final = 4096  # likewise, of one subject
+ANSWERS_MAX: Final = 1024  # likewise, of one subject
 
 
 class Subject(NamedTuple):

@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import shmq
-from support.deadline import wait_until
+from support.deadline import scaled, wait_until
 from support.shmqd import SHM, Shmqd
 from support.subjects import (
     DAEMON,
@@ -26,6 +27,9 @@ from support.subjects import (
     run_as,
     start_as,
 )
+
+ROOT = Path(__file__).parents[2]
+
 
 # -- other permissions ----------------------------------------------------------------------------------------------
 
@@ -176,3 +180,16 @@ def test_a_bad_permission_keeps_the_daemon_from_starting(tmp_path: Path) -> None
     assert done.returncode == 1
     assert f"{config}:1: permissions[0]: there is no user 'no such user' on this host" in done.stderr
     wait_until(lambda: not (tmp_path / "shmq.sock").exists(), "no socket is there")
+
+
+# -- the figure -----------------------------------------------------------------------------------------------------
+
+
+def test_the_figure_of_one_to_one_can_be_taken_between_three_users() -> None:
+    need_root()
+    plan = ["--n", "2000", "--runs", "1", "--uids", "61000", "61001", "61002"]
+    command = [sys.executable, str(ROOT / "benchmarks/one_to_one.py"), *plan]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=scaled(60), check=False)
+
+    assert "under uids 61000, 61001, 61002" in run.stdout, run.stderr
+    assert "median:" in run.stdout, run.stderr

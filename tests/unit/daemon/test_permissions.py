@@ -174,7 +174,7 @@ def test_what_is_remembered_stays_bounded() -> None:
         assert one.may("read", str(number))
 
     assert len(policy._known) <= 1024
-    assert len(one._answers) <= 4096
+    assert len(one._answers) <= 1024
 
 
 @pytest.mark.parametrize(
