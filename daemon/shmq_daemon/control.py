@@ -196,11 +196,13 @@ class Control:
 
     @staticmethod
     def why_not_direct(client: Client, opened: OpenQueue) -> str:
+        if reason := client.access.why_not_direct(opened.name):
+            return reason
         if not client.direct:
             return "this connection is in socket mode"
         if not opened.usable:
             return f"the queue is set apart: {opened.damage}"
-        return policy.consumer_needs_broker(opened.queue.definition) or client.access.why_not_direct(opened.name)
+        return policy.consumer_needs_broker(opened.queue.definition)
 
 
 def _exclusive_difference(opened: OpenQueue, definition: QueueDefinition) -> PreconditionFailed | None:
