@@ -180,12 +180,14 @@ class Control:
         )
 
     def _may_be_direct(self, client: Client, compiled: Compiled) -> bool:
-        """Whether a client may follow it by itself into all its queues."""
+        """Whether a client may follow it by itself into all its queues, and may know of the exchanges on the way."""
         if not client.direct or len(compiled.exchanges) > ROUTED_EXCHANGES_MAX or compiled.bytes > ROUTED_BYTES_MAX:
             return False
+        access = client.access
+        if not all(access.sees(exchange.name) for exchange in compiled.exchanges):
+            return False
         queues = map(self._catalog.topology.queues.__getitem__, compiled.queues)
-        why_not = client.access.why_not_direct
-        return not any(policy.consumer_needs_broker(queue.definition) or why_not(queue.name) for queue in queues)
+        return not any(policy.consumer_needs_broker(it.definition) or access.why_not_direct(it.name) for it in queues)
 
     def _direct(self, client: Client, name: str) -> OpenQueue:
         opened = self._catalog.opened(name, client.connection_id)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import shmq
+from shmq.wire.frames import Route, Routed
 from support.deadline import scaled
 from support.shmqd import Shmqd
 from support.subjects import DAEMON, SOCKET, Subject, attempt, daemon_of, grant, refusal_at, run_as
@@ -313,6 +314,78 @@ def test_daemon_producer_and_consumer_are_three_users_and_a_killed_one_loses_not
         killed = False
 
         assert run_as(consumer, consume) == [[number, True] for number in range(100)]
+
+
+def test_a_route_names_only_what_its_client_may_see() -> None:
+    rules = grant("uid = 61001", "write", "read", "direct", names="open.*")
+    rules += grant("uid = 61001", "write", names="shut")
+    with daemon_of(DAEMON, SOCKET + rules) as daemon, daemon.connect() as conn:
+        for source in ("open.all", "open.some", "open.hops", "open.hops.2"):
+            conn.declare_exchange(source, "headers")
+        conn.declare_exchange("secret", "headers")
+        for queue in ("open.q", "shut"):
+            conn.declare_queue(queue)
+        conn.bind_queue("open.q", "open.all", arguments={"kind": "a"})
+        conn.bind_exchange("open.all", "open.hops", arguments={"kind": "a"})
+        conn.bind_queue("shut", "open.some", arguments={"kind": "b"})
+        conn.bind_exchange("secret", "open.hops.2", arguments={"kind": "a"})
+        conn.bind_queue("open.q", "secret", arguments={"kind": "a"})
+
+        def ask() -> list[Any]:
+            told = []
+            with shmq.connect(daemon.url) as mine:
+                for source in ("open.all", "open.some", "open.hops", "open.hops.2"):
+                    routed = mine._link.ask(functools.partial(ask_route, source), Routed)
+                    told.append([routed.direct, sorted(one.name for one in routed.exchanges), len(routed.bindings)])
+                    mine.publish(b"", exchange=source, headers={"kind": "a"}, confirm="memory")
+                    mine.publish(b"", exchange=source, headers={"kind": "b"}, confirm="memory")
+            return told
+
+        whole, half, hops, behind = run_as(Subject(61_001, 61_001), ask)
+
+        assert whole == [True, ["open.all"], 1]
+        assert half == [False, [], 0]
+        assert hops == [True, ["open.all", "open.hops"], 2]
+        assert behind == [False, [], 0]
+        assert (conn.queue_info("open.q").messages, conn.queue_info("shut").messages) == (3, 1)
+
+
+def ask_route(exchange: str, seq: int) -> Route:
+    return Route(seq, exchange, "key")
+
+
+@pytest.mark.parametrize("header", ["CC", "BCC"])
+def test_a_copy_to_a_queue_that_may_not_be_written_to_is_refused_with_the_rest(header: str) -> None:
+    rules = grant("uid = 61001", "write", "read", "direct", names="mine")
+    with daemon_of(DAEMON, SOCKET + rules) as daemon, daemon.connect() as conn:
+        for name in ("mine", "others"):
+            conn.declare_queue(name)
+
+        def publish() -> tuple[str, str]:
+            with shmq.connect(daemon.url) as mine:
+                headers = {header: ["others"]}
+                return attempt(lambda: mine.publish(b"", routing_key="mine", headers=headers, confirm="memory"))
+
+        name, text = run_as(Subject(61_001, 61_001), publish)
+
+        assert (name, "access to queue 'others' refused" in text) == ("AccessRefused", True)
+        assert [info.messages for info in conn.queues()] == [0, 0]
+
+
+def test_exchanges_are_bound_by_who_may_write_to_one_and_read_the_other() -> None:
+    rules = grant("uid = 61001", "write", names="to") + grant("uid = 61001", "read", names="from")
+    with daemon_of(DAEMON, SOCKET + rules) as daemon, daemon.connect() as conn:
+        for name in ("to", "from", "other"):
+            conn.declare_exchange(name)
+
+        def bind() -> list[str]:
+            pairs = [("to", "from"), ("from", "to"), ("other", "from"), ("to", "other")]
+            with shmq.connect(daemon.url, mode="socket") as mine:
+                verbs = (mine.bind_exchange, mine.unbind_exchange)
+                return [attempt(functools.partial(verb, *pair, "key"))[0] for verb in verbs for pair in pairs]
+
+        refused = ["AccessRefused"] * 3
+        assert run_as(Subject(61_001, 61_001), bind) == ["done", *refused, "done", *refused]
 
 
 # -- what is not asked again ----------------------------------------------------------------------------------------
