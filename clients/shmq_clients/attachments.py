@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import weakref
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from shmq.core import _core as core
 from shmq.errors import DirectRefused, LayoutMismatch, NotFound, SessionError, ShmqError
@@ -41,6 +41,8 @@ class Attachment(NamedTuple):
 
 class Attachments:
     """By name. `routes` is what the fast path of publish looks into: queues whose messages need no thought."""
+
+    message_type: ClassVar[type[core.Message]] = DirectMessage
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -152,13 +154,17 @@ class Attachments:
                 queue_id=facts.queue_id,
                 bells=bells,
                 epoch=facts.epoch,
-                message_type=DirectMessage,
-                context=name,
+                message_type=self.message_type,
+                context=self._context(name),
             )
         except (LayoutMismatch, OSError) as error:
             close_all(tuple(fd for fd in descriptors if fd >= 0))
             raise DirectRefused(queue=name, reason=str(error)) from error
         return Attachment(name, queue, facts.queue_id, facts.message_ttl_ns), welcome
+
+    def _context(self, name: str) -> object:
+        """Return what the queue's messages know it by."""
+        return name
 
     def _copy_of_bell(self) -> int:
         with self._changing:
@@ -176,6 +182,18 @@ class Attachments:
         """Let go of a queue by its name; its memory is not freed while anybody has it mapped."""
         if (found := self._by_name.get(name)) is not None:
             self.forget(found)
+
+    def serves(self, name: str, *, insist: bool) -> bool:
+        """Whether this queue is worked in directly; attaches it. Raises NotFound; where one insists, DirectRefused."""
+        if not self.granted:
+            return False
+        try:
+            self.attach(name)
+        except DirectRefused:
+            if insist:
+                raise
+            return False
+        return True
 
     def refreshed(self, attachment: Attachment) -> Attachment:
         """Return how the queue is attached now; as it was, while there is no session to attach it in."""
@@ -256,11 +274,14 @@ class Attachments:
         consumers, producers = asked.descriptors
         descriptors = (consumers, producers, self._copy_of_bell())
         try:
-            attachment.queue.set_bells(descriptors, bells.epoch)
+            self._set_bells(attachment.queue, descriptors, bells.epoch)
         except ShmqError:  # closed meanwhile, by another thread
             close_all(tuple(fd for fd in descriptors if fd >= 0))
             raise
         return True
+
+    def _set_bells(self, queue: core.Queue, bells: tuple[int, int, int], epoch: int) -> None:
+        queue.set_bells(bells, epoch)
 
     def _ask_for_bells(self, name: str) -> Answer | None:
         """Return what will be answered; None while there is nobody to ask."""

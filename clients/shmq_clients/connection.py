@@ -9,28 +9,25 @@ and nothing is closed for the parent; a connection nobody closed says goodbye wh
 import contextlib
 import functools
 import itertools
-import operator
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, Unpack
 
 from shmq.core import _core as core
-from shmq.errors import DirectRefused, InvalidArgument, NotAllowed, NotFound, ShmqError
-from shmq.limits import BATCH_MESSAGES_MAX, PREFETCH_MAX
+from shmq.errors import DirectRefused, NotAllowed, NotFound, ShmqError
 from shmq.message import Message
 from shmq.names import check_name
-from shmq.wire.frames import Consume, Welcome
+from shmq.wire.frames import Welcome
 from shmq_clients import forks
+from shmq_clients.asked import ack_all, check_max_messages, check_mode, consume_frame, needs_broker
 from shmq_clients.attachments import Attachments
 from shmq_clients.consumer import Consumer, DirectConsumer, SocketConsumer
 from shmq_clients.direct_path import DirectPath
 from shmq_clients.durations import SECOND_NS, nanoseconds, wait_nanoseconds
 from shmq_clients.link import HELLO_TIMEOUT, RECONNECT_TIMEOUT, Link
-from shmq_clients.message import Settling, SocketMessage
 from shmq_clients.outgoing import PublishKeywords
 from shmq_clients.publishing import Publishing
 from shmq_clients.session import Mode, Session
@@ -38,12 +35,9 @@ from shmq_clients.socket_path import SocketPath
 from shmq_clients.topology import Topology
 from shmq_clients.url import socket_paths, url_of
 
-MODES: Final = ("auto", "direct", "socket")
 CLOSE_TIMEOUT: Final = 2.0
 
 Consumers: TypeAlias = weakref.WeakValueDictionary[str, DirectConsumer | SocketConsumer]
-
-_ack_each: Final = operator.methodcaller("ack")
 
 
 def connect(
@@ -61,8 +55,7 @@ def connect(
     ever; then whatever waits for it raises DaemonNotRunning or ConnectionLost, and the next call tries again. Raises
     DaemonNotRunning, NotShmqd, OperationTimeout, AccessRefused, ProtocolMismatch, DirectRefused, InvalidArgument.
     """
-    if mode not in MODES:
-        raise InvalidArgument(argument="mode", value=mode, allowed='"auto", "direct" or "socket"')
+    check_mode(mode)
     nanoseconds(timeout, "timeout")
     patience = wait_nanoseconds(reconnect_timeout, "reconnect_timeout") / SECOND_NS
     return Connection(Link(socket_paths(url), mode, patience), mode, timeout)
@@ -165,8 +158,7 @@ class Connection(Topology):
     ) -> Sequence[Message]:
         """Wait up to `max_wait` seconds for a message, then return those that are there, `max_messages` at most."""
         check_name(queue, "queue")
-        if type(max_messages) is not int or not 0 < max_messages <= BATCH_MESSAGES_MAX:
-            raise InvalidArgument(argument="max_messages", value=max_messages, allowed=f"1 to {BATCH_MESSAGES_MAX}")
+        check_max_messages(max_messages)
         wait_ns = wait_nanoseconds(max_wait, "max_wait")
         if self._is_direct(queue):
             return self._direct.get_batch(queue, max_messages, wait_ns, no_ack=no_ack)  # type: ignore[return-value] # as get
@@ -192,59 +184,31 @@ class Connection(Topology):
         Iteration also raises DaemonNotRunning or ConnectionLost when there is nothing to deliver and the daemon stays
         away (`reconnect_timeout`); iterating again goes on, and tries again.
         """
-        check_name(queue, "queue")
-        if type(prefetch) is not int or not 0 <= prefetch <= PREFETCH_MAX:
-            raise InvalidArgument(argument="prefetch", value=prefetch, allowed=f"0 (any number) to {PREFETCH_MAX}")
-        tag = check_name(consumer_tag, "consumer_tag") if consumer_tag else f"ctag-{next(self._numbers)}"
-        timeout_ns = 0 if ack_timeout is None else nanoseconds(ack_timeout, "ack_timeout")
+        tag = consumer_tag or f"ctag-{next(self._numbers)}"
+        consume = consume_frame(
+            queue,
+            tag,
+            prefetch=prefetch,
+            no_ack=no_ack,
+            exclusive=exclusive,
+            priority=priority,
+            ack_timeout=ack_timeout,
+        )
         if tag in self._consumers:
             raise NotAllowed(f"consumer tag {tag!r} is in use")
-        by_broker = exclusive or priority != 0 or timeout_ns != 0
-        if by_broker and self._mode == "direct":
-            raise DirectRefused(queue=queue, reason="exclusive, prioritised and timed consumers need the broker")
         consumer: DirectConsumer | SocketConsumer
-        if not by_broker and self._is_direct(queue):
-            attachment = self._attachments.attach(queue)
-            consumer = DirectConsumer(tag, self._attachments, attachment, prefetch, no_ack=no_ack, keep=self)
+        if not needs_broker(consume, self._mode) and self._is_direct(queue):
+            consumer = DirectConsumer(consume, self._attachments, self._attachments.attach(queue), keep=self)
             self._link.later(consumer.announce)
             self._link.advance(0)
         else:
-            consume = Consume(0, queue, tag, prefetch, no_ack, exclusive, priority, timeout_ns)
             consumer = SocketConsumer(self._socket, self._socket.consume(consume), keep=self)
         self._consumers[tag] = consumer
         return consumer
 
     def ack_many(self, messages: Iterable[Message]) -> None:
         """Ack each of them; all are tried, then the first error is raised."""
-        pending = list(messages)
-        by_frames = [message for message in pending if type(message) is SocketMessage]
-        if by_frames:
-            self._ack_by_frames(by_frames)
-            pending = [message for message in pending if type(message) is not SocketMessage]
-        remaining = iter(pending)
-        first: ShmqError | None = None
-        while True:
-            try:
-                deque(map(_ack_each, remaining), maxlen=0)
-                break
-            except ShmqError as error:
-                first = first or error
-        if first is not None:
-            raise first
-
-    def _ack_by_frames(self, messages: list[SocketMessage]) -> None:
-        tags: dict[Settling, list[int]] = {}
-        first: ShmqError | None = None
-        for message in messages:
-            try:
-                if message.begin_settling("acked"):
-                    tags.setdefault(message.session, []).append(message.delivery_tag)
-            except ShmqError as error:
-                first = first or error
-        for session, delivery_tags in tags.items():
-            session.ack_all(delivery_tags)
-        if first is not None:
-            raise first
+        ack_all(messages)
 
     def cancel(self, consumer_tag: str) -> None:
         """End a consumer's iteration, also in another thread. What was handed out stays unacked. Raises NotFound."""
@@ -257,15 +221,7 @@ class Connection(Topology):
     def _is_direct(self, queue: str) -> bool:
         """Whether this queue is worked in directly; attaches it. Raises NotFound; in mode "direct" DirectRefused."""
         self._link.check()
-        if not self._attachments.granted:
-            return False
-        try:
-            self._attachments.attach(queue)
-        except DirectRefused:
-            if self._mode == "direct":
-                raise
-            return False
-        return True
+        return self._attachments.serves(queue, insist=self._mode == "direct")
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ consumer keeps its connection alive while somebody iterates.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from shmq.core import _core as core
@@ -41,27 +41,20 @@ class Consumer(Protocol):
         """End the iteration, also one that waits in another thread. What was handed out stays unacked."""
 
 
-class DirectConsumer:
-    """Takes from the segment; Python is asked only when nothing is there or the prefetch is full."""
+class Taker:
+    """What takes from a segment by itself, and has the broker count it. `on_empty`: as core.Consumer wants it."""
 
     def __init__(
-        self, tag: str, attachments: Attachments, attachment: Attachment, prefetch: int, *, no_ack: bool, keep: object
+        self, consume: Consume, attachments: Attachments, attachment: Attachment, on_empty: Callable[[], bool]
     ) -> None:
-        self.consumer_tag = tag
-        self.queue_name = attachment.name
+        self.consumer_tag = consume.consumer_tag
+        self.queue_name = consume.queue
         self._attachments = attachments
         self._attachment: Attachment | None = attachment
-        self._keep = keep
         self._cancelled = self._stopped = False
-        self._no_ack = no_ack
+        self._no_ack = consume.no_ack
         self._announced_in: Session | None = None
-        self._core = core.Consumer((attachment.queue,), prefetch, no_ack, self._on_empty)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._core
-
-    def __next__(self) -> Any:  # noqa: ANN401 - a DirectMessage, which the core makes
-        return next(self._core)
+        self._core = core.Consumer((attachment.queue,), consume.prefetch, consume.no_ack, on_empty)
 
     def announce(self, session: Session) -> None:
         """Have the broker count this consumer. Nobody waits for the answer: messages are taken, whatever it is."""
@@ -81,14 +74,13 @@ class DirectConsumer:
         if not getattr(self, "_cancelled", True) and self._attachment is not None:
             self._withdraw()
 
-    def cancel(self) -> None:
+    def _cancel(self) -> Attachment | None:
+        """Take nothing more, and say so. Returns where somebody may be waiting."""
         if not self._cancelled:
             self._cancelled = True
             self._withdraw()
             self._attachments.link.advance(0)
-        attachment = self.stop()
-        if attachment is not None and not attachment.queue.closed:
-            attachment.queue.bell_ring(core.CONSUMERS, ALL_TOKENS)
+        return self.stop()
 
     def stop(self) -> Attachment | None:
         """Take nothing more; who waits finds out by itself."""
@@ -96,6 +88,34 @@ class DirectConsumer:
         attachment, self._attachment = self._attachment, None
         self._core.queues = ()
         return attachment
+
+    def _follow(self, attachment: Attachment) -> None:
+        """Take from the queue as it is attached now."""
+        now = self._attachments.refreshed(attachment)
+        if now is not attachment and self._attachment is attachment:
+            self._attachment = now
+            self._core.queues = (now.queue,)
+            if self._stopped:  # by another thread, and we have undone it
+                self.stop()
+
+
+class DirectConsumer(Taker):
+    """Takes from the segment; Python is asked only when nothing is there or the prefetch is full."""
+
+    def __init__(self, consume: Consume, attachments: Attachments, attachment: Attachment, *, keep: object) -> None:
+        super().__init__(consume, attachments, attachment, self._on_empty)
+        self._keep = keep
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._core
+
+    def __next__(self) -> Any:  # noqa: ANN401 - a DirectMessage, which the core makes
+        return next(self._core)
+
+    def cancel(self) -> None:
+        attachment = self._cancel()
+        if attachment is not None and not attachment.queue.closed:
+            attachment.queue.bell_ring(core.CONSUMERS, ALL_TOKENS)
 
     def _on_empty(self) -> bool:
         """Wait; True: look again. Short slices, so that a lost wake-up costs little."""
@@ -115,12 +135,7 @@ class DirectConsumer:
         if attachment.queue.deleted:
             raise self._attachments.deleted(attachment)
         self._attachments.wait(attachment, core.CONSUMERS, SLICE_NS)
-        now = self._attachments.refreshed(attachment)
-        if now is not attachment and self._attachment is attachment:
-            self._attachment = now
-            self._core.queues = (now.queue,)
-            if self._stopped:  # by another thread, and we have undone it
-                self.stop()
+        self._follow(attachment)
 
     def _wait_for_acks(self) -> None:
         """Another thread has to ack. No bell tells of it, so look: often at first, then every two milliseconds."""

@@ -35,7 +35,7 @@ class DirectPath:
     def publish(self, target: Attachment, out: Outgoing, body: Any, deadline_ns: int) -> int:  # noqa: ANN401 - any buffer
         """Publish one message. Returns 1. Raises QueueFull, ShmFull, BodyTooLarge; QueueGone."""
         self._attachments.freshen(target)
-        queue, keywords = target.queue, _keywords(target, out)
+        queue, keywords = target.queue, keywords_for(target, out)
         while (outcome := queue.publish(body, **keywords)) != core.OK:
             self._wait_for_room(target, outcome, memoryview(body).nbytes, out, deadline_ns)
         return 1
@@ -47,7 +47,7 @@ class DirectPath:
         there is room for. Returns how many the queue has, counted from the first. Raises as `publish`.
         """
         self._attachments.freshen(target)
-        queue, keywords, done = target.queue, _keywords(target, out), start
+        queue, keywords, done = target.queue, keywords_for(target, out), start
         while True:
             count, outcome = queue.publish_many(bodies, start=done, **keywords)
             done += count
@@ -63,17 +63,13 @@ class DirectPath:
     def loan(self, target: Attachment, out: Outgoing, body_bytes: int, deadline_ns: int) -> core.Loan:
         """Lend room for a body. Raises as `publish`."""
         self._attachments.freshen(target)
-        queue, keywords = target.queue, _keywords(target, out)
+        queue, keywords = target.queue, keywords_for(target, out)
         while isinstance(loan := queue.loan(body_bytes, **keywords), int):
             self._wait_for_room(target, loan, body_bytes, out, deadline_ns)
         return loan
 
     def _wait_for_room(self, target: Attachment, outcome: int, size: int, out: Outgoing, deadline_ns: int) -> None:
-        if outcome != core.FULL:
-            raise _refusal(target, outcome, size)
-        remaining = deadline_ns - time.monotonic_ns()
-        if remaining <= 0:
-            raise _full(target, out)
+        remaining = time_for_room(target, outcome, size, out, deadline_ns)
         if out.timeout_ns == TIME_NS_MAX:
             self._attachments.link.check_reach()  # a wait without an end of its own
         self._attachments.wait(target, core.PRODUCERS, remaining)
@@ -104,7 +100,8 @@ class DirectPath:
         return taken
 
 
-def _keywords(target: Attachment, out: Outgoing) -> dict[str, Any]:
+def keywords_for(target: Attachment, out: Outgoing) -> dict[str, Any]:
+    """Return what the core wants to know beside the body."""
     ttl_ns = min(out.ttl_ns, target.ttl_ns) if min(out.ttl_ns, target.ttl_ns) >= 0 else max(out.ttl_ns, target.ttl_ns)
     return {
         "level": out.priority,
@@ -115,7 +112,18 @@ def _keywords(target: Attachment, out: Outgoing) -> dict[str, Any]:
     }
 
 
-def _refusal(target: Attachment, outcome: int, size: int) -> Exception:
+def time_for_room(target: Attachment, outcome: int, size: int, out: Outgoing, deadline_ns: int) -> int:
+    """Return how long to wait for room. Raises QueueFull when there is no time left, else why waiting is no use."""
+    if outcome != core.FULL:
+        raise refusal(target, outcome, size)
+    remaining = deadline_ns - time.monotonic_ns()
+    if remaining <= 0:
+        raise full(target, out)
+    return remaining
+
+
+def refusal(target: Attachment, outcome: int, size: int) -> Exception:
+    """Return the error for an outcome that waiting would not change."""
     if outcome == core.DELETED:
         return QueueGone()
     if outcome == core.NO_MEMORY:
@@ -124,7 +132,7 @@ def _refusal(target: Attachment, outcome: int, size: int) -> Exception:
     return BodyTooLarge(size=size, limit=max(inline_bytes, arena_bytes), queue=target.name)
 
 
-def _full(target: Attachment, out: Outgoing) -> QueueFull:
+def full(target: Attachment, out: Outgoing) -> QueueFull:
     """Messages, unless there is room for more of those and it is bytes that are missing."""
     stats = target.queue.stats()
     depth = sum(stats[state] for state in ("ready", "unacked", "delayed", "dead_pending"))

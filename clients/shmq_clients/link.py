@@ -7,7 +7,6 @@ again never blocks a caller that waits for something else, and no caller waits f
 same as once.
 """
 
-import errno
 import random
 import select
 import threading
@@ -16,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from shmq.errors import (
     AccessRefused,
@@ -32,9 +31,9 @@ from shmq.errors import (
 from shmq.wire.fields import Frame
 from shmq.wire.frames import BrokerFrame, ClientFrame, Nack, Resume, Welcome
 from shmq_clients import forks
+from shmq_clients.reaching import reach
 from shmq_clients.session import Answer, Mode, Session
 from shmq_clients.stream import Stream, poll
-from shmq_clients.url import start_command
 
 FrameT = TypeVar("FrameT", bound=Frame)
 
@@ -46,9 +45,6 @@ BACKOFF_MAX: Final = 0.5  # who waits in socket mode is back within a second of 
 SLICE: Final = 0.25  # no wait is longer without a look at what else may have changed
 TURN: Final = 0.02  # for another thread that is reading what we want to know
 FAILURES_MAX: Final = 1000  # kept for the next calls; an old one says more than a new one of its kind
-Refusal: TypeAlias = NotShmqd | ConnectionLost | AccessRefused
-NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
-NOT_A_STREAM: Final = (errno.EPROTOTYPE, errno.ENOTSOCK)
 
 
 class Reply(NamedTuple):
@@ -100,19 +96,25 @@ class Link:
         """Connect for the first time. Raises what stands in the way; nothing is tried again that will not change."""
         deadline = time.monotonic() + timeout
         self._hello_timeout = timeout
-        while self.session is None:
-            if self._last_error is not None and not isinstance(self._last_error, ConnectionLost):
-                raise self._give_up(self._last_error)
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise self._give_up(self._silence(timeout))
-            self.advance(remaining, lambda: self.session is not None)
-        self.paths = (self.session.stream.path,)
-        self._hello_timeout = HELLO_TIMEOUT
+        try:
+            while not self._opened(deadline, timeout):
+                self.advance(deadline - time.monotonic(), lambda: self.session is not None)
+        except ShmqError:
+            self.close(clean=False, timeout=0)
+            raise
 
-    def _give_up(self, error: ShmqError) -> ShmqError:
-        self.close(clean=False, timeout=0)
-        return error
+    def _opened(self, deadline: float, timeout: float) -> bool:
+        """Whether there is the first session. Raises that there will be none."""
+        session = self.session
+        if session is not None:
+            self.paths = (session.stream.path,)
+            self._hello_timeout = HELLO_TIMEOUT
+            return True
+        if self._last_error is not None and not isinstance(self._last_error, ConnectionLost):
+            raise self._last_error
+        if time.monotonic() >= deadline:
+            raise self._silence(timeout)
+        return False
 
     def _silence(self, timeout: float) -> ShmqError:
         if isinstance(self._last_error, ConnectionLost):
@@ -148,6 +150,12 @@ class Link:
         if error is not None:
             self._told = True
             raise error
+
+    def check_hope(self) -> None:
+        """As `check_reach`, for who must have a session: also what another try would not change."""
+        if isinstance(self._last_error, ProtocolMismatch | AccessRefused):
+            raise self._last_error
+        self.check_reach()
 
     def _unreachable(self) -> ShmqError | None:
         loss, last, path = self._loss, self._last_error, str(self.paths[0])
@@ -191,7 +199,7 @@ class Link:
 
     def _connect(self, now: float) -> None:
         try:
-            self._session = self._greet(self._reach())
+            self._session = self._greet(reach(self.paths, self._stream))
         except ShmqError as error:
             self._postpone(error)
             return
@@ -204,22 +212,8 @@ class Link:
             stream.close()
             raise
 
-    def _reach(self) -> Stream:
-        refused: Refusal | None = None
-        silent: list[str] = []
-        for path in self.paths:
-            try:
-                return Stream(path)
-            except OSError as error:
-                refusal = _refusal(path, error)
-                refused = refused or refusal
-                if refusal is None:
-                    silent.append(str(path))
-        if refused is None:
-            raise DaemonNotRunning(paths=silent, start_command=start_command(self.paths))
-        if silent:  # it may have been one of these that was meant
-            refused.reason += f"; nothing answers on {', '.join(silent)}"
-        raise refused
+    def _stream(self, path: Path) -> Stream:
+        return Stream(path)
 
     def _postpone(self, error: ShmqError) -> None:
         self._last_error = error
@@ -290,11 +284,13 @@ class Link:
             time.sleep(pause)
             return
         fd = session.stream.fileno()
-        if fd < 0 or not poll(fd, select.POLLIN, pause):
-            return
+        if fd >= 0 and poll(fd, select.POLLIN, pause):
+            self._read(session, session.read)
+
+    def _read(self, session: Session, read: Callable[[], object]) -> None:
         greeting = session.welcome is None
         try:
-            session.read()
+            read()
             if greeting and session.welcome is not None:
                 self._greeted(session, session.welcome)
         except ShmqError as error:
@@ -386,9 +382,7 @@ class Link:
         self.check()
         self.raise_failures()
         while (session := self.session) is None or session.ended is not None:
-            if isinstance(self._last_error, ProtocolMismatch | AccessRefused):
-                raise self._last_error
-            self.check_reach()
+            self.check_hope()
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise self._last_error or OperationTimeout(operation="hello", timeout=timeout)
@@ -456,24 +450,17 @@ class Link:
         except ConnectionLost:
             pass  # gone is what it was to be
         finally:
-            last = self._session
-            if last is not None:
-                self._lose(last, ConnectionClosed())
+            self._end()
+
+    def _end(self) -> None:
+        last = self._session
+        if last is not None:
+            self._lose(last, ConnectionClosed())
 
     def forked(self) -> None:
         self._closed = ForkedHandle()
         if self._session is not None:
             self._session.stream.forked()
-
-
-def _refusal(path: Path, error: OSError) -> Refusal | None:
-    if error.errno in NOBODY:
-        return None
-    if error.errno in NOT_A_STREAM:
-        return NotShmqd(path=str(path), reason="it is not a stream socket")
-    if error.errno == errno.EAGAIN:
-        return ConnectionLost(path=str(path), reason="too many wait to connect")
-    return AccessRefused(what=str(path), reason=error.strerror or str(error))
 
 
 def _recoverable(error: ShmqError, session: Session) -> ShmqError:

@@ -47,7 +47,7 @@ class Publishing:
             taken = self._into(copies[0], lambda to, as_: self._direct.publish(to, as_, body, deadline_ns)) > GONE
         else:
             taken = self._publish_to(copies, [body], deadline_ns)
-        _check_taken(out, taken=taken)
+        check_taken(out, taken=taken)
 
     def publish_many(self, bodies: Sequence[Any], **keywords: Unpack[PublishKeywords]) -> None:
         """As `Connection.publish_many`."""
@@ -62,7 +62,7 @@ class Publishing:
             taken = self._into(copies[0], lambda to, as_: publish(to, as_, bodies, 0, deadline_ns)) > GONE
         else:
             taken = self._publish_to(copies, bodies, deadline_ns)
-        _check_taken(out, taken=taken)
+        check_taken(out, taken=taken)
 
     def loan(self, body_bytes: int, **keywords: Unpack[PublishKeywords]) -> AbstractContextManager[memoryview]:
         """As `Connection.loan`. With several queues the memory is the first one's; without any to write into, memory of
@@ -177,7 +177,7 @@ class Publishing:
                 return GONE
 
 
-def _check_taken(out: Outgoing, *, taken: bool) -> None:
+def check_taken(out: Outgoing, *, taken: bool) -> None:
     """Raise Unroutable for a mandatory message whose queues are all gone meanwhile."""
     if out.mandatory and not taken:
         raise Unroutable(exchange=out.exchange, routing_key=out.routing_key)

@@ -47,18 +47,25 @@ class Sink(Protocol):
 
 
 class Answer:
-    """What a request waits for."""
+    """What a request waits for. `tell` is called when it has come, by whoever reads, and must not wait."""
 
-    __slots__ = ("descriptors", "done", "error", "frame")
+    __slots__ = ("descriptors", "done", "error", "frame", "tell")
 
     def __init__(self) -> None:
         self.frame: BrokerFrame | None = None
         self.descriptors: tuple[int, ...] = ()
         self.error: ShmqError | None = None
         self.done = False
+        self.tell: Callable[[], object] | None = None
 
     def is_done(self) -> bool:
         return self.done
+
+    def settle(self, frame: BrokerFrame | None, error: ShmqError | None = None) -> None:
+        """It has come: one of the two."""
+        self.frame, self.error, self.done = frame, error, True
+        if self.tell is not None:
+            self.tell()
 
 
 class Session:
@@ -105,6 +112,13 @@ class Session:
     def forget(self, number: int) -> None:
         self._answers.pop(number, None)
 
+    def give_up(self, number: int, answer: Answer) -> None:
+        """As `forget`, when nobody will look at the answer: what has come with it goes back."""
+        self.forget(number)
+        close_all(answer.descriptors)
+        if isinstance(answer.frame, Got):
+            self.orphans.extend(delivery.delivery_tag for delivery in answer.frame.deliveries)
+
     def say(self, frame: ClientFrame, read: Callable[[], object]) -> None:
         """Send what wants no answer; its refusal is raised by a later call."""
         try:
@@ -113,6 +127,10 @@ class Session:
             if self.stream.wire.state is State.LEAVING:  # another thread closes the connection
                 raise ConnectionClosed from None
             raise
+
+    @property
+    def awaits_answers(self) -> bool:
+        return bool(self._answers)
 
     @property
     def is_open(self) -> bool:
@@ -126,13 +144,19 @@ class Session:
 
     def read(self) -> None:
         """Take all that has come. Raises what ends the session."""
-        while frames := self.stream.receive():
-            for frame in frames:
-                action = _ACTIONS.get(type(frame))
-                if action is not None:
-                    action(self, frame)
-                else:
-                    self._answer(frame)
+        while self.read_some():
+            pass
+
+    def read_some(self) -> bool:
+        """Take a part of what has come; False: there is no more. Raises what ends the session."""
+        frames = self.stream.receive()
+        for frame in frames:
+            action = _ACTIONS.get(type(frame))
+            if action is not None:
+                action(self, frame)
+            else:
+                self._answer(frame)
+        return bool(frames)
 
     def end(self, error: ShmqError) -> None:
         """Close the socket and tell all who wait."""
@@ -142,7 +166,7 @@ class Session:
             self._answers.clear()
         self.stream.close()
         for answer in waiting:
-            answer.error, answer.done = error, True
+            answer.settle(None, error)
 
     def close_descriptors(self) -> None:
         """Close what came with the welcome and nobody took."""
@@ -157,7 +181,7 @@ class Session:
             return
         if getattr(frame, "descriptors", 0):  # then it is the last of those that were read together
             answer.descriptors = self.stream.wire.take_descriptors()
-        answer.frame, answer.done = frame, True
+        answer.settle(frame)
 
     def _on_welcome(self, frame: Welcome) -> None:
         self.descriptors = self.stream.wire.take_descriptors()
@@ -168,7 +192,7 @@ class Session:
         if frame.seq == 0:
             self._failures.append(error)
         elif (answer := self._answers.pop(frame.seq, None)) is not None:
-            answer.error, answer.done = error, True
+            answer.settle(None, error)
 
     def _on_closing(self, frame: Closing) -> None:
         if frame.code == GOODBYE:

@@ -7,8 +7,9 @@ is stale, and the next session gives all of it back to the queues (Recover) befo
 """
 
 import contextlib
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from shmq.core._core import PERSISTENT
@@ -25,6 +26,7 @@ from shmq.wire.frames import (
     CONFIRM_MEMORY,
     CONFIRM_SENT,
     Cancel,
+    ClientFrame,
     Consume,
     Counted,
     Get,
@@ -72,21 +74,20 @@ class SocketPath:
 
     def deliveries(self, session: Session) -> Deliveries:
         if self._deliveries is None or self._current is not session:
-            self._current, self._deliveries = session, Deliveries(self.link, session)
+            self._current, self._deliveries = session, self._settled_in(session)
         return self._deliveries
+
+    def _settled_in(self, session: Session) -> Deliveries:
+        return Deliveries(self.link, session)
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
     def publish(self, body: Any, out: Outgoing) -> None:  # noqa: ANN401 - any buffer
         """Raises at once where it waits for an answer (confirm "memory"), else a later call does."""
         payload = flat(body)
-        _check_size(payload, out)
-
-        def frame(seq: int, out: Outgoing = out) -> Publish:
-            return Publish(seq, out.exchange, out.routing_key, out.envelope, payload, *_how(seq, out))  # type: ignore[arg-type] # any buffer becomes a binary
-
-        if _waits(out, payload.nbytes):
-            self._ask_with_room(frame, Ok, payload.nbytes, out)
+        frame = publish_frame(payload, out)
+        if waits(out, payload.nbytes):
+            self._ask_with_room(functools.partial(publish_frame, payload), Ok, payload.nbytes, out)
             return
 
         def send(window: Window, ends_step: bool) -> None:  # noqa: FBT001 - as Window.enter says
@@ -96,7 +97,7 @@ class SocketPath:
                 self.link.say_in(window.session, frame(0))
             window.note_sent()
 
-        self._in_window(payload.nbytes, _patience(out.timeout_ns), send)
+        self._in_window(payload.nbytes, patience(out.timeout_ns), send)
 
     def publish_many(self, bodies: Sequence[Any], out: Outgoing) -> None:
         """Publish in order, all of them; an error says how many were. The broker tells why one did not go when it is
@@ -104,16 +105,11 @@ class SocketPath:
         """
         deadline_ns, done = time.monotonic_ns() + out.timeout_ns, 0
         while done < len(bodies):
-            batch = [flat(body) for body in bodies[done : done + BATCH_MESSAGES_MAX]]
-            batch = batch[: _fitting(batch)]
             remaining_ns = max(0, deadline_ns - time.monotonic_ns())
             try:
-                _check_size(batch[0], out)
-                done += self._publish_batch(batch, out._replace(timeout_ns=remaining_ns))
+                done += self._publish_batch(next_batch(bodies, done, out), out._replace(timeout_ns=remaining_ns))
             except PublishError as error:
-                if isinstance(error, QueueFull):
-                    error.text, error.timeout = "", out.timeout_ns / SECOND_NS  # of the whole call
-                error.text = f"{error} ({done} of {len(bodies)} were published)"
+                tell_how_many(error, done, len(bodies), out)
                 raise
 
     def wait_for_confirms(self, timeout: float) -> None:
@@ -121,26 +117,36 @@ class SocketPath:
 
         Raises ConnectionLost, once, where a session ended with some that nobody had confirmed.
         """
+        window = self._unconfirmed()
+        if window is None:
+            self.link.ask(Ping, Ok, timeout=timeout)
+        else:
+            with self._told_of_loss():
+                sent, answer = window.begin_confirm()
+                self.link.wait_for(answer, time.monotonic() + timeout, timeout)
+                window.confirm(sent, answer)
+        self.link.raise_failures()
+
+    def _unconfirmed(self) -> Window | None:
+        """Return the window, if something that was sent in it may be lost. Raises what may be lost already, once."""
         self.link.check()
         unsure, self._unsure = self._unsure, None
         if unsure is not None:
             raise unsure
         window = self._window
-        if window is None or not window.unconfirmed:
-            self.link.ask(Ping, Ok, timeout=timeout)
-        else:
-            try:
-                window.confirm(timeout)
-            except ConnectionLost:
-                self._window = None
-                raise
-        self.link.raise_failures()
+        return window if window is not None and window.unconfirmed else None
+
+    @contextlib.contextmanager
+    def _told_of_loss(self) -> Iterator[None]:
+        """Whoever gets this ConnectionLost has been told; nobody is again."""
+        try:
+            yield
+        except ConnectionLost:
+            self._window = None
+            raise
 
     def _publish_batch(self, batch: list[memoryview], out: Outgoing) -> int:
-        size = sum(body.nbytes for body in batch)
-
-        def frame(seq: int, out: Outgoing = out) -> PublishMany:
-            return PublishMany(seq, out.exchange, out.routing_key, out.envelope, batch, *_how(seq, out))  # type: ignore[arg-type] # as above
+        size, frame = sum(body.nbytes for body in batch), publish_many_frame(batch, out)
 
         def send(window: Window, ends_step: bool) -> bool:  # noqa: FBT001 - as Window.enter says
             if not ends_step:
@@ -148,24 +154,17 @@ class SocketPath:
                 window.note_sent()
             return not ends_step
 
-        if not _waits(out, size) and self._in_window(size, _patience(out.timeout_ns), send):
+        if not waits(out, size) and self._in_window(size, patience(out.timeout_ns), send):
             return len(batch)
-        return self._ask_with_room(frame, Counted, size, out).count
+        return self._ask_with_room(functools.partial(publish_many_frame, batch), Counted, size, out).count
 
     def _ask_with_room(
-        self, make: Callable[[int, Outgoing], Publish | PublishMany], expect: type[FrameT], size: int, out: Outgoing
+        self, make: Callable[[Outgoing], Callable[[int], ClientFrame]], expect: type[FrameT], size: int, out: Outgoing
     ) -> FrameT:
         """Send what waits for its own answer, as soon as it may go beside those of other threads."""
-        with self._room.taken(size, out.timeout_ns / SECOND_NS) as waited_ns:
+        with self._room.taken(size, out.timeout_ns / SECOND_NS) as waited_ns, told_of_whole_call(waited_ns, out):
             left = out._replace(timeout_ns=max(0, out.timeout_ns - waited_ns))
-            try:
-                return self.link.ask(
-                    lambda seq: make(seq, left), expect, repeat=False, timeout=_patience(left.timeout_ns)
-                )
-            except QueueFull as error:
-                if waited_ns:
-                    error.text, error.timeout = "", out.timeout_ns / SECOND_NS  # of the whole call
-                raise
+            return self.link.ask(make(left), expect, repeat=False, timeout=patience(left.timeout_ns))
 
     def _in_window(self, size: int, timeout: float, send: Callable[[Window, bool], Sent]) -> Sent:
         """Send now; in the next session, if this one ends before the whole frame is written: it has nothing of it."""
@@ -176,7 +175,9 @@ class SocketPath:
                 return send(window, window.enter(size, timeout))
 
     def _current_window(self, deadline: float, timeout: float) -> Window:
-        session = self.link.established(deadline, timeout)
+        return self._window_of(self.link.established(deadline, timeout))
+
+    def _window_of(self, session: Session) -> Window:
         window = self._window
         if window is None or window.session is not session:
             if window is not None and window.unconfirmed:
@@ -201,7 +202,7 @@ class SocketPath:
                     return got  # the next call meets the error again
                 raise
             got += part
-            if len(got) >= max_messages or (not _more_may_be_there(part) and (got or time.monotonic_ns() >= deadline)):
+            if len(got) >= max_messages or (not more_may_be_there(part) and (got or time.monotonic_ns() >= deadline)):
                 return got
 
     def _get(
@@ -220,7 +221,7 @@ class SocketPath:
         )
         assert isinstance(reply.frame, Got)
         deliveries = self.deliveries(reply.session)
-        return [SocketMessage(one, queue, deliveries, no_ack=no_ack) for one in reply.frame.deliveries]
+        return deliveries.messages(reply.frame.deliveries, queue, no_ack=no_ack)
 
     # -- consuming ----------------------------------------------------------------------------------------------------
 
@@ -277,9 +278,54 @@ def flat(body: Any) -> memoryview:  # noqa: ANN401 - any buffer
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
-def _more_may_be_there(part: list[SocketMessage]) -> bool:
+def more_may_be_there(part: list[SocketMessage]) -> bool:
     """Whether the broker ended this frame for its size."""
     return len(part) >= DELIVERIES_MAX or sum(message.body_bytes for message in part) >= DELIVERIES_BYTES
+
+
+def publish_frame(body: memoryview, out: Outgoing) -> Callable[[int], Publish]:
+    """Return what makes the frame for a number of the request. Raises BodyTooLarge."""
+    _check_size(body, out)
+
+    def frame(seq: int) -> Publish:
+        return Publish(seq, out.exchange, out.routing_key, out.envelope, body, *_how(seq, out))  # type: ignore[arg-type] # any buffer becomes a binary
+
+    return frame
+
+
+def publish_many_frame(batch: list[memoryview], out: Outgoing) -> Callable[[int], PublishMany]:
+    """As `publish_frame`, of a batch that fits."""
+
+    def frame(seq: int) -> PublishMany:
+        return PublishMany(seq, out.exchange, out.routing_key, out.envelope, batch, *_how(seq, out))  # type: ignore[arg-type] # as above
+
+    return frame
+
+
+def next_batch(bodies: Sequence[Any], done: int, out: Outgoing) -> list[memoryview]:
+    """Return as many bodies, from `done` on, as one frame takes. Raises BodyTooLarge."""
+    batch = [flat(body) for body in bodies[done : done + BATCH_MESSAGES_MAX]]
+    batch = batch[: _fitting(batch)]
+    _check_size(batch[0], out)
+    return batch
+
+
+@contextlib.contextmanager
+def told_of_whole_call(waited_ns: int, out: Outgoing) -> Iterator[None]:
+    """Let a refusal speak of all the time that the call took, if it waited before."""
+    try:
+        yield
+    except QueueFull as error:
+        if waited_ns:
+            error.text, error.timeout = "", out.timeout_ns / SECOND_NS
+        raise
+
+
+def tell_how_many(error: PublishError, done: int, count: int, out: Outgoing) -> None:
+    """Let the refusal of a batch speak of the whole call."""
+    if isinstance(error, QueueFull):
+        error.text, error.timeout = "", out.timeout_ns / SECOND_NS
+    error.text = f"{error} ({done} of {count} were published)"
 
 
 def _check_size(body: memoryview, out: Outgoing) -> None:
@@ -288,7 +334,7 @@ def _check_size(body: memoryview, out: Outgoing) -> None:
         raise BodyTooLarge(size=body.nbytes, limit=BODY_BYTES_MAX, queue="" if out.exchange else out.routing_key)
 
 
-def _waits(out: Outgoing, size: int) -> bool:
+def waits(out: Outgoing, size: int) -> bool:
     """Whoever must hear of an unroutable message waits for the answer, and so does much at a time."""
     return out.confirm == "memory" or out.mandatory or size >= ALONE_BYTES
 
@@ -316,5 +362,6 @@ def _fitting(batch: list[memoryview]) -> int:
     return len(batch)
 
 
-def _patience(timeout_ns: int) -> float:
+def patience(timeout_ns: int) -> float:
+    """Return the seconds to wait for the broker, which may wait for room itself."""
     return REQUEST_TIMEOUT + timeout_ns / SECOND_NS

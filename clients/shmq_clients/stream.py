@@ -61,13 +61,19 @@ class Stream:
 
     def _flush(self, read: Callable[[], object]) -> None:
         deadline = time.monotonic() + SEND_TIMEOUT
-        while self._out:
-            try:
+        while not self._write():
+            self._wait_for_room(read, deadline)
+
+    def _write(self) -> bool:
+        """Write what goes without waiting; False: there is more. Raises ConnectionLost."""
+        try:
+            while self._out:
                 del self._out[: self._socket.send(self._out)]
-            except BlockingIOError:
-                self._wait_for_room(read, deadline)
-            except OSError as error:
-                raise self._lost(error.strerror or str(error)) from error
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise self._lost(error.strerror or str(error)) from error
+        return True
 
     def _wait_for_room(self, read: Callable[[], object], deadline: float) -> None:
         remaining = deadline - time.monotonic()

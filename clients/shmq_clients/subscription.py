@@ -7,10 +7,12 @@ whoever reads and never wait.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 from shmq.errors import ConnectionLost, NotFound, ShmqError, StaleDelivery
 from shmq.limits import BATCH_MESSAGES_MAX
+from shmq.wire.fields import Delivery
 from shmq.wire.frames import Ack, Consume, Deliver, Nack, Reject, Touch
 from shmq_clients.durations import nanoseconds
 from shmq_clients.link import Link
@@ -21,9 +23,15 @@ from shmq_clients.session import Answer, Session
 class Deliveries:
     """Settles the deliveries of one session."""
 
+    message_type: ClassVar[type[SocketMessage]] = SocketMessage
+
     def __init__(self, link: Link, session: Session) -> None:
         self._link = link
         self._session = session
+
+    def messages(self, deliveries: Iterable[Delivery], queue: str, *, no_ack: bool) -> list[SocketMessage]:
+        """Return them as an application sees them."""
+        return [self.message_type(delivery, queue, self, no_ack=no_ack) for delivery in deliveries]
 
     def hands_out(self) -> bool:
         return self._session.ended is None and not self._link.closed
@@ -62,6 +70,7 @@ class Subscription:
 
     def __init__(self, consume: Consume, read_on: Callable[[], object]) -> None:
         self.consume = consume
+        self.tell: Callable[[], object] = bool  # called when there is news, by whoever reads
         self._read_on = read_on
         self._ready: deque[SocketMessage] = deque()
         self._error: ShmqError | None = None
@@ -73,11 +82,12 @@ class Subscription:
     def deliver(self, frame: Deliver) -> None:
         assert self._deliveries is not None
         queue, no_ack = self.consume.queue, self.consume.no_ack
-        for delivery in frame.deliveries:
-            self._ready.append(SocketMessage(delivery, queue, self._deliveries, no_ack=no_ack))
+        self._ready.extend(self._deliveries.messages(frame.deliveries, queue, no_ack=no_ack))
+        self.tell()
 
     def cancelled(self, reason: str) -> None:
         self._error = NotFound(reason and f"queue {self.consume.queue!r}: {reason}", name=self.consume.queue)
+        self.tell()
 
     def begin(self, session: Session, deliveries: Deliveries) -> None:
         """Consume in this session, without waiting for the answer."""
@@ -85,6 +95,7 @@ class Subscription:
         self._session, self._deliveries = session, deliveries
         session.sinks[self.consume.consumer_tag] = self
         _, self._answer = session.begin(self._frame, self._read_on)
+        self._answer.tell = self.tell
 
     def _frame(self, seq: int) -> Consume:
         consume = self.consume

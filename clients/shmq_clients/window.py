@@ -45,8 +45,19 @@ class Window:
         Raises OperationTimeout.
         """
         deadline = time.monotonic() + timeout
-        while (oldest := self._to_wait_for()) is not None:
+        while (oldest := self.in_the_way()) is not None:
             self._wait(oldest, deadline, timeout)
+            self.settle(oldest)
+        return self.count(size)
+
+    def in_the_way(self) -> Answer | None:
+        """The step to end, and to `settle`, before another frame may go, if there is one; other threads settle, too."""
+        with self._lock:
+            must = bool(self._steps) and (len(self._steps) >= STEPS_MAX or self._steps[0].done)
+            return self._steps[0] if must else None
+
+    def count(self, size: int) -> bool:
+        """Count a frame; nothing is in the way. True: this one ends a step."""
         with self._lock:
             self._messages += 1
             self._bytes += size
@@ -65,11 +76,12 @@ class Window:
         """Whether something that was sent may be lost with the session."""
         return self._sent > self._confirmed
 
-    def confirm(self, timeout: float) -> None:
-        """Wait until all that was sent is done. Raises ConnectionLost when the session ends first, OperationTimeout."""
-        sent = self._sent
-        answer = self._link.begin_in(self.session, Ping)
-        self._link.wait_for(answer, time.monotonic() + timeout, timeout)
+    def begin_confirm(self) -> tuple[int, Answer]:
+        """Ask for an answer behind all that was sent, and say then `confirm` with both. Raises ConnectionLost."""
+        return self._sent, self._link.begin_in(self.session, Ping)
+
+    def confirm(self, sent: int, answer: Answer) -> None:
+        """So much that was sent is done. Raises ConnectionLost when the session ended first."""
         if answer.error is not None:
             raise answer.error
         self._confirmed = max(self._confirmed, sent)
@@ -78,18 +90,15 @@ class Window:
         """Remember the answer that ends a step."""
         self._steps.append(answer)
 
-    def _to_wait_for(self) -> Answer | None:
-        """The step to end before another frame may go, if there is one; other threads take steps away, too."""
-        with self._lock:
-            must = bool(self._steps) and (len(self._steps) >= STEPS_MAX or self._steps[0].done)
-            return self._steps[0] if must else None
-
     def _wait(self, oldest: Answer, deadline: float, timeout: float) -> None:
         while not oldest.done:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise OperationTimeout(operation="publishing", timeout=timeout)
             self._link.advance(remaining, oldest.is_done)
+
+    def settle(self, oldest: Answer) -> None:
+        """A step is done; what it was refused is raised by a later call."""
         with self._lock:
             mine = bool(self._steps) and self._steps[0] is oldest
             if mine:

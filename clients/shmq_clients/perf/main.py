@@ -18,7 +18,7 @@ from shmq._version import __version__
 from shmq.core import LAYOUT
 from shmq.errors import InvalidArgument, SessionError, ShmqError
 from shmq.limits import PROTOCOL
-from shmq_clients.connection import MODES
+from shmq_clients.asked import MODES
 from shmq_clients.local import local
 from shmq_clients.outgoing import CONFIRMS
 from shmq_clients.perf import report

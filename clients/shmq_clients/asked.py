@@ -1,0 +1,93 @@
+"""What callers ask for when they consume, get and settle: checked, and acked many at a time; alike in all clients.
+
+Owns: the bounds of these arguments, acks of several messages. Does not own: waiting, the paths.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+from shmq.core._core import Message as CoreMessage
+from shmq.errors import DirectRefused, InvalidArgument, ShmqError
+from shmq.limits import BATCH_MESSAGES_MAX, PREFETCH_MAX
+from shmq.names import check_name
+from shmq.wire.frames import Consume
+from shmq_clients.durations import nanoseconds
+from shmq_clients.message import Settling, SocketMessage
+from shmq_clients.session import Mode
+
+MODES: Final = ("auto", "direct", "socket")
+
+
+def check_mode(mode: object) -> None:
+    """Raise InvalidArgument for what is no mode."""
+    if mode not in MODES:
+        raise InvalidArgument(argument="mode", value=mode, allowed='"auto", "direct" or "socket"')
+
+
+def check_max_messages(max_messages: object) -> None:
+    """Raise InvalidArgument for what is no size of a batch."""
+    if type(max_messages) is not int or not 0 < max_messages <= BATCH_MESSAGES_MAX:
+        raise InvalidArgument(argument="max_messages", value=max_messages, allowed=f"1 to {BATCH_MESSAGES_MAX}")
+
+
+def consume_frame(
+    queue: str,
+    consumer_tag: str,
+    *,
+    prefetch: int,
+    no_ack: bool,
+    exclusive: bool,
+    priority: int,
+    ack_timeout: float | None,
+) -> Consume:
+    """Return what a consumer is to be, as the broker would be told. Raises InvalidArgument, InvalidName."""
+    check_name(queue, "queue")
+    check_name(consumer_tag, "consumer_tag")
+    if type(prefetch) is not int or not 0 <= prefetch <= PREFETCH_MAX:
+        raise InvalidArgument(argument="prefetch", value=prefetch, allowed=f"0 (any number) to {PREFETCH_MAX}")
+    timeout_ns = 0 if ack_timeout is None else nanoseconds(ack_timeout, "ack_timeout")
+    return Consume(0, queue, consumer_tag, prefetch, no_ack, exclusive, priority, timeout_ns)
+
+
+def needs_broker(consume: Consume, mode: Mode) -> bool:
+    """Whether somebody must decide who gets what. Raises DirectRefused in mode "direct", where nobody does."""
+    needed = consume.exclusive or consume.priority != 0 or consume.ack_timeout_ns != 0
+    if needed and mode == "direct":
+        raise DirectRefused(queue=consume.queue, reason="exclusive, prioritised and timed consumers need the broker")
+    return needed
+
+
+def ack_all(messages: Iterable[Any]) -> None:
+    """Ack each of them, of either mode and any client; all are tried, then the first error is raised."""
+    pending = list(messages)
+    by_frames = [message for message in pending if isinstance(message, SocketMessage)]
+    first = _ack_by_frames(by_frames) if by_frames else None
+    if by_frames:
+        pending = [message for message in pending if not isinstance(message, SocketMessage)]
+    remaining = iter(pending)
+    while True:
+        try:
+            deque(map(CoreMessage.ack, remaining), maxlen=0)
+            break
+        except ShmqError as error:
+            first = first or error
+    if first is not None:
+        raise first
+
+
+def _ack_by_frames(messages: list[SocketMessage]) -> ShmqError | None:
+    tags: dict[Settling, list[int]] = {}
+    first: ShmqError | None = None
+    for message in messages:
+        try:
+            if message.begin_settling("acked"):
+                tags.setdefault(message.session, []).append(message.delivery_tag)
+        except ShmqError as error:
+            first = first or error
+    for session, delivery_tags in tags.items():
+        try:
+            session.ack_all(delivery_tags)
+        except ShmqError as error:
+            first = first or error
+    return first
