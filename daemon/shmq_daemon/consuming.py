@@ -113,6 +113,7 @@ class Consuming:
             wire.Get: self.on_get,
             wire.Consume: self.on_consume,
             wire.Cancel: self.on_cancel,
+            wire.CancelGet: self.on_cancel_get,
             wire.SetPrefetch: self.on_set_prefetch,
             wire.Ack: self.on_settle,
             wire.Nack: self.on_settle,
@@ -135,6 +136,15 @@ class Consuming:
         waiting.timer = self._timers.after(frame.max_wait_ns, functools.partial(self._give_up, waiting))
         opened.waiting.append(waiting)
         self.wake(opened)
+
+    def on_cancel_get(self, client: Client, frame: wire.CancelGet) -> None:
+        queues = self._catalog.open.values()
+        waiting = (one for opened in queues for one in opened.waiting if one.client is client)
+        found = next((one for one in waiting if one.frame.seq == frame.get), None)
+        if found is not None:
+            self._give_up(found, 0)
+        if frame.seq:
+            _answer(client, wire.Ok(frame.seq))
 
     def _give_up(self, waiting: Waiting, _now_ns: int) -> None:
         waiting.opened.waiting.remove(waiting)

@@ -84,6 +84,7 @@ NEEDS_NOTHING: Final = (
     wire.Publish,  # asked about in publishing.py
     wire.PublishMany,
     wire.Cancel,  # what follows is about deliveries and consumers that the client has
+    wire.CancelGet,
     wire.SetPrefetch,
     wire.Ack,
     wire.Nack,

@@ -40,6 +40,7 @@ from shmq.wire.requests import (
     BindExchange,
     BindQueue,
     Cancel,
+    CancelGet,
     Consume,
     DeclareExchange,
     DeclareQueue,
@@ -84,6 +85,7 @@ __all__ = [
     "Blocked",
     "BrokerFrame",
     "Cancel",
+    "CancelGet",
     "Cancelled",
     "ClientFrame",
     "Closing",
@@ -158,6 +160,7 @@ ClientFrame = (
     | Get
     | Consume
     | Cancel
+    | CancelGet
     | SetPrefetch
     | Ack
     | Nack

@@ -274,6 +274,13 @@ class Cancel(Frame, tag=42, frozen=True):
     consumer_tag: Name
 
 
+class CancelGet(Frame, tag=44, frozen=True):
+    """A Get that waits, by its seq, is answered now, empty; one that has been answered stays so."""
+
+    seq: Seq
+    get: Seq
+
+
 class SetPrefetch(Frame, tag=43, frozen=True):
     """Ok. One consumer's, or with an empty tag what the whole session may have unacked."""
 

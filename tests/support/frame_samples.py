@@ -50,6 +50,7 @@ SAMPLES: Final[dict[str, Frame]] = {
     "Get": frames.Get(18, "jobs", 32, 5_000_000, no_ack=True),
     "Consume": frames.Consume(19, "jobs", "ctag", 8, exclusive=True, priority=-1, ack_timeout_ns=1, direct=True),
     "Cancel": frames.Cancel(20, "ctag"),
+    "CancelGet": frames.CancelGet(0, 18),
     "SetPrefetch": frames.SetPrefetch(21, 100, "ctag"),
     "Ack": frames.Ack(0, [1, 2, 300]),
     "Nack": frames.Nack(22, [1], multiple=True, requeue=False, delay_ns=7),
