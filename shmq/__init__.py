@@ -1,4 +1,5 @@
-"""What both sides of shmq share, and its front door: `shmq.connect`, `shmq.local`, the errors, the types of messages.
+"""What both sides of shmq share, and its front door: `shmq.connect` and `shmq.connect_async`, `shmq.local`, the errors,
+the types of messages.
 
     with shmq.connect() as conn:                        # or of a private broker: with shmq.local() as url
         conn.declare_queue("jobs")
@@ -56,9 +57,10 @@ from shmq.errors import (
     Unroutable,
     ViewsInUse,
 )
-from shmq.message import Headers, Message, Properties
+from shmq.message import AsyncMessage, Headers, Message, Properties
 
 if TYPE_CHECKING:
+    from shmq_clients.aio.connection import AsyncConnection, connect_async
     from shmq_clients.connection import Connection, connect
     from shmq_clients.local import local
 
@@ -66,6 +68,8 @@ __all__ = [
     "AccessRefused",
     "AlreadyRunning",
     "AlreadySettled",
+    "AsyncConnection",
+    "AsyncMessage",
     "BodyReleased",
     "BodyTooLarge",
     "ConfigError",
@@ -109,12 +113,15 @@ __all__ = [
     "ViewsInUse",
     "__version__",
     "connect",
+    "connect_async",
     "local",
 ]
 
 _CLIENT: Final = {
+    "AsyncConnection": "shmq_clients.aio.connection",
     "Connection": "shmq_clients.connection",
     "connect": "shmq_clients.connection",
+    "connect_async": "shmq_clients.aio.connection",
     "local": "shmq_clients.local",
 }
 

@@ -157,8 +157,8 @@ def _values(container: Any) -> Any:  # noqa: ANN401 - a container of anything
     return container.values() if isinstance(container, dict) else container
 
 
-class Message(Protocol):
-    """One delivery, as an application sees it in every mode and client."""
+class Delivered(Protocol):
+    """What every delivery tells, in every mode and client."""
 
     @property
     def queue_name(self) -> str:
@@ -215,6 +215,10 @@ class Message(Protocol):
     def view(self) -> memoryview:
         """The body, read-only; without a copy in direct mode. Its memory is kept until the last view is released."""
 
+
+class Message(Delivered, Protocol):
+    """One delivery, as an application sees it in every mode of the blocking client."""
+
     def ack(self) -> None:
         """Settled when this returns. StaleDelivery, AlreadySettled.
 
@@ -230,3 +234,16 @@ class Message(Protocol):
 
     def touch(self, extend: float) -> None:
         """The ack timeout ends `extend` seconds from now."""
+
+
+class AsyncMessage(Delivered, Protocol):
+    """One delivery, as an application sees it in every mode of the asyncio client.
+
+    Settling has the meaning and the errors of `Message`; it is done, or in socket mode on its way, when the call is
+    first awaited, whether or not it is cancelled then.
+    """
+
+    async def ack(self) -> None: ...
+    async def nack(self, requeue: bool = True, delay: float | None = None) -> None: ...  # noqa: FBT001, FBT002 - AMQP's form
+    async def reject(self, requeue: bool = False) -> None: ...  # noqa: FBT001, FBT002 - AMQP's form
+    async def touch(self, extend: float) -> None: ...

@@ -8,8 +8,8 @@ import pytest
 import shmq
 from shmq import errors
 
-CLIENT = {"Connection", "connect", "local"}
-TYPES = {"Headers", "Message", "Properties"}
+CLIENT = {"AsyncConnection", "Connection", "connect", "connect_async", "local"}
+TYPES = {"AsyncMessage", "Headers", "Message", "Properties"}
 
 
 def test_the_public_names_are_the_client_the_types_and_all_errors() -> None:

@@ -1,0 +1,214 @@
+"""Consumers for tasks: an asynchronous iterator over a queue's messages, in either mode.
+
+Owns: when iteration waits, ends and is cancelled; the two places that messages come from. Does not own: what they have
+in common with those of the blocking client (shmq_clients.consumer).
+Invariants: nothing is awaited between taking a message and handing it out, so a cancelled iteration loses nothing and
+may be gone on with; a consumer keeps its connection alive while somebody iterates.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Final, Protocol, Self
+
+from shmq.core import _core as core
+from shmq.message import AsyncMessage
+from shmq.wire.frames import Consume
+from shmq_clients.aio.attachments import AsyncAttachments
+from shmq_clients.aio.link import AsyncLink
+from shmq_clients.aio.message import context_of
+from shmq_clients.aio.socket_path import AsyncSocketPath
+from shmq_clients.aio.waiting import ENDLESS, Waiters
+from shmq_clients.attachments import Attachment
+from shmq_clients.consumer import Taker
+from shmq_clients.link import SLICE
+from shmq_clients.subscription import Subscription
+
+TURNS_MAX: Final = 128  # messages of a few KiB handed out between two turns of the loop
+TURN_BYTES_LOG2: Final = 13
+
+
+class Source(Protocol):
+    """Where messages come from."""
+
+    def take(self) -> Any:  # noqa: ANN401 - an AsyncMessage, which the core makes
+        """Return one that is there, or None. Raises what ended it."""
+
+    async def wait(self) -> None:
+        """Wait until it is worth taking again, or long enough. Raises what makes waiting useless."""
+
+    def stop(self) -> object:
+        """Take nothing more, and wake who waits."""
+
+    async def cancel(self) -> None:
+        """End it, for the broker too."""
+
+
+class AsyncConsumer:
+    """What `AsyncConnection.consume` returns: iterate over it. Begun by the first iteration, or when it is awaited."""
+
+    def __init__(
+        self,
+        consume: Consume,
+        start: Callable[[Consume], Awaitable[Source]],
+        *,
+        ended: Callable[[str], object],
+        keep: object,
+    ) -> None:
+        self._consume = consume
+        self._begin = start
+        self._ended = ended
+        self._keep = keep
+        self._source: Source | None = None
+        self._cancelled = False
+        self._starting = asyncio.Lock()
+        self._turns = 0
+
+    @property
+    def consumer_tag(self) -> str:
+        return self._consume.consumer_tag
+
+    @property
+    def queue_name(self) -> str:
+        return self._consume.queue
+
+    @property
+    def source(self) -> Source | None:
+        """Where the messages come from, once begun."""
+        return self._source
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._started().__await__()
+
+    async def _started(self) -> Self:
+        await self._start()
+        return self
+
+    async def _start(self) -> Source:
+        async with self._starting:
+            if self._source is None:
+                self._source = await self._begin(self._consume)
+                if self._cancelled:  # meanwhile, by another task
+                    await self._end(self._source)
+            return self._source
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AsyncMessage:
+        self._turns += 1
+        if self._turns > TURNS_MAX:
+            self._turns = 0
+            await asyncio.sleep(0)
+        source = self._source or await self._start()
+        while not self._cancelled:
+            message: AsyncMessage | None = source.take()
+            if message is not None:
+                self._turns += message.body_bytes >> TURN_BYTES_LOG2
+                return message
+            await source.wait()
+        raise StopAsyncIteration
+
+    async def cancel(self) -> None:
+        """End the iteration, also one that waits in another task. What was handed out stays unacked."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        self._ended(self.consumer_tag)
+        if self._source is not None:
+            await self._end(self._source)
+
+    async def _end(self, source: Source) -> None:
+        source.stop()
+        await source.cancel()
+
+    def stop(self) -> None:
+        """The connection is to be closed."""
+        if self._source is not None:
+            self._source.stop()
+
+
+class Again:
+    """What a core.Consumer asks when nothing is there: no, except once after `look` was set."""
+
+    __slots__ = ("look",)
+
+    def __init__(self) -> None:
+        self.look = False
+
+    def __call__(self) -> bool:
+        look, self.look = self.look, False
+        return look
+
+
+class DirectSource(Taker):
+    """Takes from the segment."""
+
+    def __init__(
+        self, consume: Consume, link: AsyncLink, attachments: AsyncAttachments, attachment: Attachment
+    ) -> None:
+        self._again = Again()
+        super().__init__(consume, attachments, attachment, self._again)
+        self._link = link
+        self._places = attachments
+
+    def take(self) -> Any:  # noqa: ANN401 - an AsyncDirectMessage, which the core makes
+        return next(self._core, None)
+
+    async def wait(self) -> None:
+        self._link.check()
+        attachment = self._attachment
+        if attachment is None:
+            return
+        if 0 < self._core.prefetch <= self._core.unacked:
+            await context_of(attachment.queue).settled.wait(SLICE)
+            return
+        if attachment.queue.deleted:
+            raise await self._places.gone(attachment)
+        if attachment.queue.bells_stale:
+            await self._places.freshened(attachment)
+        await self._places.wait_at(attachment, core.CONSUMERS, ENDLESS)
+        if not self._places.is_current(attachment):
+            await self._link.settled(lambda: self._follow(attachment))
+        self._again.look = True  # whatever the bells: they are asked for, and messages are there
+
+    def stop(self) -> Attachment | None:
+        attachment = super().stop()
+        if attachment is not None:
+            self._places.bells.tell(attachment.queue)
+            context_of(attachment.queue).tell()
+        return attachment
+
+    async def cancel(self) -> None:
+        self._cancel()
+
+
+class SocketSource:
+    """Hands out what the broker pushes."""
+
+    def __init__(self, link: AsyncLink, path: AsyncSocketPath, subscription: Subscription, news: Waiters) -> None:
+        self._link = link
+        self._path = path
+        self._subscription = subscription
+        self._news = news
+        self._cancelled = False
+
+    def take(self) -> Any:  # noqa: ANN401 - an AsyncSocketMessage
+        self._link.check()
+        return self._subscription.take()
+
+    async def wait(self) -> None:
+        self._link.raise_failures()
+        self._link.check_reach()
+        await self._news.wait(SLICE if self._link.session is None else None)
+
+    def stop(self) -> None:
+        self._news.tell_all()
+
+    async def cancel(self) -> None:
+        self._cancelled = True
+        await self._path.cancelled(self._subscription)
+
+    def __del__(self) -> None:
+        """Nobody iterates any more: the broker must not go on pushing. May run anywhere, so the loop does it."""
+        if not getattr(self, "_cancelled", True):
+            self._path.abandon(self._subscription)
