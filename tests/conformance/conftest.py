@@ -1,4 +1,6 @@
-"""One suite over every mode: a test gets a connection of each mode to a broker of this run, and queues of its own."""
+"""One suite over every client and every mode: a test gets a connection of each to a broker of this run, and queues of
+its own. The asyncio client has the blocking one's face here (`support.adapted`), so a test is written once.
+"""
 
 import contextlib
 import itertools
@@ -7,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import shmq
+from support.adapted import LoopThread, connect_adapted
 
 QueueMaker = Callable[..., str]
 ExchangeMaker = Callable[..., str]
@@ -21,6 +24,20 @@ def broker() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def loop() -> Iterator[LoopThread]:
+    """Give a running event loop."""
+    loop = LoopThread()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def client(request: pytest.FixtureRequest) -> str:
+    """Name the client under test."""
+    return str(request.param)
+
+
 @pytest.fixture(params=["direct", "socket"])
 def mode(request: pytest.FixtureRequest) -> str:
     """Name the mode under test."""
@@ -28,12 +45,17 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def connect(broker: str, mode: str) -> Iterator[Callable[[], shmq.Connection]]:
-    """Open connections in the mode under test."""
+def connect(
+    broker: str, client: str, mode: str, request: pytest.FixtureRequest
+) -> Iterator[Callable[[], shmq.Connection]]:
+    """Open connections of the client and in the mode under test."""
     opened: list[shmq.Connection] = []
 
     def one() -> shmq.Connection:
-        opened.append(shmq.connect(broker, mode=mode, timeout=5))  # type: ignore[arg-type] # one of its words
+        if client == "asyncio":
+            opened.append(connect_adapted(request.getfixturevalue("loop"), broker, mode=mode, timeout=5))
+        else:
+            opened.append(shmq.connect(broker, mode=mode, timeout=5))  # type: ignore[arg-type] # one of its words
         return opened[-1]
 
     yield one

@@ -1,0 +1,108 @@
+"""The asyncio client with the face of the blocking one, so that one test body runs over both.
+
+A thread runs the event loop, as an application's would run; each call is a coroutine in it that the test waits for.
+What a test says to a connection, a consumer, a message, it may say to the adapted ones too; threads included.
+"""
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import threading
+from collections.abc import Coroutine, Iterable, Iterator
+from typing import Any, Self, TypeVar, cast
+
+import shmq
+from support.deadline import scaled
+
+T = TypeVar("T")
+
+CALL_TIMEOUT = 60.0  # no call of a test waits so long; one that does shows where
+
+
+class LoopThread:
+    """An event loop, running."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="event loop")
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it in the loop and wait."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(scaled(CALL_TIMEOUT))
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class Adapted:
+    """Any object of the client: coroutines are run and waited for, all else is as it is."""
+
+    def __init__(self, loop: LoopThread, inner: Any) -> None:
+        self._loop = loop
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        if not inspect.iscoroutinefunction(value):
+            return value
+        return functools.wraps(value)(lambda *args, **keywords: self._loop.run(value(*args, **keywords)))
+
+
+class AdaptedConsumer(Adapted):
+    def __iter__(self) -> Iterator[Adapted]:
+        return self
+
+    def __next__(self) -> Adapted:
+        try:
+            return Adapted(self._loop, self._loop.run(self._inner.__anext__()))
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+
+class AdaptedConnection(Adapted):
+    def get(self, queue: str, **keywords: Any) -> Adapted | None:
+        message = self._loop.run(self._inner.get(queue, **keywords))
+        return None if message is None else Adapted(self._loop, message)
+
+    def get_batch(self, queue: str, **keywords: Any) -> list[Adapted]:
+        return [Adapted(self._loop, message) for message in self._loop.run(self._inner.get_batch(queue, **keywords))]
+
+    def ack_many(self, messages: Iterable[Adapted]) -> None:
+        self._loop.run(self._inner.ack_many([message._inner for message in messages]))
+
+    def consume(self, queue: str, **keywords: Any) -> AdaptedConsumer:
+        async def begin() -> Any:
+            return await self._inner.consume(queue, **keywords)
+
+        return AdaptedConsumer(self._loop, self._loop.run(begin()))
+
+    @contextlib.contextmanager
+    def loan(self, body_bytes: int, **keywords: Any) -> Iterator[memoryview]:
+        stack = contextlib.AsyncExitStack()
+        view: memoryview = self._loop.run(stack.enter_async_context(self._inner.loan(body_bytes, **keywords)))
+        try:
+            yield view
+        except BaseException as error:
+            if not self._loop.run(stack.__aexit__(type(error), error, error.__traceback__)):
+                raise
+        else:
+            self._loop.run(stack.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def connect_adapted(loop: LoopThread, url: str, **keywords: Any) -> shmq.Connection:
+    """Connect with the asyncio client."""
+
+    async def connect() -> shmq.AsyncConnection:
+        return await shmq.connect_async(url, **keywords)
+
+    return cast("shmq.Connection", AdaptedConnection(loop, loop.run(connect())))
