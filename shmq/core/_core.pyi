@@ -27,6 +27,7 @@ FULL: Final[int]  # no free slot, or no free granules: capacity reached
 NO_MEMORY: Final[int]  # /dev/shm is full (ENOSPC while committing an extent)
 TOO_LARGE: Final[int]  # can never fit in this queue
 DELETED: Final[int]  # the queue is gone (flag in the header)
+REFUSED: Final[int]  # a length limit is reached, and the queue refuses more
 
 CONSUMERS: Final[int]  # sides of a queue, for bells
 PRODUCERS: Final[int]
@@ -39,6 +40,17 @@ REJECTED: Final[int]
 EXPIRED: Final[int]
 MAXLEN: Final[int]
 DELIVERY_LIMIT: Final[int]
+
+# What happens beyond a length limit (`Queue.set_limits`); 0: there is none.
+DROPS: Final[int]  # the head of the lowest level is dropped
+DROPS_DEAD: Final[int]  # it is dead
+REFUSES: Final[int]
+REFUSES_DEAD: Final[int]  # what is refused is dead
+DROPS_HIGHEST: Final[int]  # a bit beside DROPS and DROPS_DEAD: heads of the highest level
+
+# Which requeues are delayed: bits.
+RETRY_FAILED: Final[int]
+RETRY_RETURNED: Final[int]
 
 # States, as in `Queue.scan`.
 FREE: Final[int]
@@ -102,6 +114,9 @@ class Queue:
     @property
     def bells_stale(self) -> bool:
         """The header's epoch is not that of our bells: ask the broker for new ones and call `set_bells`."""
+    @property
+    def brokered(self) -> bool:
+        """Only the broker hands out messages here, for now: ask it."""
     def set_bells(self, bells: tuple[int, int, int], epoch: int, /) -> None:
         """Closes the old ones; whoever sleeps at them in `wait` goes on with the new ones."""
     def set_owner(self, owner: int, /) -> None:
@@ -120,7 +135,7 @@ class Queue:
     def publish(
         self, body: Buffer, level: int = 0, envelope: bytes = b"", ttl_ns: int = -1, delay_ns: int = 0, flags: int = 0
     ) -> int:
-        """One message; level above the highest is the highest. Returns an outcome; never blocks."""
+        """One message; level, 0 to 255: one above the highest is the highest. Returns an outcome; never blocks."""
     def publish_many(
         self,
         bodies: Sequence[Buffer],
@@ -169,15 +184,38 @@ class Queue:
     def mark_deleted(self) -> None:
         """Publishes are refused (DELETED) from now on, and everybody who sleeps at a bell is woken."""
     def set_epoch(self, epoch: int, /) -> None: ...
-    def set_limits(self, *, delivery_limit: int = -1) -> None:
-        """In the header: -1 none, else 0 to 254. Read by reject/requeue of all clients."""
+    def set_limits(
+        self,
+        *,
+        delivery_limit: int = -1,
+        max_length: int = -1,
+        max_length_bytes: int = -1,
+        overflow: int = 0,
+        retry: int = 0,
+        retry_min_ns: int = 0,
+        retry_max_ns: int = 0,
+        ageing_ns: int = 0,
+        warn: bool = False,
+    ) -> None:
+        """In the header, read by all clients at each operation. -1: none.
+
+        retry_max_ns 0: no most; ageing_ns: what raises a waiting message by one level, 0: nothing; warn: count in
+        `often_failed` what failed 20 times.
+        """
+    def set_brokered(self, brokered: bool, /) -> None:
+        """Whether only the broker hands out; wakes those who wait for messages."""
+    def mark_used(self) -> None:
+        """Somebody asks for a message now."""
+    def used_ns(self) -> int:
+        """When somebody last did so; 0: never."""
     def purge(self, before_ns: int | None = None) -> int:
         """Ready messages with a sequence up to now -> FREE. Returns how many."""
     def stats(self) -> dict[str, int]:
         """Totals and gauges.
 
-        Totals: published, delivered, acked, requeued, dead (from unacked), expired (from ready), purged, settled (dead
-        ones that went), aborted, fired, bytes_in, bytes_out.
+        Totals: published, delivered, acked, requeued, dead (from unacked), expired (dead from ready: past its time, or
+        over a length), purged (from ready, dropped heads too), settled (dead ones that went), aborted, fired, bytes_in,
+        bytes_out, often_failed.
         Gauges: ready, unacked, delayed, dead_pending, slots_committed, slots_used_high, arena_used_bytes,
         arena_committed_bytes, capacity, capacity_bytes.
         """
@@ -204,14 +242,20 @@ class Queue:
         """Gives an unused extent of the arena back to the system, if there is one. Returns its bytes; call it again."""
     def expire_due(self, now_ns: int, /) -> int:
         """READY past its time anywhere -> DEAD(expired). One bounded step. Returns how many."""
+    def expire_from(self, now_ns: int, first: int) -> tuple[int, int]:
+        """The same in steps from slot 0 on. Returns how many, and the slot to go on with; 0: that was the last step,
+        and `next_expiry_ns` is right.
+        """
+    def next_expiry_ns(self) -> int:
+        """Nothing expires before this time; 0: nothing that we know of expires at all."""
     def overdue(self, timeout_ns: int, now_ns: int) -> int:
         """UNACKED longer than timeout (or past its touch) -> READY in place, from the second look on."""
     def dead_pop(self) -> tuple[int, int] | None:
         """Next (slot, ctl) from the dead ring."""
     def delayed_pop(self) -> tuple[int, int, int] | None:
         """Next (slot, ctl, due_ns) from the delayed ring."""
-    def scan(self, state: int, /) -> list[tuple[int, int]]:
-        """(slot, ctl) of every slot in that state."""
+    def scan(self, state: int, first: int = 0, slots: int = ...) -> list[tuple[int, int]]:
+        """(slot, ctl) of every slot in that state, among `slots` of them from `first` on."""
     def peek(self, slot: int, ctl: int, /) -> Snapshot | None:
         """A good copy of a message whose control word is still `ctl`, else None."""
     def settle_dead(self, slot: int, ctl: int, /) -> bool:
@@ -238,6 +282,9 @@ class Snapshot:
         """Of DEAD, else 0."""
     @property
     def level(self) -> int: ...
+    @property
+    def priority(self) -> int:
+        """As published: another queue may have more levels."""
     @property
     def flags(self) -> int: ...
     @property
@@ -343,11 +390,12 @@ class Loan:
 class Consumer(Iterator[Message]):
     """An iterator whose fast path is in C: takes from the queues in turn.
 
-    Calls `on_empty()` when there is nothing, prefetch is full, or bells are stale (before each take); on_empty blocks
-    as it likes and returns True to look again, False to stop the iteration.
+    Calls `on_empty()` when there is nothing, prefetch is full, bells are stale (before each take), or only the broker
+    hands out; on_empty blocks as it likes and returns True to look again, False to stop the iteration, or a message
+    of another origin to hand out.
     """
 
-    def __new__(cls, queues: Sequence[Queue], prefetch: int, no_ack: bool, on_empty: Callable[[], bool]) -> Self: ...
+    def __new__(cls, queues: Sequence[Queue], prefetch: int, no_ack: bool, on_empty: Callable[[], object]) -> Self: ...
     @property
     def queues(self) -> tuple[Queue, ...]:
         """Replaceable (reconnect)."""

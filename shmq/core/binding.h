@@ -79,6 +79,7 @@ enum shmq_py_error {
     ERROR_RELEASED,
     ERROR_LAYOUT,
     ERROR_DAMAGED,
+    ERROR_REJECTED,
     ERRORS
 };
 extern PyObject *shmq_py_errors[ERRORS];
@@ -99,6 +100,12 @@ static inline bool shmq_py_bells_stale(const QueueObject *q)
     return shmq_py_is_live(q) &&
            atomic_load_explicit(&q->core.header->epoch, memory_order_acquire) != q->core.bell_epoch;
 }
+/* Only the broker hands out. */
+static inline bool shmq_py_is_brokered(const QueueObject *q)
+{
+    return shmq_py_is_live(q) &&
+           atomic_load_explicit(&q->core.header->flags, memory_order_relaxed) & SHMQ_FLAG_BROKERED;
+}
 static inline bool shmq_py_is_writable(const QueueObject *q)
 {
     return LIKELY(q->writable == shmq_py_fork_epoch);
@@ -110,7 +117,7 @@ static inline bool shmq_py_is_ours(const QueueObject *q)
 }
 
 /* ---- py_arguments.c ---- */
-#define SHMQ_PY_PARAMETERS_MAX 8
+#define SHMQ_PY_PARAMETERS_MAX 9
 struct shmq_py_signature {
     const char *function;
     int parameters, required;
@@ -127,7 +134,7 @@ int shmq_py_side(PyObject *value, int64_t last, enum shmq_side *out);
 int shmq_py_slot(PyObject *const *args, Py_ssize_t n, Py_ssize_t expected, const QueueObject *q, uint32_t *slot,
                  uint64_t *ctl);
 /* The parameters level, envelope, ttl_ns, delay_ns, flags. */
-int shmq_py_draft(const QueueObject *q, PyObject *const *values, struct shmq_draft *out);
+int shmq_py_draft(PyObject *const *values, struct shmq_draft *out);
 extern const char *const shmq_py_draft_names[5];
 
 /* ---- py_publish.c, py_loan.c ---- */

@@ -45,9 +45,16 @@ int shmq_describe(struct shmq_queue *q, uint32_t slot, uint64_t ctl, struct shmq
     *d = (struct shmq_delivery){.ctl = ctl, .shape = shape, .slot = slot, .body = body, .envelope = body + padded,
                                 .body_bytes = shmq_shape_body(shape), .envelope_bytes = shmq_shape_envelope(shape),
                                 .level = shmq_shape_level(shape), .flags = shmq_shape_flags(shape), .tier = (uint8_t)shmq_place_tier(place),
+                                .priority = (uint8_t)atomic_load_explicit(&s->origin, memory_order_relaxed),
                                 .sequence = atomic_load_explicit(&s->sequence, memory_order_relaxed),
                                 .expires = atomic_load_explicit(&s->expires, memory_order_relaxed)};
     return SHMQ_OK;
+}
+
+/* A swap failed by which a message was to go: it is still counted, or somebody else has counted it away. */
+static int gone_elsewhere(struct shmq_queue *q, uint64_t shape, uint32_t overflow) {
+    if (overflow && !shmq_refuses(overflow)) shmq_depth_comes(q, shape);
+    return SHMQ_STALE;
 }
 
 static int commit_take(struct shmq_queue *q, const struct shmq_look *look, struct shmq_delivery *d) {
@@ -60,11 +67,15 @@ static int commit_take(struct shmq_queue *q, const struct shmq_look *look, struc
     uint64_t mine = delivered_word(q, look->ctl);
     /* The message's own level: a reference whose 20 bits of generation fit again may stand in another level's ring. Read before the swap,
      * which says that it was this message's: behind it the message may be taken back and the slot used anew while we are stopped. */
-    uint8_t level = shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed));
+    uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed);
+    uint8_t level = shmq_shape_level(shape);
+    uint32_t overflow = shmq_overflow(q);
+    if (overflow && !shmq_refuses(overflow)) shmq_depth_goes(q, shape);
     if (SHMQ_BROKEN(GATE_LOWERED_EARLY)) shmq_gate_lower(q, level);
     /* acquire: pairs with READY's release; the only swap that delivers */
     if (SHMQ_BROKEN(DELIVERY_WITHOUT_SWAP)) atomic_store(&s->ctl, mine);
-    else if (!shmq_cas(&s->ctl, look->ctl, mine)) return SHMQ_STALE;
+    else if (!shmq_cas(&s->ctl, look->ctl, mine)) return gone_elsewhere(q, shape, overflow);
+    if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
     if (!SHMQ_BROKEN(GATE_LOWERED_EARLY)) shmq_gate_lower(q, level);
     int r = shmq_describe(q, look->slot, mine, d);
     if (r == SHMQ_OK) return r;
@@ -72,22 +83,92 @@ static int commit_take(struct shmq_queue *q, const struct shmq_look *look, struc
     return shmq_load(&s->ctl) == mine ? r : SHMQ_STALE; /* not ours any more: words of two messages do not fit */
 }
 
-static int take_level(struct shmq_queue *q, uint32_t level, struct shmq_delivery *d) {
+struct first { /* of a level: the head of its main ring, or who came back; kept together */
+    struct shmq_look look[2];
+    bool returned;
+};
+
+static inline int first_of(struct shmq_queue *q, uint32_t level, struct first *f) {
     struct shmq_ring main = shmq_ring_main(q, level), returned = shmq_ring_returned(q, level);
+    int in_main = shmq_ring_look(q, &main, SHMQ_READY, &f->look[0]); /* loaded before the returned ring is looked at */
+    if (in_main < 0) return in_main;
+    int in_returned = shmq_ring_lowest(q, &returned, &f->look[1]);
+    if (in_returned < 0) return in_returned;
+    f->returned = in_returned == SHMQ_OK;
+    if (SHMQ_BROKEN(RETURNED_AFTER_MAIN) && in_main == SHMQ_OK) f->returned = false;
+    return in_returned == SHMQ_OK || in_main == SHMQ_OK ? SHMQ_OK : SHMQ_EMPTY;
+}
+
+static inline void first_is_gone(struct shmq_queue *q, const struct first *f) {
+    const struct shmq_look *look = &f->look[f->returned];
+    if (!f->returned || shmq_load(&look->part->head) == look->position) shmq_ring_clear(q, look);
+    else shmq_ring_mark(look);
+}
+
+static int take_level(struct shmq_queue *q, uint32_t level, struct shmq_delivery *d) {
     for (uint32_t n = 0; n < SHMQ_LOOP_MAX; n++) {
-        struct shmq_look look, low;
-        int in_main = shmq_ring_look(q, &main, SHMQ_READY, &look); /* loaded before the returned ring is looked at */
-        if (in_main < 0) return in_main;
-        int in_returned = shmq_ring_lowest(q, &returned, &low);
-        if (in_returned < 0) return in_returned;
-        if (in_returned != SHMQ_OK && in_main != SHMQ_OK) return SHMQ_EMPTY;
-        const struct shmq_look *first = in_returned == SHMQ_OK ? &low : &look;
-        if (SHMQ_BROKEN(RETURNED_AFTER_MAIN) && in_main == SHMQ_OK) first = &look;
-        int r = commit_take(q, first, d);
+        struct first first;
+        int r = first_of(q, level, &first);
+        if (r != SHMQ_OK) return r;
+        r = commit_take(q, &first.look[first.returned], d);
         if (r == SHMQ_STALE) continue;
-        if (first == &look || shmq_load(&first->part->head) == first->position) shmq_ring_clear(q, first);
-        else shmq_ring_mark(first);
+        first_is_gone(q, &first);
         return r;
+    }
+    return SHMQ_DAMAGED;
+}
+
+static int drop_one(struct shmq_queue *q, const struct shmq_look *look, bool dies) {
+    struct shmq_slot *s = shmq_slot_at(q, look->slot);
+    uint64_t expires = atomic_load_explicit(&s->expires, memory_order_relaxed);
+    if (dies) return shmq_bury(q, look->slot, look->ctl, expires && expires <= shmq_now() ? SHMQ_EXPIRED : SHMQ_MAXLEN);
+    uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed);
+    shmq_depth_goes(q, shape);
+    if (shmq_slot_free(q, look->slot, look->ctl, &shmq_tally_of(q)->purged) != SHMQ_OK) return gone_elsewhere(q, shape, SHMQ_DROPS);
+    shmq_gate_lower(q, shmq_shape_level(shape));
+    return SHMQ_OK;
+}
+
+int shmq_drop_head(struct shmq_queue *q, uint32_t level, bool dies) {
+    for (uint32_t n = 0; n < SHMQ_LOOP_MAX; n++) {
+        struct first first;
+        int r = first_of(q, level, &first);
+        if (r != SHMQ_OK) return r;
+        r = drop_one(q, &first.look[first.returned], dies);
+        if (r == SHMQ_STALE) continue;
+        first_is_gone(q, &first);
+        return r;
+    }
+    return SHMQ_DAMAGED;
+}
+
+/* The level whose first message has waited so long that it stands highest; none: past the last. */
+static int highest_aged(struct shmq_queue *q, uint64_t ageing, uint32_t *highest) {
+    uint64_t now = shmq_now(), best = 0;
+    *highest = q->geometry.levels;
+    for (uint32_t level = q->geometry.levels; level-- > 0;) {
+        struct first first;
+        if (!shmq_level_committed(q, level)) continue;
+        int r = first_of(q, level, &first);
+        if (r < 0) return r;
+        if (r != SHMQ_OK) continue;
+        uint64_t since = atomic_load_explicit(&shmq_slot_at(q, first.look[first.returned].slot)->sequence, memory_order_relaxed);
+        uint64_t height = level * ageing + (now > since ? now - since : 0);
+        if (*highest < q->geometry.levels && height <= best) continue;
+        best = height;
+        *highest = level;
+    }
+    return SHMQ_OK;
+}
+
+static int take_aged(struct shmq_queue *q, uint64_t ageing, struct shmq_delivery *d) {
+    for (uint32_t n = 0; n < SHMQ_LOOP_MAX; n++) {
+        uint32_t level;
+        int r = highest_aged(q, ageing, &level);
+        if (r < 0) return r;
+        if (level == q->geometry.levels) return SHMQ_EMPTY;
+        r = take_level(q, level, d);
+        if (r != SHMQ_EMPTY) return r; /* else somebody was faster */
     }
     return SHMQ_DAMAGED;
 }
@@ -101,7 +182,7 @@ static void count_delivery(struct shmq_queue *q, struct shmq_delivery *d) {
     if (d->taken_ns > d->sequence) shmq_record(q, 0, d->taken_ns - d->sequence, d->sample);
 }
 
-int shmq_take(struct shmq_queue *q, struct shmq_delivery *d) {
+static int take_by_level(struct shmq_queue *q, struct shmq_delivery *d) {
     bool gated = q->geometry.levels > SHMQ_GATED_LEVELS;
     for (uint32_t level = q->geometry.levels; level-- > 0;) {
         if (gated && !atomic_load_explicit(&q->header->gate[level / SHMQ_GATE_LEVELS], memory_order_acquire)) {
@@ -110,10 +191,16 @@ int shmq_take(struct shmq_queue *q, struct shmq_delivery *d) {
         }
         if (!shmq_level_committed(q, level)) continue;
         int r = take_level(q, level, d);
-        if (r == SHMQ_OK) count_delivery(q, d);
         if (r != SHMQ_EMPTY) return r;
     }
     return SHMQ_EMPTY;
+}
+
+int shmq_take(struct shmq_queue *q, struct shmq_delivery *d) {
+    uint64_t ageing = atomic_load_explicit(&q->header->ageing, memory_order_relaxed);
+    int r = ageing ? take_aged(q, ageing, d) : take_by_level(q, d);
+    if (r == SHMQ_OK) count_delivery(q, d);
+    return r;
 }
 
 bool shmq_may_have(struct shmq_queue *q) {
@@ -166,22 +253,64 @@ int shmq_release(struct shmq_queue *q, const struct shmq_delivery *d) {
     return shmq_slot_free(q, d->slot, d->ctl, &shmq_tally_of(q)->released);
 }
 
-static int buried(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t dead) {
-    if (!shmq_cas(&shmq_slot_at(q, slot)->ctl, ctl, dead)) return SHMQ_STALE;
+void shmq_dead_enqueue(struct shmq_queue *q, uint32_t slot, uint64_t dead) {
     struct shmq_ring ring = shmq_ring_dead(q);
     if (shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(dead)) != SHMQ_OK)
         atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
+    shmq_bell_supervisor(q);
+}
+
+static int buried(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t dead) {
+    if (!shmq_cas(&shmq_slot_at(q, slot)->ctl, ctl, dead)) return SHMQ_STALE;
     if (shmq_ctl_state(ctl) == SHMQ_UNACKED) SHMQ_COUNT(q, dead, 1);
     else SHMQ_COUNT(q, expired, 1);
-    shmq_bell_supervisor(q);
+    shmq_dead_enqueue(q, slot, dead);
     return SHMQ_OK;
 }
 
 int shmq_bury(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t reason) {
-    uint8_t level = shmq_shape_level(atomic_load_explicit(&shmq_slot_at(q, slot)->shape, memory_order_relaxed));
+    uint64_t shape = atomic_load_explicit(&shmq_slot_at(q, slot)->shape, memory_order_relaxed);
+    bool ready = shmq_ctl_state(ctl) == SHMQ_READY;
+    uint32_t overflow = ready ? shmq_overflow(q) : SHMQ_NO_LIMIT;
+    if (overflow && !shmq_refuses(overflow)) shmq_depth_goes(q, shape);
     int r = buried(q, slot, ctl, shmq_ctl_moved(ctl, reason, SHMQ_DEAD));
-    if (r == SHMQ_OK && shmq_ctl_state(ctl) == SHMQ_READY) shmq_gate_lower(q, level);
+    if (r != SHMQ_OK) return gone_elsewhere(q, shape, overflow);
+    if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
+    if (ready) shmq_gate_lower(q, shmq_shape_level(shape));
     return r;
+}
+
+/* When a message that goes back is to be delivered again: `count` says whether it failed. 0: at once. */
+static uint64_t retry_delay(const struct shmq_queue *q, uint64_t base, bool count_failure) {
+    const struct shmq_header *h = q->header;
+    uint64_t retry = atomic_load_explicit(&h->retry, memory_order_relaxed);
+    if (!(retry & (count_failure ? SHMQ_RETRY_FAILED : SHMQ_RETRY_RETURNED))) return 0;
+    uint64_t times = count_failure ? shmq_ctl_failures(base) : shmq_ctl_deliveries(base);
+    uint64_t least = atomic_load_explicit(&h->retry_min, memory_order_relaxed), most = atomic_load_explicit(&h->retry_max, memory_order_relaxed);
+    uint64_t delay = times && least > UINT64_MAX / times ? UINT64_MAX : least * times;
+    return most && delay > most ? most : delay;
+}
+
+/* UNACKED -> DELAYED with the counts of `base`. */
+static int put_off(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t base, uint64_t due_ns) {
+    struct shmq_slot *s = shmq_slot_at(q, slot);
+    int r = stamp_word(q, slot, ctl, &s->due, due_ns);
+    if (r != SHMQ_OK) return r;
+    uint64_t delayed = shmq_ctl_moved(base, 0, SHMQ_DELAYED);
+    if (!shmq_cas(&s->ctl, ctl, delayed)) return SHMQ_STALE;
+    struct shmq_ring ring = shmq_ring_delayed(q);
+    if (shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(delayed)) != SHMQ_OK)
+        atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
+    SHMQ_COUNT(q, held, 1);
+    shmq_bell_supervisor(q);
+    return SHMQ_OK;
+}
+
+static void warn_of(struct shmq_queue *q, uint32_t failures) {
+    bool wanted = atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_WARN;
+    if (failures != SHMQ_WARN_FAILURES || !wanted) return;
+    atomic_fetch_add_explicit(&q->header->often_failed, 1, memory_order_relaxed);
+    shmq_bell_supervisor(q);
 }
 
 int shmq_requeue(struct shmq_queue *q, uint32_t slot, uint64_t ctl, bool count_failure) {
@@ -194,31 +323,34 @@ int shmq_requeue(struct shmq_queue *q, uint32_t slot, uint64_t ctl, bool count_f
         int r = buried(q, slot, ctl, shmq_ctl_moved(base, SHMQ_DELIVERY_LIMIT, SHMQ_DEAD));
         return r == SHMQ_OK ? SHMQ_DEAD_NOW : r;
     }
-    uint8_t level = shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed));
+    uint64_t delay = retry_delay(q, base, count_failure);
+    if (delay) {
+        uint64_t now = shmq_now();
+        int r = put_off(q, slot, ctl, base, delay < UINT64_MAX - now ? now + delay : UINT64_MAX);
+        if (r == SHMQ_OK && count_failure) warn_of(q, failures);
+        return r;
+    }
+    uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed), expires = atomic_load_explicit(&s->expires, memory_order_relaxed);
+    uint8_t level = shmq_shape_level(shape);
+    uint32_t overflow = shmq_overflow(q);
     if (level >= q->geometry.levels) return SHMQ_DAMAGED;
     shmq_gate_raise(q, level);
+    if (shmq_refuses(overflow)) shmq_depth_comes(q, shape);
     if (!shmq_cas(&s->ctl, ctl, base)) {
         shmq_gate_lower(q, level);
+        if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
         return SHMQ_STALE;
     }
+    if (overflow && !shmq_refuses(overflow)) shmq_depth_comes(q, shape);
     struct shmq_ring ring = shmq_ring_returned(q, level);
     int r = shmq_level_committed(q, level) ? shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(ctl)) : SHMQ_DAMAGED;
     if (r != SHMQ_OK) atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
     SHMQ_COUNT(q, requeued, 1);
+    if (expires) shmq_may_expire(q, expires);
+    if (count_failure) warn_of(q, failures);
+    if (overflow) r = shmq_trim(q);
     shmq_bell_ring(q, SHMQ_CONSUMERS);
-    return SHMQ_OK;
+    return r < 0 ? r : SHMQ_OK;
 }
 
-int shmq_delay(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t due_ns) {
-    struct shmq_slot *s = shmq_slot_at(q, slot);
-    int r = stamp_word(q, slot, ctl, &s->due, due_ns);
-    if (r != SHMQ_OK) return r;
-    uint64_t delayed = shmq_ctl_moved(ctl, 0, SHMQ_DELAYED);
-    if (!shmq_cas(&s->ctl, ctl, delayed)) return SHMQ_STALE;
-    struct shmq_ring ring = shmq_ring_delayed(q);
-    if (shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(delayed)) != SHMQ_OK)
-        atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
-    SHMQ_COUNT(q, held, 1);
-    shmq_bell_supervisor(q);
-    return SHMQ_OK;
-}
+int shmq_delay(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t due_ns) { return put_off(q, slot, ctl, ctl, due_ns); }

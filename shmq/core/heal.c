@@ -27,7 +27,8 @@ struct shmq_heal {
     size_t before_at;
     uint64_t tally[16], quiet_since; /* at the start of the pass, and when they were first seen so; 0: never looked */
     uint64_t states[SHMQ_STATES];
-    uint64_t arena;
+    uint64_t arena, ready_bytes;
+    uint64_t depth[2]; /* of the header, at the start */
     bool rings_done, entered;
 };
 
@@ -55,7 +56,9 @@ static int start_pass(struct shmq_queue *q, uint64_t now) {
     h->part = h->position = 0;
     h->before_at = 0;
     h->rings_done = h->entered = false;
-    h->arena = 0;
+    h->arena = h->ready_bytes = 0;
+    h->depth[0] = shmq_load(&q->header->depth[0]);
+    h->depth[1] = shmq_load(&q->header->depth[1]);
     memset(h->states, 0, sizeof h->states);
     uint64_t tally[16];
     shmq_tally_sum(q, tally);
@@ -167,6 +170,7 @@ static int heal_slot(struct shmq_queue *q, uint32_t slot, uint64_t now, struct s
     uint64_t c = shmq_load(&s->ctl);
     uint32_t state = shmq_ctl_state(c);
     if (state < SHMQ_STATES) h->states[state]++;
+    if (state == SHMQ_READY) h->ready_bytes += shmq_shape_body(atomic_load_explicit(&s->shape, memory_order_relaxed));
     if (state == SHMQ_FREE) {
         if (shmq_slot_has_bit(q, slot)) return 0;
         shmq_slot_hint(q, slot);
@@ -190,6 +194,8 @@ static void correct_gauges(struct shmq_queue *q, struct shmq_heal *h, uint64_t n
     uint64_t gauge[SHMQ_GAUGES];
     shmq_gauges_of(tally, gauge);
     for (uint32_t i = 0; i < SHMQ_GAUGES; i++) atomic_store_explicit(&q->header->adjust[i], h->states[counted[i]] - gauge[i], memory_order_relaxed);
+    shmq_cas(&q->header->depth[0], h->depth[0], h->states[SHMQ_READY]); /* unless somebody counts just now */
+    shmq_cas(&q->header->depth[1], h->depth[1], h->ready_bytes);
     if (!h->states[SHMQ_WRITING]) atomic_store_explicit(&q->header->arena_used, h->arena, memory_order_relaxed);
 }
 

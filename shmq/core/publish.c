@@ -24,6 +24,7 @@ int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct sh
     if (atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_DELETED) return SHMQ_DELETED;
     if (d->body_bytes > SHMQ_BODY_BYTES_MAX || d->envelope_bytes > SHMQ_ENVELOPE_BYTES_MAX) return SHMQ_TOO_LARGE;
     if (bytes > q->geometry.inline_bytes && d->body_bytes > q->geometry.arena_bytes) return SHMQ_TOO_LARGE;
+    if (shmq_overflow(q) == SHMQ_REFUSES && !d->delay_ns && shmq_is_over(q, 1, d->body_bytes)) return SHMQ_REFUSED; /* before any work */
     int r = shmq_commit_level(q, level);
     q->publishing = level;
     if (q->room[level].left) q->room[level].left--;
@@ -49,6 +50,7 @@ int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct sh
     w->shape = d->body_bytes << 32 | (uint64_t)d->envelope_bytes << 16 | (uint64_t)level << 8 | (d->flags & 0xffu);
     w->expires = d->ttl_ns < 0 ? 0 : (uint64_t)d->ttl_ns + 1; /* from commit on; made a time there */
     w->due = d->delay_ns;
+    w->priority = d->level;
     return SHMQ_OK;
 }
 
@@ -56,8 +58,9 @@ void shmq_write_abort(struct shmq_queue *q, struct shmq_write *w) {
     (void)shmq_slot_free(q, w->slot, w->ctl, &shmq_tally_of(q)->aborted);
 }
 
-int shmq_make_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t level) {
+int shmq_make_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t shape) {
     uint64_t ready = shmq_ctl_moved(ctl, 0, SHMQ_READY);
+    uint8_t level = shmq_shape_level(shape);
     if (!SHMQ_BROKEN(GATE_RAISED_LATE)) shmq_gate_raise(q, level); /* before it can be seen */
     /* release: body and metadata before READY; pairs with the acquire of ctl in shmq_reference_live */
     if (!SHMQ_CAS_UNLESS(READY_RELAXED, &shmq_slot_at(q, slot)->ctl, ctl, ready)) {
@@ -81,29 +84,76 @@ static int make_delayed(struct shmq_queue *q, const struct shmq_write *w, uint64
     return SHMQ_OK;
 }
 
+/* WRITING -> FREE, or -> DEAD where the refused have somewhere to go. */
+static int refuse(struct shmq_queue *q, const struct shmq_write *w, uint32_t overflow) {
+    shmq_depth_goes(q, w->shape);
+    if ((overflow & 0xfu) == SHMQ_REFUSES) {
+        shmq_write_abort(q, (struct shmq_write *)w);
+        return SHMQ_REFUSED;
+    }
+    uint64_t dead = shmq_ctl_moved(w->ctl, SHMQ_MAXLEN, SHMQ_DEAD);
+    /* release: body and metadata before DEAD */
+    if (!shmq_cas(&shmq_slot_at(q, w->slot)->ctl, w->ctl, dead)) return SHMQ_STALE;
+    SHMQ_COUNT(q, published, 1);
+    SHMQ_COUNT(q, bytes_in, shmq_shape_body(w->shape));
+    SHMQ_COUNT(q, expired, 1);
+    shmq_dead_enqueue(q, w->slot, dead);
+    return SHMQ_REFUSED;
+}
+
+/* A time to live of 0 is now or never: a consumer that waits has until it is awake, without one it is over. */
+static uint64_t end_of(struct shmq_queue *q, const struct shmq_write *w, uint64_t begin) {
+    if (!w->expires) return 0;
+    uint64_t ttl = w->expires - 1;
+    if (!ttl && (uint32_t)shmq_load(&q->header->registered[SHMQ_CONSUMERS][0])) ttl = SHMQ_AT_ONCE_NS;
+    return ttl < UINT64_MAX - begin ? begin + ttl : 0;
+}
+
+/* Where there is a limit. */
+static int make_ready_within(struct shmq_queue *q, const struct shmq_write *w, uint32_t overflow) {
+    if (!shmq_refuses(overflow)) {
+        int r = shmq_make_ready(q, w->slot, w->ctl, w->shape);
+        if (r == SHMQ_OK) shmq_depth_comes(q, w->shape);
+        return r;
+    }
+    shmq_depth_comes(q, w->shape); /* counted first: of those who come at once none is too many */
+    if (shmq_is_over(q, 0, 0)) return refuse(q, w, overflow);
+    int r = shmq_make_ready(q, w->slot, w->ctl, w->shape);
+    if (r != SHMQ_OK) shmq_depth_goes(q, w->shape);
+    return r;
+}
+
 int shmq_write_commit(struct shmq_queue *q, struct shmq_write *w) {
     struct shmq_slot *s = shmq_slot_at(q, w->slot);
     uint64_t now = shmq_now();
     if (now <= q->last_sequence) now = q->last_sequence + 1; /* strictly increasing per producer */
     q->last_sequence = now;
     STORE(s->sequence, now);
-    STORE(s->expires, w->expires ? now + w->expires - 1 : 0);
+    uint64_t due = w->due && w->due < UINT64_MAX - now ? now + w->due : UINT64_MAX;
+    uint64_t expires = end_of(q, w, w->due ? due : now); /* what is delayed begins to live when it is due */
+    STORE(s->expires, expires);
     STORE(s->ack_deadline, 0);
     STORE(s->shape, w->shape);
-    STORE(s->origin, 0);
+    STORE(s->origin, w->priority & 0xffu);
     if (w->expires && !(atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_TTL))
         atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_TTL, memory_order_relaxed);
-    int r = w->due ? make_delayed(q, w, w->due < UINT64_MAX - now ? now + w->due : UINT64_MAX) : shmq_make_ready(q, w->slot, w->ctl, shmq_shape_level(w->shape));
+    uint32_t overflow = shmq_overflow(q);
+    int r;
+    if (w->due) r = make_delayed(q, w, due);
+    else if (overflow) r = make_ready_within(q, w, overflow);
+    else r = shmq_make_ready(q, w->slot, w->ctl, w->shape);
     if (r != SHMQ_OK) return r;
     SHMQ_COUNT(q, published, 1); /* before the bell: who is killed is most likely in its system call, behind what it woke */
     SHMQ_COUNT(q, bytes_in, shmq_shape_body(w->shape));
     if (w->due) {
         SHMQ_COUNT(q, delayed, 1);
         shmq_bell_supervisor(q);
-    } else {
-        shmq_bell_ring(q, SHMQ_CONSUMERS);
+        return SHMQ_OK;
     }
-    return SHMQ_OK;
+    if (expires) shmq_may_expire(q, expires);
+    if (overflow) r = shmq_trim(q);
+    shmq_bell_ring(q, SHMQ_CONSUMERS);
+    return r;
 }
 
 int shmq_publish(struct shmq_queue *q, const struct shmq_draft *d, const void *body) {

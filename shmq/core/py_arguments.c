@@ -167,7 +167,7 @@ int shmq_py_geometry(PyObject *value, struct shmq_geometry *out, struct shmq_lay
 }
 
 /* ---- what is published ---- */
-int shmq_py_draft(const QueueObject *q, PyObject *const *values, struct shmq_draft *out)
+int shmq_py_draft(PyObject *const *values, struct shmq_draft *out)
 {
     int64_t level = 0, ttl = -1, delay = 0, flags = 0;
     *out = (struct shmq_draft){.envelope = "", .ttl_ns = -1};
@@ -192,7 +192,7 @@ int shmq_py_draft(const QueueObject *q, PyObject *const *values, struct shmq_dra
         return -1;
     if (values[4] && shmq_py_integer(values[4], "flags", 0, 255, &flags) < 0)
         return -1;
-    out->level = level < q->core.geometry.levels ? (uint32_t)level : q->core.geometry.levels - 1;
+    out->level = level < SHMQ_LEVELS_MAX ? (uint32_t)level : SHMQ_LEVELS_MAX - 1;
     out->ttl_ns = ttl;
     out->delay_ns = (uint64_t)delay;
     out->flags = (uint32_t)flags;

@@ -42,6 +42,14 @@ static bool has_stale_bells(const ConsumerObject *c)
     return false;
 }
 
+static bool is_brokered(const ConsumerObject *c)
+{
+    for (Py_ssize_t i = 0; c->queues && i < PyTuple_GET_SIZE(c->queues); i++)
+        if (UNLIKELY(shmq_py_is_brokered((QueueObject *)PyTuple_GET_ITEM(c->queues, i))))
+            return true;
+    return false;
+}
+
 /* On one core, who will send to us is often ready to run, and a yield costs a tenth of a sleep and its wake-up. Beside a
  * busy neighbour our next turn comes late, while a wake-up would come at once: then sleep, and try again after a while.
  */
@@ -58,6 +66,24 @@ static bool yield_turn(void)
     return true;
 }
 
+/* Look again (1), end (0), or hand this out (*message), which the broker gave. */
+static int ask(ConsumerObject *c, PyObject **message)
+{
+    PyObject *on_empty = c->on_empty;
+    if (!on_empty)
+        return 0;
+    Py_INCREF(on_empty);
+    PyObject *answer = PyObject_CallNoArgs(on_empty);
+    Py_DECREF(on_empty);
+    if (!answer)
+        return 0;
+    *message = PyBool_Check(answer) ? NULL : answer;
+    int again = answer == Py_True;
+    if (!*message)
+        Py_DECREF(answer);
+    return again;
+}
+
 /* NULL without an exception ends the iteration. While bells are stale, `on_empty` is asked before each take: one who
  * never waits would not learn that there is a new broker. */
 static PyObject *consumer_next(ConsumerObject *c)
@@ -65,23 +91,16 @@ static PyObject *consumer_next(ConsumerObject *c)
     bool yielded = false;
     for (bool asked = !has_stale_bells(c);; asked = true) {
         bool failed;
-        if (LIKELY(asked && has_room(c))) {
+        if (LIKELY(asked && has_room(c) && !is_brokered(c))) {
             PyObject *m = take_in_turn(c, &failed);
             if (LIKELY(m || failed))
                 return m;
             if (!yielded && (yielded = yield_turn()))
                 continue;
         }
-        PyObject *on_empty = c->on_empty;
-        if (!on_empty)
-            return NULL;
-        Py_INCREF(on_empty);
-        PyObject *answer = PyObject_CallNoArgs(on_empty);
-        Py_DECREF(on_empty);
-        int again = answer ? PyObject_IsTrue(answer) : -1;
-        Py_XDECREF(answer);
-        if (again <= 0)
-            return NULL;
+        PyObject *message = NULL;
+        if (!ask(c, &message))
+            return message;
     }
 }
 

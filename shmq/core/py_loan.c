@@ -129,7 +129,9 @@ static PyObject *loan_exit(LoanObject *loan, PyObject *const *args, Py_ssize_t n
     if (failed)
         return loan_abort(loan, NULL);
     int r = commit_loan(loan);
-    if (r > 0)
+    if (r == SHMQ_REFUSED)
+        shmq_py_fail(ERROR_REJECTED, NULL);
+    else if (r > 0)
         PyErr_SetString(shmq_py_errors[ERROR_DETACHED], "the queue was deleted while its loan was written");
     if (r)
         return NULL;

@@ -26,6 +26,7 @@ static const struct {
                       "version of shmq that wrote it, or drop the segments: shmqd --discard"},
     [ERROR_DAMAGED] = {"SegmentDamaged", "a word in the queue's segment failed its check: delete the queue, "
                                          "or drop all segments: shmqd --discard"},
+    [ERROR_REJECTED] = {"PublishRejected", "the queue is as long as it may be, and refuses more (x-overflow)"},
 };
 
 static int load_errors(void)
@@ -127,6 +128,7 @@ static const struct {
     {"NO_MEMORY", SHMQ_NO_MEMORY},
     {"TOO_LARGE", SHMQ_TOO_LARGE},
     {"DELETED", SHMQ_DELETED},
+    {"REFUSED", SHMQ_REFUSED},
     {"CONSUMERS", SHMQ_CONSUMERS},
     {"PRODUCERS", SHMQ_PRODUCERS},
     {"PERSISTENT", SHMQ_PERSISTENT},
@@ -134,6 +136,13 @@ static const struct {
     {"EXPIRED", SHMQ_EXPIRED},
     {"MAXLEN", SHMQ_MAXLEN},
     {"DELIVERY_LIMIT", SHMQ_DELIVERY_LIMIT},
+    {"DROPS", SHMQ_DROPS},
+    {"DROPS_DEAD", SHMQ_DROPS_DEAD},
+    {"REFUSES", SHMQ_REFUSES},
+    {"REFUSES_DEAD", SHMQ_REFUSES_DEAD},
+    {"DROPS_HIGHEST", SHMQ_DROPS_HIGHEST},
+    {"RETRY_FAILED", SHMQ_RETRY_FAILED},
+    {"RETRY_RETURNED", SHMQ_RETRY_RETURNED},
     {"FREE", SHMQ_FREE},
     {"WRITING", SHMQ_WRITING},
     {"READY", SHMQ_READY},

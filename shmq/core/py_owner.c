@@ -33,19 +33,81 @@ static PyObject *set_epoch(QueueObject *q, PyObject *value)
     Py_RETURN_NONE;
 }
 
+static void store(shmq_word *word, int64_t value)
+{
+    atomic_store_explicit(word, (uint64_t)value, memory_order_relaxed);
+}
+
+static void store_limits(struct shmq_header *h, const int64_t *v)
+{
+    store(&h->delivery_limit, v[0] + 1);
+    store(&h->max_length, v[1] + 1);
+    store(&h->max_bytes, v[2] + 1);
+    store(&h->overflow, v[3]);
+    store(&h->retry, v[4]);
+    store(&h->retry_min, v[5]);
+    store(&h->retry_max, v[6]);
+    store(&h->ageing, v[7]);
+    if (v[8])
+        atomic_fetch_or_explicit(&h->flags, SHMQ_FLAG_WARN, memory_order_relaxed);
+    else
+        atomic_fetch_and_explicit(&h->flags, ~(uint64_t)SHMQ_FLAG_WARN, memory_order_relaxed);
+}
+
+#define LIMITS 9
 static PyObject *set_limits(QueueObject *q, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    static struct shmq_py_signature signature = {"set_limits", 1, 0, {"delivery_limit"}, {NULL}};
+    static struct shmq_py_signature signature = {
+        "set_limits",
+        LIMITS,
+        0,
+        {"delivery_limit", "max_length", "max_length_bytes", "overflow", "retry", "retry_min_ns", "retry_max_ns",
+         "ageing_ns", "warn"},
+        {NULL}};
+    static const int64_t most[LIMITS] = {254,       INT64_MAX - 1, INT64_MAX - 1, 0xff, 3,
+                                         INT64_MAX, INT64_MAX,     INT64_MAX,     1};
+    int64_t limits[LIMITS] = {-1, -1, -1, 0, 0, 0, 0, 0, 0};
     PyObject *values[SHMQ_PY_PARAMETERS_MAX];
-    int64_t limit = -1;
     if (shmq_py_sort(&signature, args, n, names, values) < 0)
         return NULL;
-    if (values[0] && shmq_py_integer(values[0], "delivery_limit", -1, 254, &limit) < 0)
-        return NULL;
+    for (int i = 0; i < LIMITS; i++)
+        if (values[i] &&
+            shmq_py_integer(values[i], signature.names[i], i < 3 ? -1 : 0, most[i], &limits[i]) < 0)
+            return NULL;
     if (refused(q))
         return NULL;
-    atomic_store_explicit(&q->core.header->delivery_limit, (uint64_t)(limit + 1), memory_order_relaxed);
+    store_limits(q->core.header, limits);
     Py_RETURN_NONE;
+}
+
+static PyObject *set_brokered(QueueObject *q, PyObject *value)
+{
+    int brokered = PyObject_IsTrue(value);
+    if (brokered < 0 || refused(q))
+        return NULL;
+    if (brokered)
+        atomic_fetch_or_explicit(&q->core.header->flags, SHMQ_FLAG_BROKERED, memory_order_seq_cst);
+    else
+        atomic_fetch_and_explicit(&q->core.header->flags, ~(uint64_t)SHMQ_FLAG_BROKERED, memory_order_seq_cst);
+    shmq_bell_ring_all(&q->core, SHMQ_CONSUMERS); /* who sleeps must see it */
+    Py_RETURN_NONE;
+}
+
+static PyObject *mark_used(QueueObject *q, PyObject *unused)
+{
+    (void)unused;
+    if (refused(q))
+        return NULL;
+    store(&q->core.header->used, (int64_t)shmq_now());
+    Py_RETURN_NONE;
+}
+
+static PyObject *used_ns(QueueObject *q, PyObject *unused)
+{
+    (void)unused;
+    if (!shmq_py_is_live(q) && shmq_py_refuse(q) < 0)
+        return NULL;
+    return PyLong_FromUnsignedLongLong(shmq_load(&q->core.header->used));
 }
 
 /* ---- purge, requeue ---- */
@@ -110,6 +172,7 @@ static PyObject *stats(QueueObject *q, PyObject *unused)
         {"unacked", s.unacked},
         {"delayed", s.delayed},
         {"dead_pending", s.dead_pending},
+        {"often_failed", shmq_load(&q->core.header->often_failed)},
         {"slots_committed", s.slots_committed},
         {"slots_used_high", s.slots_high},
         {"arena_used_bytes", s.arena_used},
@@ -199,6 +262,9 @@ PyMethodDef shmq_py_owner_methods[] = {
     {"mark_deleted", SHMQ_PY_METHOD(mark_deleted), METH_NOARGS, NULL},
     {"set_epoch", SHMQ_PY_METHOD(set_epoch), METH_O, NULL},
     {"set_limits", SHMQ_PY_METHOD(set_limits), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"set_brokered", SHMQ_PY_METHOD(set_brokered), METH_O, NULL},
+    {"mark_used", SHMQ_PY_METHOD(mark_used), METH_NOARGS, NULL},
+    {"used_ns", SHMQ_PY_METHOD(used_ns), METH_NOARGS, NULL},
     {"purge", SHMQ_PY_METHOD(purge), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"requeue_owned", SHMQ_PY_METHOD(requeue_owned), METH_NOARGS, NULL},
     {"stats", SHMQ_PY_METHOD(stats), METH_NOARGS, NULL},

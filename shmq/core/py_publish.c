@@ -57,7 +57,7 @@ PyObject *shmq_py_queue_publish(QueueObject *q, PyObject *const *args, Py_ssize_
         "publish", 6, 1, {"body", "level", "envelope", "ttl_ns", "delay_ns", "flags"}, {NULL}};
     PyObject *values[SHMQ_PY_PARAMETERS_MAX];
     struct shmq_draft draft;
-    if (shmq_py_sort(&signature, args, n, names, values) < 0 || shmq_py_draft(q, values + 1, &draft) < 0)
+    if (shmq_py_sort(&signature, args, n, names, values) < 0 || shmq_py_draft(values + 1, &draft) < 0)
         return NULL;
     int r = shmq_py_publish(q, &draft, values[0]);
     return r < 0 ? NULL : PyLong_FromLong(r);
@@ -84,7 +84,7 @@ PyObject *shmq_py_queue_publish_many(QueueObject *q, PyObject *const *args, Py_s
     PyObject *values[SHMQ_PY_PARAMETERS_MAX];
     struct shmq_draft draft;
     int64_t start = 0, published = 0;
-    if (shmq_py_sort(&signature, args, n, names, values) < 0 || shmq_py_draft(q, values + 2, &draft) < 0)
+    if (shmq_py_sort(&signature, args, n, names, values) < 0 || shmq_py_draft(values + 2, &draft) < 0)
         return NULL;
     if (values[1] && shmq_py_integer(values[1], "start", 0, INT64_MAX, &start) < 0)
         return NULL;
@@ -103,7 +103,7 @@ PyObject *shmq_py_queue_loan(QueueObject *q, PyObject *const *args, Py_ssize_t n
     PyObject *values[SHMQ_PY_PARAMETERS_MAX];
     struct shmq_draft draft;
     int64_t bytes;
-    if (shmq_py_sort(&signature, args, n, names, values) < 0 || shmq_py_draft(q, values + 1, &draft) < 0)
+    if (shmq_py_sort(&signature, args, n, names, values) < 0 || shmq_py_draft(values + 1, &draft) < 0)
         return NULL;
     if (shmq_py_integer(values[0], "body_bytes", 0, INT64_MAX, &bytes) < 0)
         return NULL;

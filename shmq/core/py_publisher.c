@@ -67,8 +67,6 @@ static bool publish_fast(const PublisherObject *p, PyObject *const *args, size_t
     QueueObject *q = (QueueObject *)queue;
     if (UNLIKELY(shmq_py_bells_stale(q)))
         return false; /* others listen to new bells, and there is a new broker to say hello to */
-    if (UNLIKELY(draft.level >= q->core.geometry.levels))
-        draft.level = q->core.geometry.levels - 1;
     Py_INCREF(q); /* the dictionary may drop it while a large body is copied */
     int r = shmq_py_publish(q, &draft, args[0]);
     Py_DECREF(q);

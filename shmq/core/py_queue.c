@@ -221,6 +221,12 @@ static PyObject *get_bells_stale(QueueObject *q, void *unused)
     return PyBool_FromLong(shmq_py_bells_stale(q));
 }
 
+static PyObject *get_brokered(QueueObject *q, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(shmq_py_is_brokered(q));
+}
+
 static PyObject *queue_repr(QueueObject *q)
 {
     return PyUnicode_FromFormat("<%s owner %u, %s>", Py_TYPE(q)->tp_name, q->core.owner,
@@ -234,7 +240,8 @@ static PyMemberDef members[] = {
 static PyGetSetDef properties[] = {
     {"closed", (getter)get_closed, NULL, NULL, NULL},           {"owner", (getter)get_owner, NULL, NULL, NULL},
     {"geometry", (getter)get_geometry, NULL, NULL, NULL},       {"deleted", (getter)get_deleted, NULL, NULL, NULL},
-    {"bells_stale", (getter)get_bells_stale, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL},
+    {"bells_stale", (getter)get_bells_stale, NULL, NULL, NULL}, {"brokered", (getter)get_brokered, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 static PyMethodDef own_methods[] = {
     {"close", SHMQ_PY_METHOD(queue_close), METH_NOARGS, NULL},

@@ -8,7 +8,7 @@
 #include <structmember.h>
 
 typedef struct {
-    PyObject_HEAD unsigned int slot, state, reason, level, flags, delivery_count, failure_count;
+    PyObject_HEAD unsigned int slot, state, reason, level, priority, flags, delivery_count, failure_count;
     unsigned long long ctl, sequence, expires_ns;
     PyObject *envelope, *body;
 } SnapshotObject;
@@ -26,6 +26,7 @@ static SnapshotObject *snapshot_new(const struct shmq_delivery *d)
     s->state = shmq_ctl_state(d->ctl);
     s->reason = s->state == SHMQ_DEAD ? shmq_ctl_owner(d->ctl) : 0;
     s->level = d->level;
+    s->priority = d->priority;
     s->flags = d->flags;
     s->delivery_count = shmq_ctl_deliveries(d->ctl);
     s->failure_count = shmq_ctl_failures(d->ctl);
@@ -98,15 +99,20 @@ static int append(PyObject *list, uint32_t slot, uint64_t ctl)
     return r;
 }
 
-static PyObject *scan(QueueObject *q, PyObject *value)
+static PyObject *scan(QueueObject *q, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
-    int64_t state;
-    if (shmq_py_integer(value, "state", 0, SHMQ_STATES - 1, &state) < 0 ||
+    static struct shmq_py_signature signature = {"scan", 3, 1, {"state", "first", "slots"}, {NULL}};
+    PyObject *values[SHMQ_PY_PARAMETERS_MAX];
+    int64_t state, first = 0, slots = SHMQ_SLOTS_MAX;
+    if (shmq_py_sort(&signature, args, n, names, values) < 0 ||
+        shmq_py_integer(values[0], "state", 0, SHMQ_STATES - 1, &state) < 0 ||
+        (values[1] && shmq_py_integer(values[1], "first", 0, SHMQ_SLOTS_MAX, &first) < 0) ||
+        (values[2] && shmq_py_integer(values[2], "slots", 0, SHMQ_SLOTS_MAX, &slots) < 0) ||
         (!shmq_py_is_live(q) && shmq_py_refuse(q) < 0))
         return NULL;
-    uint32_t high = shmq_slots_high(&q->core);
+    uint32_t high = shmq_slots_high(&q->core), end = (uint32_t)(first + slots);
     PyObject *list = PyList_New(0);
-    for (uint32_t slot = 0; list && slot < high; slot++) {
+    for (uint32_t slot = (uint32_t)first; list && slot < high && slot < end; slot++) {
         uint64_t ctl = shmq_load(&shmq_slot_at(&q->core, slot)->ctl);
         if (shmq_ctl_state(ctl) == (uint32_t)state && append(list, slot, ctl) < 0)
             Py_CLEAR(list);
@@ -116,7 +122,7 @@ static PyObject *scan(QueueObject *q, PyObject *value)
 
 PyMethodDef shmq_py_snapshot_methods[] = {
     {"peek", SHMQ_PY_METHOD(peek), METH_FASTCALL, NULL},
-    {"scan", SHMQ_PY_METHOD(scan), METH_O, NULL},
+    {"scan", SHMQ_PY_METHOD(scan), METH_FASTCALL | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -134,6 +140,7 @@ static PyMemberDef members[] = {
     {"state", T_UINT, offsetof(SnapshotObject, state), READONLY, NULL},
     {"reason", T_UINT, offsetof(SnapshotObject, reason), READONLY, NULL},
     {"level", T_UINT, offsetof(SnapshotObject, level), READONLY, NULL},
+    {"priority", T_UINT, offsetof(SnapshotObject, priority), READONLY, NULL},
     {"flags", T_UINT, offsetof(SnapshotObject, flags), READONLY, NULL},
     {"delivery_count", T_UINT, offsetof(SnapshotObject, delivery_count), READONLY, NULL},
     {"failure_count", T_UINT, offsetof(SnapshotObject, failure_count), READONLY, NULL},

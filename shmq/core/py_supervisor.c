@@ -123,6 +123,30 @@ static PyObject *expire_due(QueueObject *q, PyObject *value)
     return counted(shmq_expire_due(&q->core, (uint64_t)now, STEP_SLOTS));
 }
 
+static PyObject *expire_from(QueueObject *q, PyObject *const *args, Py_ssize_t n, PyObject *names)
+{
+    static struct shmq_py_signature signature = {"expire_from", 2, 2, {"now_ns", "first"}, {NULL}};
+    PyObject *values[SHMQ_PY_PARAMETERS_MAX];
+    int64_t now, first;
+    if (shmq_py_sort(&signature, args, n, names, values) < 0 ||
+        shmq_py_integer(values[0], "now_ns", 0, INT64_MAX, &now) < 0 ||
+        shmq_py_integer(values[1], "first", 0, SHMQ_SLOTS_MAX, &first) < 0 || refused(q))
+        return NULL;
+    int64_t expired = shmq_expire_from(&q->core, (uint64_t)now, (uint32_t)first, STEP_SLOTS);
+    if (expired < 0)
+        return counted(expired);
+    uint32_t behind = (uint32_t)first + STEP_SLOTS;
+    return Py_BuildValue("(LI)", (long long)expired, behind < shmq_slots_high(&q->core) ? behind : 0);
+}
+
+static PyObject *next_expiry_ns(QueueObject *q, PyObject *unused)
+{
+    (void)unused;
+    if (!shmq_py_is_live(q) && shmq_py_refuse(q) < 0)
+        return NULL;
+    return PyLong_FromUnsignedLongLong(shmq_load(&q->core.header->expiry));
+}
+
 static PyObject *overdue(QueueObject *q, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     static struct shmq_py_signature signature = {"overdue", 2, 2, {"timeout_ns", "now_ns"}, {NULL}};
@@ -216,6 +240,8 @@ PyMethodDef shmq_py_supervisor_methods[] = {
     {"shrink", SHMQ_PY_METHOD(shrink), METH_NOARGS, NULL},
     {"check", SHMQ_PY_METHOD(check), METH_NOARGS, NULL},
     {"expire_due", SHMQ_PY_METHOD(expire_due), METH_O, NULL},
+    {"expire_from", SHMQ_PY_METHOD(expire_from), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"next_expiry_ns", SHMQ_PY_METHOD(next_expiry_ns), METH_NOARGS, NULL},
     {"overdue", SHMQ_PY_METHOD(overdue), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"dead_pop", SHMQ_PY_METHOD(dead_pop), METH_NOARGS, NULL},
     {"delayed_pop", SHMQ_PY_METHOD(delayed_pop), METH_NOARGS, NULL},

@@ -33,7 +33,7 @@
 
 #include "shmq_break.h"
 
-#define SHMQ_LAYOUT 1u
+#define SHMQ_LAYOUT 2u
 #define SHMQ_MAGIC UINT64_C(0x31676573716d6873) /* "shmqseg1" */
 #define SHMQ_LINE 128u /* pairs of cache lines are fetched together on x86-64 */
 #define SHMQ_PAGE 4096u
@@ -53,6 +53,8 @@
 #define SHMQ_LOOP_MAX (1u << 25)
 #define SHMQ_LACKS 16u /* threads that are remembered as blocked at one handle */
 #define SHMQ_SPARE 8u /* slots a producer keeps in mind after clearing their bits */
+#define SHMQ_AT_ONCE_NS UINT64_C(200000000) /* for a woken consumer to take what may not wait (time to live 0) */
+#define SHMQ_WARN_FAILURES 20u /* of a message, where nothing limits them */
 
 /* ---- outcomes ---------------------------------------------------------------------------------------------------- */
 enum shmq_outcome {
@@ -65,6 +67,7 @@ enum shmq_outcome {
     SHMQ_STALE = 6,     /* the control word is not what the caller holds */
     SHMQ_NOT_DUE = 7,
     SHMQ_DEAD_NOW = 8,  /* a requeue that went over the delivery limit */
+    SHMQ_REFUSED = 9,   /* a length limit is reached, and its policy refuses */
 };
 #define SHMQ_DAMAGED (-EUCLEAN) /* a word in the segment fails its check */
 
@@ -73,25 +76,17 @@ enum shmq_reason { SHMQ_REJECTED = 1, SHMQ_EXPIRED, SHMQ_MAXLEN, SHMQ_DELIVERY_L
 enum shmq_side { SHMQ_CONSUMERS, SHMQ_PRODUCERS, SHMQ_SIDES };
 enum shmq_flag { SHMQ_PERSISTENT = 1 };
 enum shmq_gauge { SHMQ_GAUGE_READY, SHMQ_GAUGE_UNACKED, SHMQ_GAUGE_DELAYED, SHMQ_GAUGE_DEAD, SHMQ_GAUGES };
+enum shmq_overflow { /* what happens beyond max_length or max_bytes; NO_LIMIT: there is neither */
+    SHMQ_NO_LIMIT,
+    SHMQ_DROPS,      /* the head is dropped */
+    SHMQ_DROPS_DEAD, /* the head is dead: it has somewhere to go */
+    SHMQ_REFUSES,
+    SHMQ_REFUSES_DEAD, /* refused, and dead */
+};
+#define SHMQ_DROPS_HIGHEST 0x10u /* beside SHMQ_DROPS...: heads of the highest level first, not of the lowest */
+enum shmq_retry { SHMQ_RETRY_FAILED = 1, SHMQ_RETRY_RETURNED = 2 }; /* bits: which requeues are delayed */
 
-/* ---- control word -------------------------------------------------------------------------------------------------- */
-static inline uint64_t shmq_ctl(uint64_t generation, uint32_t owner, uint32_t deliveries, uint32_t failures, uint32_t state) {
-    return (generation & 0xfffffffu) << 36 | (uint64_t)(owner & 0xffffu) << 20 | (uint64_t)(deliveries & 0xffu) << 12 |
-           (uint64_t)(failures & 0xffu) << 4 | (state & 0xfu);
-}
-static inline uint32_t shmq_ctl_generation(uint64_t c) { return (uint32_t)(c >> 36); }
-static inline uint32_t shmq_ctl_owner(uint64_t c) { return (uint32_t)(c >> 20) & 0xffffu; }
-static inline uint32_t shmq_ctl_deliveries(uint64_t c) { return (uint32_t)(c >> 12) & 0xffu; }
-static inline uint32_t shmq_ctl_failures(uint64_t c) { return (uint32_t)(c >> 4) & 0xffu; }
-static inline uint32_t shmq_ctl_state(uint64_t c) { return (uint32_t)c & 0xfu; }
-/* The word of the next life of the slot. */
-static inline uint64_t shmq_ctl_freed(uint64_t c) {
-    return shmq_ctl((uint64_t)shmq_ctl_generation(c) + (SHMQ_BROKEN(GENERATION_KEPT) ? 0 : 1), 0, 0, 0, SHMQ_FREE);
-}
-/* Same message, other owner and state. */
-static inline uint64_t shmq_ctl_moved(uint64_t c, uint32_t owner, uint32_t state) {
-    return (c & ~(UINT64_C(0xffff) << 20 | 0xfu)) | (uint64_t)(owner & 0xffffu) << 20 | state;
-}
+#include "shmq_words.h"
 
 /* ---- shared structures ----------------------------------------------------------------------------------------------- */
 typedef _Atomic uint64_t shmq_word;
@@ -113,7 +108,7 @@ struct shmq_slot { /* one line and a half of hot words, then the inline area */
     shmq_word ack_deadline; /* stamped time */
     shmq_word shape;        /* body bytes 32 | envelope bytes 16 | level 8 | flags 8 */
     shmq_word place;        /* first granule 32 | count 16 | tier 8 (0 = inline) */
-    shmq_word origin;       /* reserved: key of the message it was dead-lettered from */
+    shmq_word origin;       /* reserved 56 | priority as published 8: levels above the highest are the highest here, not elsewhere */
 };
 
 struct shmq_part { /* one ring of a ring's doubling series */
@@ -158,16 +153,24 @@ struct shmq_header {
     shmq_word geometry[3]; /* levels | slots<<32, inline | ring<<32, arena */
     shmq_word queue_id;
     /* read by all, written seldom */
-    alignas(SHMQ_LINE) shmq_word flags; /* bit 0: deleted; bit 1: some message has a TTL; bit 2: rescan wanted */
+    alignas(SHMQ_LINE) shmq_word flags; /* SHMQ_FLAG_... */
     shmq_word epoch;          /* of the bells */
     shmq_word delivery_limit; /* 0 = none, else limit + 1 */
     shmq_word levels_committed[SHMQ_LEVELS_MAX / 64];
+    shmq_word overflow;              /* enum shmq_overflow, SHMQ_DROPS_HIGHEST */
+    shmq_word max_length, max_bytes; /* 0 = none, else limit + 1 */
+    shmq_word retry, retry_min, retry_max; /* enum shmq_retry; ns */
+    shmq_word ageing;                      /* ns that raise a waiting message by a level; 0 = never */
     alignas(SHMQ_LINE) shmq_word slots_committed; /* change count 32 | slots 32 */
     shmq_word slots_high;                         /* no slot at or above was ever claimed */
     alignas(SHMQ_LINE) shmq_word registered[SHMQ_SIDES][SHMQ_LINE / 8]; /* [side][0]: change count 32 | number 32 */
     alignas(SHMQ_LINE) shmq_word arena_used; /* bytes of claimed granules: a hint, corrected at rest */
     shmq_word adjust[SHMQ_GAUGES];           /* healer's corrections of the gauges */
     shmq_word given_up;                      /* slots that were claimed, and freed again for want of granules */
+    shmq_word depth[2];                      /* messages and bytes ready, where there is a limit (limit.c); corrected at rest */
+    shmq_word expiry;                        /* the first time at which something may expire; 0 = none is known */
+    shmq_word often_failed;                  /* messages that failed SHMQ_WARN_FAILURES times without a limit */
+    shmq_word used;                          /* ns, when somebody last asked for a message without the broker */
     struct shmq_tier_words tier[SHMQ_TIERS];
     alignas(SHMQ_LINE) shmq_half gate[SHMQ_LEVELS_MAX / SHMQ_GATE_LEVELS];
     struct shmq_ends dead, delayed;
@@ -175,8 +178,10 @@ struct shmq_header {
     alignas(SHMQ_LINE) shmq_word histogram[2][SHMQ_BUCKETS];
 };
 #define SHMQ_FLAG_DELETED 1u
-#define SHMQ_FLAG_TTL 2u
-#define SHMQ_FLAG_RESCAN 4u
+#define SHMQ_FLAG_TTL 2u      /* some message has a time to live */
+#define SHMQ_FLAG_RESCAN 4u   /* dead or delayed ones are in no ring */
+#define SHMQ_FLAG_BROKERED 8u /* the broker decides who gets what: nobody else takes */
+#define SHMQ_FLAG_WARN 16u    /* say when a message has failed often */
 
 /* ---- private: offsets, derived from the geometry alone ----------------------------------------------------------------- */
 struct shmq_tier {
@@ -255,7 +260,7 @@ struct shmq_draft {
     const void *envelope;
     uint64_t body_bytes;
     uint32_t envelope_bytes;
-    uint32_t level, flags;
+    uint32_t level, flags; /* level: the priority as published, 0..255 */
     int64_t ttl_ns;    /* < 0 none */
     uint64_t delay_ns; /* 0 none */
 };
@@ -263,26 +268,18 @@ struct shmq_draft {
 struct shmq_write {
     uint64_t ctl, shape, place, expires, due;
     uint8_t *body, *envelope;
-    uint32_t slot;
+    uint32_t slot, priority;
 };
 /* A slot in UNACKED by us. */
 struct shmq_delivery {
     uint64_t ctl, sequence, expires, shape, taken_ns; /* taken_ns: 0 when not sampled */
     const uint8_t *body, *envelope;
     uint32_t slot, body_bytes, envelope_bytes, sample;
-    uint8_t level, flags, tier;
+    uint8_t level, flags, tier, priority;
 };
 struct shmq_counts {
     uint64_t requeued, dead, freed;
 };
-
-static inline uint32_t shmq_shape_body(uint64_t s) { return (uint32_t)(s >> 32); }
-static inline uint32_t shmq_shape_envelope(uint64_t s) { return (uint32_t)(s >> 16) & 0xffffu; }
-static inline uint8_t shmq_shape_level(uint64_t s) { return (uint8_t)(s >> 8); }
-static inline uint8_t shmq_shape_flags(uint64_t s) { return (uint8_t)s; }
-static inline uint32_t shmq_place_start(uint64_t p) { return (uint32_t)(p >> 32); }
-static inline uint32_t shmq_place_count(uint64_t p) { return (uint32_t)(p >> 16) & 0xffffu; }
-static inline uint32_t shmq_place_tier(uint64_t p) { return (uint32_t)(p >> 8) & 0xffu; }
 
 /* ---- layout.c, segment.c --------------------------------------------------------------------------------------------- */
 int shmq_layout_of(const struct shmq_geometry *g, struct shmq_layout *out); /* -EINVAL: out of range */
@@ -327,15 +324,6 @@ enum shmq_put { SHMQ_PUT_DONE, SHMQ_PUT_LAPPED, SHMQ_PUT_SEALED, SHMQ_PUT_FULL }
 int shmq_ring_put(struct shmq_part *part, uint32_t bits, uint32_t slot, uint32_t generation); /* enum shmq_put: one ring of the series */
 bool shmq_reference_live(struct shmq_queue *q, uint64_t entry, uint32_t state, uint64_t *ctl);
 
-static inline uint64_t shmq_entry_full(uint64_t lap, uint32_t generation, uint32_t slot) {
-    return (lap & 0xfffffu) << 44 | (uint64_t)(generation & 0xfffffu) << 24 | (uint64_t)slot << 1 | 1u;
-}
-static inline uint64_t shmq_entry_empty(uint64_t lap) { return (lap & 0xfffffu) << 44; }
-static inline uint64_t shmq_entry_sealed(uint64_t lap) { return (lap & 0xfffffu) << 44 | (uint64_t)SHMQ_NO_SLOT << 1; }
-static inline uint32_t shmq_entry_lap(uint64_t e) { return (uint32_t)(e >> 44); }
-static inline uint32_t shmq_entry_generation(uint64_t e) { return (uint32_t)(e >> 24) & 0xfffffu; }
-static inline uint32_t shmq_entry_slot(uint64_t e) { return (uint32_t)(e >> 1) & 0x7fffffu; }
-static inline bool shmq_entry_is_full(uint64_t e) { return e & 1u; }
 static inline bool shmq_cas(shmq_word *word, uint64_t from, uint64_t to) {
     return atomic_compare_exchange_strong_explicit(word, &from, to, memory_order_acq_rel, memory_order_acquire);
 }
@@ -376,9 +364,21 @@ int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct sh
 int shmq_write_commit(struct shmq_queue *q, struct shmq_write *w);
 void shmq_write_abort(struct shmq_queue *q, struct shmq_write *w);
 int shmq_publish(struct shmq_queue *q, const struct shmq_draft *d, const void *body);
-int shmq_make_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t level); /* gate, CAS ctl -> READY, main ring; the caller counts, then rings */
+int shmq_make_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t shape); /* gate, CAS ctl -> READY, main ring; the caller counts, then rings */
 void shmq_gate_raise(struct shmq_queue *q, uint32_t level);
 void shmq_gate_lower(struct shmq_queue *q, uint32_t level);
+
+/* ---- limit.c: what is ready, counted where there is a limit. Before and after the swap by which a message comes or goes: where the
+ * head is dropped a death leaves too low a count, and nothing is dropped for it; where a publish is refused too high a one -------- */
+static inline uint32_t shmq_overflow(const struct shmq_queue *q) {
+    return (uint32_t)atomic_load_explicit(&q->header->overflow, memory_order_relaxed);
+}
+static inline bool shmq_refuses(uint32_t overflow) { return (overflow & 0xfu) >= SHMQ_REFUSES; }
+void shmq_depth_comes(struct shmq_queue *q, uint64_t shape);
+void shmq_depth_goes(struct shmq_queue *q, uint64_t shape);
+bool shmq_is_over(struct shmq_queue *q, uint64_t more, uint64_t bytes); /* with so many more */
+int shmq_trim(struct shmq_queue *q); /* drops heads until what is ready is within the limits: OK, or damaged */
+void shmq_may_expire(struct shmq_queue *q, uint64_t expires); /* the supervisor is to look then */
 
 /* ---- deliver.c --------------------------------------------------------------------------------------------------------- */
 int shmq_take(struct shmq_queue *q, struct shmq_delivery *d); /* OK, EMPTY */
@@ -390,6 +390,8 @@ int shmq_release(struct shmq_queue *q, const struct shmq_delivery *d); /* ACKED 
 int shmq_requeue(struct shmq_queue *q, uint32_t slot, uint64_t ctl, bool count_failure); /* OK, STALE, DEAD_NOW */
 int shmq_delay(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t due_ns);
 int shmq_bury(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t reason); /* READY or UNACKED -> DEAD */
+int shmq_drop_head(struct shmq_queue *q, uint32_t level, bool dies); /* its first message: OK, EMPTY */
+void shmq_dead_enqueue(struct shmq_queue *q, uint32_t slot, uint64_t dead); /* its reference, or a rescan; the supervisor's bell */
 int shmq_touch(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t deadline_ns);
 bool shmq_may_have(struct shmq_queue *q);
 uint64_t shmq_stamp(uint64_t ns, uint64_t ctl); /* a time with 12 bits of its delivery: 4 us steps */
@@ -410,7 +412,8 @@ int shmq_reap(struct shmq_queue *q, const uint8_t *live, uint32_t owner, bool co
 uint64_t shmq_arena_shrink(struct shmq_queue *q); /* bytes given back, 16 MiB a tier at most; call it again and again, when there is little traffic */
 int shmq_arena_refill(struct shmq_queue *q, uint32_t t, uint32_t from); /* behind a punch: EMPTY, OK, or no memory */
 int64_t shmq_purge(struct shmq_queue *q, uint64_t before_ns);
-int64_t shmq_expire_due(struct shmq_queue *q, uint64_t now_ns, uint32_t slots_max);
+int64_t shmq_expire_due(struct shmq_queue *q, uint64_t now_ns, uint32_t slots_max); /* the next so many slots */
+int64_t shmq_expire_from(struct shmq_queue *q, uint64_t now_ns, uint32_t first, uint32_t slots_max); /* from the first to the last: `expiry` then says when next */
 int64_t shmq_overdue(struct shmq_queue *q, uint64_t timeout_ns, uint64_t now_ns, uint32_t slots_max);
 int shmq_pop(struct shmq_queue *q, enum shmq_state state, uint32_t *slot, uint64_t *ctl); /* DEAD or DELAYED: from its ring */
 int shmq_settle_dead(struct shmq_queue *q, uint32_t slot, uint64_t ctl);

@@ -89,8 +89,10 @@ int64_t shmq_purge(struct shmq_queue *q, uint64_t before_ns) {
         struct shmq_slot *s = shmq_slot_at(q, i);
         uint64_t c = shmq_load(&s->ctl);
         if (shmq_ctl_state(c) != SHMQ_READY || atomic_load_explicit(&s->sequence, memory_order_relaxed) > before_ns) continue;
-        uint8_t level = shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed));
+        uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed);
+        uint8_t level = shmq_shape_level(shape);
         if (shmq_slot_free(q, i, c, &shmq_tally_of(q)->purged) != SHMQ_OK) continue;
+        if (shmq_overflow(q)) shmq_depth_goes(q, shape);
         if (level < q->geometry.levels) shmq_gate_lower(q, level);
         purged++;
     }
@@ -114,6 +116,23 @@ int64_t shmq_expire_due(struct shmq_queue *q, uint64_t now_ns, uint32_t slots_ma
         if (shmq_ctl_state(c) != SHMQ_READY || !expires || expires > now_ns) continue;
         expired += shmq_bury(q, i, c, SHMQ_EXPIRED) == SHMQ_OK;
     }
+    return expired;
+}
+
+/* The word is emptied at the first slot: who publishes meanwhile names its own time anew. */
+int64_t shmq_expire_from(struct shmq_queue *q, uint64_t now_ns, uint32_t first, uint32_t slots_max) {
+    uint32_t high = shmq_slots_high(q);
+    int64_t expired = 0;
+    uint64_t next = 0;
+    if (!first) atomic_store_explicit(&q->header->expiry, 0, memory_order_seq_cst);
+    for (uint32_t i = first; i < high && i - first < slots_max; i++) {
+        struct shmq_slot *s = shmq_slot_at(q, i);
+        uint64_t c = shmq_load(&s->ctl), expires = atomic_load_explicit(&s->expires, memory_order_relaxed);
+        if (shmq_ctl_state(c) != SHMQ_READY || !expires) continue;
+        if (expires <= now_ns) expired += shmq_bury(q, i, c, SHMQ_EXPIRED) == SHMQ_OK;
+        else if (!next || expires < next) next = expires;
+    }
+    if (next) shmq_may_expire(q, next);
     return expired;
 }
 
@@ -184,11 +203,20 @@ int shmq_fire(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t now_ns
     uint64_t due = shmq_load(&s->due);
     if (shmq_ctl_state(ctl) != SHMQ_DELAYED || shmq_load(&s->ctl) != ctl) return SHMQ_STALE;
     if (shmq_stamp_fits(due, ctl) && (due & ~UINT64_C(0xfff)) > now_ns) return SHMQ_NOT_DUE;
-    uint8_t level = shmq_shape_level(atomic_load_explicit(&s->shape, memory_order_relaxed));
+    uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed), expires = atomic_load_explicit(&s->expires, memory_order_relaxed);
+    uint8_t level = shmq_shape_level(shape);
+    uint32_t overflow = shmq_overflow(q);
     if (level >= q->geometry.levels || !shmq_level_committed(q, level)) return SHMQ_DAMAGED;
-    int r = shmq_make_ready(q, slot, ctl, level);
-    if (r != SHMQ_OK) return r;
+    if (shmq_refuses(overflow)) shmq_depth_comes(q, shape);
+    int r = shmq_make_ready(q, slot, ctl, shape);
+    if (r != SHMQ_OK) {
+        if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
+        return r;
+    }
     SHMQ_COUNT(q, fired, 1);
+    if (overflow && !shmq_refuses(overflow)) shmq_depth_comes(q, shape);
+    if (expires) shmq_may_expire(q, expires);
+    if (overflow) r = shmq_trim(q);
     shmq_bell_ring(q, SHMQ_CONSUMERS);
-    return SHMQ_OK;
+    return r;
 }

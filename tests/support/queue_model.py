@@ -86,7 +86,7 @@ class Message:
         return self.granules[1] * TIERS[self.granules[0]][1]
 
     def is_expired(self, hour: int = 0) -> bool:
-        return self.draft.ttl is not None and self.draft.ttl <= hour
+        return self.draft.ttl is not None and self.draft.delay + self.draft.ttl <= hour  # it lives from when it is due
 
 
 def _order(message: Message) -> int:

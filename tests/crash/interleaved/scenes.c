@@ -27,9 +27,10 @@ static int publish_as(unsigned me, unsigned n, struct shmq_draft d)
     } else if (r == SHMQ_FULL && !d.level) {
         judge_full(&before);
     }
-    if (r != SHMQ_OK && r != SHMQ_FULL)
+    if (r != SHMQ_OK && r != SHMQ_FULL && r != SHMQ_REFUSED)
         fault("a publish failed", r, (long long)id);
-    ledger.message[id].expect = r == SHMQ_OK ? MUST : NEVER;
+    bool refused_and_dead = r == SHMQ_REFUSED && shmq_overflow(mine(me)) == SHMQ_REFUSES_DEAD;
+    ledger.message[id].expect = r == SHMQ_OK || refused_and_dead ? MUST : NEVER;
     return r;
 }
 
@@ -243,6 +244,37 @@ static void three_ready(void) { ready(3); }
 static void four_ready(void) { ready(4); }
 static void all_committed_in_use(void) { ready(64); } /* the next publish commits more slots */
 
+static void limit(uint32_t overflow, uint64_t length)
+{
+    atomic_store(&stage.q[0].header->max_length, length + 1);
+    atomic_store(&stage.q[0].header->overflow, overflow);
+}
+
+static void short_one(void) /* as long as it may be: its head is dropped */
+{
+    limit(SHMQ_DROPS_DEAD, 2);
+    ready(2);
+}
+
+static void refusing(void) /* room for one */
+{
+    limit(SHMQ_REFUSES, 2);
+    ready(1);
+}
+
+static void refusing_dead(void)
+{
+    limit(SHMQ_REFUSES_DEAD, 2);
+    ready(1);
+}
+
+static void short_and_held(void)
+{
+    limit(SHMQ_DROPS_DEAD, 2);
+    ready(2);
+    ledger.held_id[0] = take_one(0, &ledger.held[0]);
+}
+
 static void large_ready(void)
 {
     publish_as(0, 8, (struct shmq_draft){.body_bytes = 900, .ttl_ns = -1});
@@ -363,6 +395,11 @@ const struct scene scenes[] = {
     {"lost session, nack", one_held, {take_and_ack, lose_session, take_and_ack, publish_one}, 1, 3, true},
     {"delay", one_held, {delay_held, take_up_delayed, take_and_ack, NULL}, 1, 3, false},
     {"expire", two_ready, {publish_one, bury_slot_0, take_and_ack, NULL}, 1, 3, false},
+    {"drops the head", short_one, {publish_one, publish_one, take_and_ack, NULL}, 1, 6, false},
+    {"drops the head, takers", short_one, {publish_one, NULL, take_and_ack, take_and_ack}, 1, 6, false},
+    {"drops the head, nack", short_and_held, {nack_held, publish_one, take_and_ack, NULL}, 1, 6, false},
+    {"refuses", refusing, {publish_one, publish_one, take_and_ack, NULL}, 1, 6, false},
+    {"refuses, dead", refusing_dead, {publish_one, publish_one, publish_one, NULL}, 1, 6, false},
     {"purge", two_ready, {publish_one, purge, take_and_ack, NULL}, 1, 3, false},
     {"purge, returned", returned_in_reverse, {take_and_nack, purge, take_and_ack, NULL}, 1, 4, false},
     {"heal", one_ready, {publish_one, heal, take_and_ack_twice, NULL}, 1, 3, false},

@@ -186,8 +186,19 @@ static void nothing_is_left(void)
         fault("a gauge is not zero at the end", (long long)(stats.ready + stats.unacked), (long long)stats.arena_used);
 }
 
+static void not_too_long(void)
+{
+    struct shmq_queue *q = &stage.q[AUDITOR];
+    uint64_t length = shmq_load(&q->header->max_length), ready = 0;
+    for (uint32_t slot = 0; slot < shmq_slots_committed(q); slot++)
+        ready += shmq_ctl_state(shmq_load(&shmq_slot_at(q, slot)->ctl)) == SHMQ_READY;
+    if (length && ready > length - 1)
+        fault("more is ready than may be", (long long)ready, (long long)length - 1);
+}
+
 void judge_end(void)
 {
+    not_too_long();
     struct shmq_heal_report report;
     bool changed = true;
     for (unsigned round = 0; changed; round++) {

@@ -216,7 +216,7 @@ static int publish_one(struct stage *st, uint32_t handle)
     stage_publish(st, handle, d, &r);
     if (r == SHMQ_FULL && s.free)
         fault(st, "\"full\" while a slot is free", s.free, handle);
-    if (r != SHMQ_OK && r != SHMQ_FULL)
+    if (r != SHMQ_OK && r != SHMQ_FULL && r != SHMQ_REFUSED)
         fault(st, "publish failed", (uint64_t)(int64_t)r, handle);
     return r;
 }

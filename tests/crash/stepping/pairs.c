@@ -102,10 +102,10 @@ static void second_goes_on(struct stage *st)
     st->phase = "the second child goes on";
     child_continue(st, &second.child, st->second);
     int r = atomic_load(&st->second->result);
-    if (r != SHMQ_OK && r != SHMQ_EMPTY && r != SHMQ_FULL)
+    if (r != SHMQ_OK && r != SHMQ_EMPTY && r != SHMQ_FULL && r != SHMQ_REFUSED)
         fault(st, "the second child's operation failed", (uint64_t)(int64_t)r, st->second->delivery.ctl);
     if (second.own_id)
-        ledger_find(st, second.own_id)->expect = r == SHMQ_OK ? MUST : NEVER;
+        ledger_find(st, second.own_id)->expect = stage_has(st, r) ? MUST : NEVER;
     note_both(st);
 }
 

@@ -115,6 +115,11 @@ static int expire_sweep(struct stage *st)
     return shmq_expire_due(&st->q[CHILD], shmq_now(), 100) < 0 ? -1 : SHMQ_OK;
 }
 
+static int expire_all(struct stage *st)
+{
+    return shmq_expire_from(&st->q[CHILD], shmq_now(), 0, 100) < 0 ? -1 : SHMQ_OK;
+}
+
 static int settle_one(struct stage *st)
 {
     uint32_t slot;
@@ -180,6 +185,12 @@ const struct scene scenes[] = {
     {"publish", "mortal", PUBLISHES, one, publish_mortal, 1, 8, 4, 0, 0, 1},
     {"publish", "sleepers", PUBLISHES, empty, publish_small, 1, 8, 4, 1, 0, 1},
     {"publish", "more slots", PUBLISHES, all_committed_in_use, publish_small, 1, 72, 8, 0, 0, 1},
+    {"publish", "drops the head", PUBLISHES, at_its_length, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "drops by bytes", PUBLISHES, at_its_bytes, publish_small, 3, 8, 4, 0, 0, 1},
+    {"publish", "drops the highest", PUBLISHES, drops_highest, publish_small, 3, 8, 4, 0, 0, 1},
+    {"publish", "refused", PUBLISHES, refuses, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "refused and dead", PUBLISHES, refuses_dead, publish_small, 1, 8, 4, 0, 0, 1},
+    {"publish", "below a limit", PUBLISHES, below_its_length, publish_small, 1, 8, 4, 0, 0, 1},
     {"publish large", "empty", PUBLISHES, empty, publish_large, 1, 8, 4, 0, 0, 1},
     {"publish large", "large", PUBLISHES, one_large, publish_large, 1, 8, 4, 0, 0, 1},
     {"publish large", "from the start", PUBLISHES, large_from_the_start, publish_large, 1, 8, 4, 0, 0, 1},
@@ -205,6 +216,9 @@ const struct scene scenes[] = {
     {"deliver", "behind a gap", TAKES, returned_behind_a_gap, deliver, 1, 8, 4, 0, 0, 0},
     {"deliver", "large", TAKES, one_large, deliver, 1, 8, 4, 0, 0, 0},
     {"deliver", "delayed", TAKES, one_delayed, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "drops the head", TAKES, at_its_length, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "below a limit", TAKES, below_its_length, deliver, 1, 8, 4, 0, 0, 0},
+    {"deliver", "aged", TAKES, aged, deliver, 3, 8, 4, 0, 0, 0},
     {"deliver", "expired", TAKES, one_expired, deliver, 1, 8, 4, 0, 0, 0},
     {"ack", "one", SETTLES, held_only, ack_held, 1, 8, 4, 0, 0, 0},
     {"ack", "wrapped", SETTLES, held_wrapped, ack_held, 1, 8, 4, 0, 0, 0},
@@ -228,6 +242,9 @@ const struct scene scenes[] = {
     {"requeue", "large", SETTLES, held_large, requeue_held, 1, 8, 4, 0, 0, 0},
     {"requeue", "sleepers", SETTLES, held_only, requeue_held, 1, 8, 4, 1, 0, 0},
     {"requeue", "over the limit", SETTLES, held_second, requeue_held, 1, 8, 4, 0, 1, 0},
+    {"requeue", "drops the head", SETTLES, held_at_its_length, requeue_held, 1, 8, 4, 0, 0, 0},
+    {"requeue", "refusing", SETTLES, held_refuses, requeue_held, 1, 8, 4, 0, 0, 0},
+    {"requeue", "delayed retry", SETTLES, held_to_try_later, requeue_held, 1, 8, 4, 0, 0, 0},
     {"requeue", "expired", SETTLES, held_expired, requeue_held, 1, 8, 4, 0, 0, 0},
     {"reject", "one", SETTLES, held_only, reject_held, 1, 8, 4, 0, 0, 0},
     {"reject", "large", SETTLES, held_large, reject_held, 1, 8, 4, 0, 0, 0},
@@ -238,6 +255,7 @@ const struct scene scenes[] = {
     {"sleep", "empty", SWEEPS, empty, sleep_and_leave, 1, 8, 4, 1, 0, 0},
     {"sleep", "one", SWEEPS, one, sleep_and_leave, 1, 8, 4, 1, 0, 0},
     {"leave", "token written", SWEEPS, tokens_written, leave_only, 1, 8, 4, 0, 0, 0},
+    {"expire", "from the first", SWEEPS, one_expired, expire_all, 1, 8, 4, 0, 0, 0},
     {"expire", "expired", SWEEPS, one_expired, expire_sweep, 1, 8, 4, 0, 0, 0},
     {"settle", "dead", SWEEPS, dead_and_delayed_pending, settle_one, 1, 8, 4, 0, 0, 0},
     {"fire", "delayed", SWEEPS, dead_and_delayed_pending, fire_one, 1, 8, 4, 0, 0, 0},

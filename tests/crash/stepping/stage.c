@@ -181,11 +181,17 @@ struct entry *ledger_add(struct stage *st, uint64_t id, enum expectation expect)
     return e;
 }
 
+bool stage_has(const struct stage *st, int result)
+{
+    bool dead = result == SHMQ_REFUSED && shmq_overflow(&st->q[SUPERVISOR]) == SHMQ_REFUSES_DEAD;
+    return result == SHMQ_OK || dead;
+}
+
 uint64_t stage_publish(struct stage *st, uint32_t handle, struct shmq_draft draft, int *result)
 {
     uint64_t id = (handle + 1) * 1000 + ++st->ledger.next_id[handle];
     *result = publish_draft(&st->q[handle], id, draft);
-    if (*result == SHMQ_OK)
+    if (stage_has(st, *result))
         ledger_add(st, id, MUST)->loose = draft.delay_ns != 0;
     return id;
 }

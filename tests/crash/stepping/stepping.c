@@ -105,7 +105,7 @@ static void stop_at(struct stage *st, uint32_t n)
     st->phase = "stopped";
     st->stopped_ctl = shmq_load(&shmq_slot_at(&st->q[SUPERVISOR], st->held.slot)->ctl);
     if (n == now.points && st->own_id) /* it has returned, or is about to */
-        ledger_find(st, st->own_id)->expect = now.result == SHMQ_OK ? MUST : NEVER;
+        ledger_find(st, st->own_id)->expect = stage_has(st, now.result) ? MUST : NEVER;
     judge_note_child(st);
     judge_invariants(st);
 }

@@ -4,7 +4,7 @@
  *   stepping.c   the runs, the figures, the command line
  *   child.c      the traced child: its instructions, and how to get to one of them
  *   scenes.c     operations, each with the states it is tried in
- *   states.c     these states; leftovers.c more of them
+ *   states.c     these states; leftovers.c and limits.c more of them
  *   stage.c      the segment, its handles, and putting everything back as it was
  *   judge.c      what must hold while the child is stopped, and what others do meanwhile
  *   pairs.c      two children stopped at once
@@ -74,6 +74,9 @@ void empty(struct stage *st), one(struct stage *st), wrapped(struct stage *st), 
 void every_level(struct stage *st), returned(struct stage *st), sealed(struct stage *st), one_large(struct stage *st);
 void one_delayed(struct stage *st), one_expired(struct stage *st), all_committed_in_use(struct stage *st);
 void stale_behind_head(struct stage *st), returned_full(struct stage *st), dead_and_delayed_pending(struct stage *st);
+void at_its_length(struct stage *st), at_its_bytes(struct stage *st), drops_highest(struct stage *st);
+void refuses(struct stage *st), refuses_dead(struct stage *st), below_its_length(struct stage *st), aged(struct stage *st);
+void held_at_its_length(struct stage *st), held_refuses(struct stage *st), held_to_try_later(struct stage *st);
 void held_only(struct stage *st), held_among_others(struct stage *st), held_wrapped(struct stage *st), held_full(struct stage *st);
 void held_levels(struct stage *st), held_returned(struct stage *st), held_large(struct stage *st), held_expired(struct stage *st);
 void held_second(struct stage *st), held_growing(struct stage *st), viewed(struct stage *st);
@@ -124,6 +127,7 @@ void stage_set(struct stage *st, const struct scene *scene); /* segment, handles
 void stage_reset(struct stage *st);
 void stage_strike(struct stage *st);
 uint64_t stage_publish(struct stage *st, uint32_t handle, struct shmq_draft draft, int *result); /* its id */
+bool stage_has(const struct stage *st, int result); /* a publish with this outcome left a message, maybe a dead one */
 struct entry *ledger_find(struct stage *st, uint64_t id);
 struct entry *ledger_add(struct stage *st, uint64_t id, enum expectation expect);
 

@@ -137,6 +137,8 @@ static void everything_is_as_it_should_be(struct stage *st)
         fault(st, "a gauge is not zero at the end (ready or unacked, arena)", s.ready + s.unacked, s.arena_used);
     if (s.delayed || s.dead_pending)
         fault(st, "a gauge is not zero at the end (delayed, dead)", s.delayed, s.dead_pending);
+    if (shmq_overflow(q) && (shmq_load(&q->header->depth[0]) || shmq_load(&q->header->depth[1])))
+        fault(st, "what is ready is miscounted at the end", shmq_load(&q->header->depth[0]), shmq_load(&q->header->depth[1]));
     all_granules_are_free(st);
     all_slots_can_be_claimed(st);
 }
@@ -284,7 +286,7 @@ void verdict_result(struct stage *st)
         fault(st, "the child's operation failed", (uint64_t)(int64_t)r, 0);
     if (st->scene->kind == PUBLISHES && st->own_id) {
         struct entry *e = ledger_find(st, st->own_id);
-        e->expect = r == SHMQ_OK ? MUST : NEVER;
+        e->expect = stage_has(st, r) ? MUST : NEVER;
         if (e->expect == NEVER && e->settled)
             fault(st, "a publish that failed was delivered", e->id, (uint64_t)r);
     }

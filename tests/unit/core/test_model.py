@@ -74,7 +74,8 @@ class Core(CoreMachine):
         taken = {message.draft.flags for message in self.model.messages}
         self.number = next(n for n in range(self.number + 1, self.number + 300) if n % 256 not in taken)
         body, envelope = pattern(self.number, shape.size), pattern(self.number, shape.envelope_bytes)
-        flags, ttl_ns = self.number % 256, -1 if shape.ttl is None else shape.ttl * HOUR_NS
+        # 0 hours are 1 ns: over at once, also beside a sleeper, who has a while for what may live for 0 ns
+        flags, ttl_ns = self.number % 256, -1 if shape.ttl is None else shape.ttl * HOUR_NS or 1
         keywords = {"level": shape.level, "envelope": envelope, "flags": flags}
         keywords |= {"ttl_ns": ttl_ns, "delay_ns": shape.delay * HOUR_NS}
         return Draft(body, envelope, shape.level, flags, shape.ttl, shape.delay), keywords

@@ -1,0 +1,66 @@
+/* limit.c - how much is ready in a queue that has a limit, and what happens beyond it. Hints like the rest: a death between counting and
+ * swapping leaves the counts a little wrong until the healer finds the queue at rest. Where the head is dropped they are then too low:
+ * a message is dropped for one that is there, never for one that is not. Where a publish is refused they are then too high, and of
+ * publishers that come at once none is one too many. A queue without a limit counts nothing. */
+#include "shmq_core.h"
+
+void shmq_depth_comes(struct shmq_queue *q, uint64_t shape) {
+    atomic_fetch_add_explicit(&q->header->depth[0], 1, memory_order_seq_cst);
+    atomic_fetch_add_explicit(&q->header->depth[1], shmq_shape_body(shape), memory_order_seq_cst);
+}
+
+void shmq_depth_goes(struct shmq_queue *q, uint64_t shape) {
+    atomic_fetch_sub_explicit(&q->header->depth[0], 1, memory_order_seq_cst);
+    atomic_fetch_sub_explicit(&q->header->depth[1], shmq_shape_body(shape), memory_order_seq_cst);
+}
+
+/* Where nothing may be ready, what a consumer waits for may: it is as good as delivered. */
+static uint64_t allowed_messages(const struct shmq_queue *q, uint64_t limit) {
+    return limit ? limit : (uint32_t)shmq_load(&q->header->registered[SHMQ_CONSUMERS][0]);
+}
+
+bool shmq_is_over(struct shmq_queue *q, uint64_t more, uint64_t bytes) {
+    const struct shmq_header *h = q->header;
+    uint64_t length = atomic_load_explicit(&h->max_length, memory_order_relaxed), most = atomic_load_explicit(&h->max_bytes, memory_order_relaxed);
+    int64_t messages = (int64_t)(shmq_load(&h->depth[0]) + more), sum = (int64_t)(shmq_load(&h->depth[1]) + bytes);
+    if (length && messages > (int64_t)allowed_messages(q, length - 1)) return true;
+    return most && sum > (int64_t)(most - 1);
+}
+
+static int drop_lowest(struct shmq_queue *q, bool dies) {
+    for (uint32_t level = 0; level < q->geometry.levels; level++) {
+        int r = shmq_level_committed(q, level) ? shmq_drop_head(q, level, dies) : SHMQ_EMPTY;
+        if (r != SHMQ_EMPTY) return r;
+    }
+    return SHMQ_EMPTY;
+}
+
+static int drop_highest(struct shmq_queue *q, bool dies) {
+    for (uint32_t level = q->geometry.levels; level-- > 0;) {
+        int r = shmq_level_committed(q, level) ? shmq_drop_head(q, level, dies) : SHMQ_EMPTY;
+        if (r != SHMQ_EMPTY) return r;
+    }
+    return SHMQ_EMPTY;
+}
+
+int shmq_trim(struct shmq_queue *q) {
+    uint32_t overflow = shmq_overflow(q);
+    if (!overflow || shmq_refuses(overflow)) return SHMQ_OK;
+    bool dies = (overflow & 0xfu) == SHMQ_DROPS_DEAD;
+    for (uint32_t n = 0; n < SHMQ_LOOP_MAX && shmq_is_over(q, 0, 0); n++) {
+        int r = overflow & SHMQ_DROPS_HIGHEST ? drop_highest(q, dies) : drop_lowest(q, dies);
+        if (r != SHMQ_OK) return r < 0 ? r : SHMQ_OK;
+    }
+    return SHMQ_OK;
+}
+
+/* ---- expiry ---- */
+void shmq_may_expire(struct shmq_queue *q, uint64_t expires) {
+    for (uint32_t n = 0; n < SHMQ_LOOP_MAX; n++) {
+        uint64_t known = shmq_load(&q->header->expiry);
+        if (known && known <= expires) return;
+        if (!shmq_cas(&q->header->expiry, known, expires)) continue;
+        shmq_bell_supervisor(q); /* it may sleep longer than that */
+        return;
+    }
+}
