@@ -28,8 +28,11 @@ Other = Annotated[dict[str, Scalar], msgspec.Meta(max_length=ARGUMENTS_MAX)]
 
 CAPACITY_BYTES_MAX: Final = 1 << 40
 DELAYED: Final = "x-delayed-message"
+PRIORITY_LIMIT: Final = 1 << 31  # of a consumer: a 32-bit number
 EXCHANGE_TYPES: Final = ("direct", "fanout", "topic", "headers", DELAYED)
 OVERFLOWS: Final = ("drop-head", "reject-publish", "reject-publish-dlx")
+VICTIMS: Final = ("lowest", "highest")
+RETRIES: Final = ("disabled", "all", "failed", "returned")
 
 
 class QueueDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,11 +48,16 @@ class QueueDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
     max_length: int | None = None
     max_length_bytes: int | None = None
     overflow: str | None = None
+    overflow_victim: str | None = None
     message_ttl_ms: int | None = None
     expires_ms: int | None = None
     dead_letter_exchange: str | None = None
     dead_letter_routing_key: str | None = None
     delivery_limit: int | None = None  # -1: none
+    delayed_retry_type: str | None = None
+    delayed_retry_min_ms: int | None = None
+    delayed_retry_max_ms: int | None = None
+    priority_ageing_ms: int | None = None
     ack_timeout_ms: int | None = None
     single_active_consumer: bool | None = None
     queue_type: str | None = None
@@ -96,14 +104,23 @@ QUEUE_ARGUMENTS: Final[Mapping[str, Rule]] = {
     "x-max-length": _whole("max_length", 0, SLOTS_MAX),
     "x-max-length-bytes": _whole("max_length_bytes", 0, CAPACITY_BYTES_MAX),
     "x-overflow": _one_of("overflow", OVERFLOWS),
+    "x-overflow-victim": _one_of("overflow_victim", VICTIMS),
     "x-message-ttl": _whole("message_ttl_ms", 0, TIME_MS_MAX),
     "x-expires": _whole("expires_ms", 1, TIME_MS_MAX),
     "x-dead-letter-exchange": _text("dead_letter_exchange"),
     "x-dead-letter-routing-key": _text("dead_letter_routing_key"),
     "x-delivery-limit": _whole("delivery_limit", -1, 254),
+    "x-delayed-retry-type": _one_of("delayed_retry_type", RETRIES),
+    "x-delayed-retry-min": _whole("delayed_retry_min_ms", 1, TIME_MS_MAX),
+    "x-delayed-retry-max": _whole("delayed_retry_max_ms", 1, TIME_MS_MAX),
+    "x-priority-ageing": _whole("priority_ageing_ms", 1, TIME_MS_MAX),
     "x-consumer-timeout": _whole("ack_timeout_ms", 1, TIME_MS_MAX),
     "x-single-active-consumer": Rule("single_active_consumer", "true or false", lambda v: isinstance(v, bool)),
     "x-queue-type": _one_of("queue_type", ("classic", "quorum")),
+}
+CONSUMER_ARGUMENTS: Final[Mapping[str, Rule]] = {
+    "x-priority": _whole("priority", -PRIORITY_LIMIT, PRIORITY_LIMIT - 1),
+    "x-consumer-timeout": _whole("ack_timeout_ms", 1, TIME_MS_MAX),
 }
 EXCHANGE_ARGUMENTS: Final[Mapping[str, Rule]] = {
     "alternate-exchange": _text("alternate_exchange"),
@@ -142,6 +159,25 @@ def define_exchange(
     return check_exchange(ExchangeDefinition(name=name, type=type, **fields))
 
 
+def consumer_keywords(
+    arguments: Mapping[str, Any] | None, priority: int, ack_timeout_ms: int | None
+) -> tuple[int, int | None]:
+    """Return the priority and the ack timeout of a consumer, from keywords and `x-` arguments, which may not contradict
+    each other. What we do not know is accepted. InvalidArgument.
+    """
+    fields: dict[str, Any] = {"priority": priority or None, "ack_timeout_ms": ack_timeout_ms}
+    for argument, rule in CONSUMER_ARGUMENTS.items():
+        value = (arguments or {}).get(argument)
+        known = fields[rule.field]
+        if value is None:
+            continue
+        if not rule.holds(value) or known not in (None, value):
+            allowed = rule.allowed if known in (None, value) else f"{rule.field} = {known!r}, as the keyword says"
+            raise InvalidArgument(argument=argument, value=value, allowed=allowed)
+        fields[rule.field] = value
+    return fields["priority"] or 0, fields["ack_timeout_ms"]
+
+
 def check_queue(definition: QueueDefinition) -> QueueDefinition:
     """Return the definition in its one form (quorum is durable, classic needs no saying), or raise InvalidArgument."""
     if definition.name != "":
@@ -160,9 +196,22 @@ def check_queue(definition: QueueDefinition) -> QueueDefinition:
                 value=definition.dead_letter_routing_key,
                 allowed="only together with x-dead-letter-exchange",
             )
+    _check_retry(definition)
     if definition.queue_type == "quorum":
         return msgspec.structs.replace(definition, durable=True)
     return msgspec.structs.replace(definition, queue_type=None) if definition.queue_type else definition
+
+
+def _check_retry(definition: QueueDefinition) -> None:
+    kind, least, most = (
+        definition.delayed_retry_type,
+        definition.delayed_retry_min_ms,
+        definition.delayed_retry_max_ms,
+    )
+    if kind not in (None, "disabled") and least is None:
+        raise InvalidArgument(argument="x-delayed-retry-min", value=None, allowed="a time, where retries are delayed")
+    if most is not None and most < (least or 1):
+        raise InvalidArgument(argument="x-delayed-retry-max", value=most, allowed=f"at least {least or 1}")
 
 
 def check_exchange(definition: ExchangeDefinition) -> ExchangeDefinition:

@@ -453,6 +453,7 @@ class PublishRejected(PublishError):
     code = 609
     queues: Sequence[str] = ()
     reason: str = ""
+    published: int = 0  # of several bodies, those before this one
 
     def _describe(self) -> str:
         names = ", ".join(map(repr, self.queues))

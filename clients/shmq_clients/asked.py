@@ -4,16 +4,18 @@ Owns: the bounds of these arguments, acks of several messages. Does not own: wai
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from shmq.core._core import Message as CoreMessage
+from shmq.definitions import consumer_keywords
 from shmq.errors import DirectRefused, InvalidArgument, ShmqError
 from shmq.limits import BATCH_MESSAGES_MAX, PREFETCH_MAX
 from shmq.names import check_name
 from shmq.wire.frames import Consume
-from shmq_clients.durations import nanoseconds
+from shmq_clients.durations import milliseconds
 from shmq_clients.message import Settling, SocketMessage
+from shmq_clients.outgoing import MS_NS
 from shmq_clients.session import Mode
 
 MODES: Final = ("auto", "direct", "socket")
@@ -40,14 +42,15 @@ def consume_frame(
     exclusive: bool,
     priority: int,
     ack_timeout: float | None,
+    arguments: Mapping[str, Any] | None,
 ) -> Consume:
     """Return what a consumer is to be, as the broker would be told. Raises InvalidArgument, InvalidName."""
     check_name(queue, "queue")
     check_name(consumer_tag, "consumer_tag")
     if type(prefetch) is not int or not 0 <= prefetch <= PREFETCH_MAX:
         raise InvalidArgument(argument="prefetch", value=prefetch, allowed=f"0 (any number) to {PREFETCH_MAX}")
-    timeout_ns = 0 if ack_timeout is None else nanoseconds(ack_timeout, "ack_timeout")
-    return Consume(0, queue, consumer_tag, prefetch, no_ack, exclusive, priority, timeout_ns)
+    priority, timeout_ms = consumer_keywords(arguments, priority, milliseconds(ack_timeout, "ack_timeout"))
+    return Consume(0, queue, consumer_tag, prefetch, no_ack, exclusive, priority, (timeout_ms or 0) * MS_NS)
 
 
 def needs_broker(consume: Consume, mode: Mode) -> bool:

@@ -14,6 +14,7 @@ import weakref
 from typing import ClassVar, Final, NamedTuple
 
 from shmq.core import _core as core
+from shmq.definitions import QueueDefinition
 from shmq.errors import DirectRefused, LayoutMismatch, NotFound, SessionError, ShmqError
 from shmq.wire.frames import Attach, Attached, Bells, RenewBells, Welcome
 from shmq_clients.durations import SECOND_NS
@@ -28,6 +29,8 @@ REFUSED_SECONDS: Final = 1.0  # then a queue is asked for again: one of the same
 STALE_SLICE_NS: Final = 25_000_000  # while our bells may not be those that others ring
 TAKE_TURNS: Final = 0.002  # for another thread that is reading already
 WORD_BYTES: Final = 8
+BROKERED: Final = "the broker decides who gets its messages: one consumer is active, exclusive or prioritised"
+AUTO_DELETE: Final = "an auto_delete queue needs the broker to see its consumers"
 
 
 class Attachment(NamedTuple):
@@ -37,6 +40,17 @@ class Attachment(NamedTuple):
     queue: core.Queue
     queue_id: int
     ttl_ns: int
+    definition: QueueDefinition
+
+    @property
+    def is_plain(self) -> bool:
+        """Publishing needs no thought: no time to live to add, and what is refused may be tried again."""
+        return self.ttl_ns < 0 and self.definition.overflow != "reject-publish-dlx"
+
+
+def why_brokered(attachment: Attachment) -> str:
+    """Why nobody takes from a queue directly that is brokered."""
+    return AUTO_DELETE if attachment.definition.auto_delete else BROKERED
 
 
 class Attachments:
@@ -130,7 +144,7 @@ class Attachments:
             if self.link.closed or welcome.connection_id != self._connection_id:
                 return None
             kept = self._by_name.setdefault(attachment.name, attachment)
-            if kept is attachment and kept.ttl_ns < 0:
+            if kept is attachment and kept.is_plain:
                 self.routes[kept.name] = kept.queue
             return kept
 
@@ -160,7 +174,7 @@ class Attachments:
         except (LayoutMismatch, OSError) as error:
             close_all(tuple(fd for fd in descriptors if fd >= 0))
             raise DirectRefused(queue=name, reason=str(error)) from error
-        return Attachment(name, queue, facts.queue_id, facts.message_ttl_ns), welcome
+        return Attachment(name, queue, facts.queue_id, facts.message_ttl_ns, facts.definition), welcome
 
     def _context(self, name: str) -> object:
         """Return what the queue's messages know it by."""
@@ -188,12 +202,15 @@ class Attachments:
         if not self.granted:
             return False
         try:
-            self.attach(name)
+            attachment = self.attach(name)
         except DirectRefused:
             if insist:
                 raise
             return False
-        return True
+        brokered = attachment.queue.brokered
+        if brokered and insist:
+            raise DirectRefused(queue=name, reason=why_brokered(attachment))
+        return not brokered
 
     def refreshed(self, attachment: Attachment) -> Attachment:
         """Return how the queue is attached now; as it was, while there is no session to attach it in."""

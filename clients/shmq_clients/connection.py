@@ -11,7 +11,7 @@ import functools
 import itertools
 import warnings
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, Unpack
@@ -176,13 +176,15 @@ class Connection(Topology):
         consumer_tag: str = "",
         priority: int = 0,
         ack_timeout: float | None = None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> Consumer:
         """Iterate over the messages (`shmq.Message`) of a queue, waiting for more, until `cancel`.
 
         `prefetch`: how many may be unacked at a time, 0: any number. Exclusive, prioritised or timed consumers are
-        served through the broker. Raises NotFound, also when the queue is deleted later; AccessRefused, ResourceLocked.
-        Iteration also raises DaemonNotRunning or ConnectionLost when there is nothing to deliver and the daemon stays
-        away (`reconnect_timeout`); iterating again goes on, and tries again.
+        served through the broker; `arguments`: `x-priority`, `x-consumer-timeout` (milliseconds). Raises NotFound, also
+        when the queue is deleted later; AccessRefused, ResourceLocked. Iteration also raises DaemonNotRunning or
+        ConnectionLost when there is nothing to deliver and the daemon stays away (`reconnect_timeout`); iterating again
+        goes on, and tries again.
         """
         tag = consumer_tag or f"ctag-{next(self._numbers)}"
         consume = consume_frame(
@@ -193,12 +195,15 @@ class Connection(Topology):
             exclusive=exclusive,
             priority=priority,
             ack_timeout=ack_timeout,
+            arguments=arguments,
         )
         if tag in self._consumers:
             raise NotAllowed(f"consumer tag {tag!r} is in use")
         consumer: DirectConsumer | SocketConsumer
         if not needs_broker(consume, self._mode) and self._is_direct(queue):
-            consumer = DirectConsumer(consume, self._attachments, self._attachments.attach(queue), keep=self)
+            attachment = self._attachments.attach(queue)
+            by_frames = None if self._mode == "direct" else self._socket
+            consumer = DirectConsumer(consume, self._attachments, attachment, by_frames=by_frames, keep=self)
             self._link.later(consumer.announce)
             self._link.advance(0)
         else:

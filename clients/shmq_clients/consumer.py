@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from shmq.core import _core as core
+from shmq.errors import DirectRefused
 from shmq.limits import SEQ_MAX
 from shmq.message import Message
-from shmq.wire.frames import Cancel, Consume
-from shmq_clients.attachments import Attachment, Attachments
+from shmq.wire.frames import Cancel, Consume, Ok, Ping
+from shmq_clients.attachments import Attachment, Attachments, why_brokered
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE
+from shmq_clients.message import SocketMessage
 from shmq_clients.session import Session
 from shmq_clients.socket_path import SocketPath
 from shmq_clients.subscription import Subscription
@@ -45,7 +47,7 @@ class Taker:
     """What takes from a segment by itself, and has the broker count it. `on_empty`: as core.Consumer wants it."""
 
     def __init__(
-        self, consume: Consume, attachments: Attachments, attachment: Attachment, on_empty: Callable[[], bool]
+        self, consume: Consume, attachments: Attachments, attachment: Attachment, on_empty: Callable[[], object]
     ) -> None:
         self.consumer_tag = consume.consumer_tag
         self.queue_name = consume.queue
@@ -54,11 +56,12 @@ class Taker:
         self._cancelled = self._stopped = False
         self._no_ack = consume.no_ack
         self._announced_in: Session | None = None
+        self._is_subscribed = False  # while only the broker hands out, to what it counts
         self._core = core.Consumer((attachment.queue,), consume.prefetch, consume.no_ack, on_empty)
 
     def announce(self, session: Session) -> None:
         """Have the broker count this consumer. Nobody waits for the answer: messages are taken, whatever it is."""
-        if not self._cancelled and self._announced_in is not session:
+        if not self._cancelled and self._announced_in is not session and not self._is_subscribed:
             self._announced_in = session
             prefetch, no_ack = self._core.prefetch, self._no_ack
             consume = Consume(SEQ_MAX, self.queue_name, self.consumer_tag, prefetch, no_ack, direct=True)
@@ -89,6 +92,20 @@ class Taker:
         self._core.queues = ()
         return attachment
 
+    def _subscribed(self) -> Consume:
+        """The broker is to hand out, as it does to others: what to ask it for."""
+        self._withdraw()
+        self._attachments.link.advance(0)
+        self._announced_in = None
+        self._is_subscribed = True
+        return Consume(0, self.queue_name, self.consumer_tag, self._core.prefetch, self._no_ack)
+
+    def _unsubscribed(self) -> None:
+        """It hands out no more."""
+        self._is_subscribed = False
+        if not self._cancelled:
+            self._attachments.link.later(self.announce)
+
     def _follow(self, attachment: Attachment) -> None:
         """Take from the queue as it is attached now."""
         now = self._attachments.refreshed(attachment)
@@ -102,8 +119,18 @@ class Taker:
 class DirectConsumer(Taker):
     """Takes from the segment; Python is asked only when nothing is there or the prefetch is full."""
 
-    def __init__(self, consume: Consume, attachments: Attachments, attachment: Attachment, *, keep: object) -> None:
+    def __init__(
+        self,
+        consume: Consume,
+        attachments: Attachments,
+        attachment: Attachment,
+        *,
+        by_frames: SocketPath | None = None,
+        keep: object,
+    ) -> None:
         super().__init__(consume, attachments, attachment, self._on_empty)
+        self._by_frames = by_frames
+        self._subscription: Subscription | None = None  # while only the broker hands out
         self._keep = keep
 
     def __iter__(self) -> Iterator[Any]:
@@ -114,19 +141,53 @@ class DirectConsumer(Taker):
 
     def cancel(self) -> None:
         attachment = self._cancel()
+        self._unsubscribe()
         if attachment is not None and not attachment.queue.closed:
             attachment.queue.bell_ring(core.CONSUMERS, ALL_TOKENS)
 
-    def _on_empty(self) -> bool:
-        """Wait; True: look again. Short slices, so that a lost wake-up costs little."""
+    def _on_empty(self) -> object:
+        """Wait; True: look again. Short slices, so that a lost wake-up costs little. Or a message from the broker."""
         if self._cancelled:
             return False
         self._attachments.link.check()
+        attachment = self._attachment
+        if attachment is not None and not attachment.queue.closed and attachment.queue.brokered:
+            return self._from_broker(attachment) or not self._cancelled
+        self._unsubscribe()
         if 0 < self._core.prefetch <= self._core.unacked:
             self._wait_for_acks()
         else:
             self._wait_for_messages()
         return not self._cancelled
+
+    def _from_broker(self, attachment: Attachment) -> SocketMessage | None:
+        """Consume as others do, through the broker; None: look whether that is still so."""
+        path, link = self._by_frames, self._attachments.link
+        if path is None:
+            raise DirectRefused(queue=self.queue_name, reason=why_brokered(attachment))
+        subscription = self._subscription
+        if subscription is None:
+            subscription = self._subscription = path.consume(self._subscribed())
+        if self._cancelled:  # by another thread, meanwhile
+            self._unsubscribe()
+            return None
+        message = subscription.take()
+        if message is None:
+            link.raise_failures()
+            link.check_reach()
+            link.advance(SLICE, subscription.has_news)
+        return message or subscription.take()
+
+    def _unsubscribe(self) -> None:
+        """Back to the segment: what was pushed and not handed out is back in the queue before anything is taken."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is None or self._by_frames is None:
+            return
+        self._by_frames.cancel(subscription)
+        self._unsubscribed()
+        link = self._attachments.link
+        if not self._cancelled and link.session is not None:
+            link.ask(Ping, Ok)
 
     def _wait_for_messages(self) -> None:
         attachment = self._attachment

@@ -8,15 +8,16 @@ than OK means that nothing was.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from shmq.core import _core as core
-from shmq.errors import BodyTooLarge, PublishError, QueueFull, ShmFull
+from shmq.errors import BodyTooLarge, PublishError, PublishRejected, QueueFull, ShmFull
 from shmq.limits import TIME_NS_MAX
 from shmq_clients.attachments import Attachment, Attachments
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.outgoing import Outgoing
 
+TOO_LONG: Final = "it is as long as it may be (x-max-length, x-max-length-bytes; x-overflow)"
 T = TypeVar("T")
 
 
@@ -56,6 +57,8 @@ class DirectPath:
             try:
                 self._wait_for_room(target, outcome, memoryview(bodies[done]).nbytes, out, deadline_ns or 0)
             except PublishError as error:
+                if isinstance(error, PublishRejected):
+                    error.published = done
                 if len(bodies) > 1:
                     error.text = f"{error} ({done} of {len(bodies)} were published)"
                 raise
@@ -87,6 +90,8 @@ class DirectPath:
     def _until(self, name: str, wait_ns: int, take: Callable[[core.Queue], T]) -> T:
         attachment = self._attachments.attach(name)
         self._attachments.freshen(attachment)
+        if attachment.definition.expires_ms is not None:
+            attachment.queue.mark_used()
         taken = take(attachment.queue)
         if taken or wait_ns == 0:
             return taken
@@ -128,6 +133,8 @@ def refusal(target: Attachment, outcome: int, size: int) -> Exception:
         return QueueGone()
     if outcome == core.NO_MEMORY:
         return ShmFull()
+    if outcome == core.REFUSED:
+        return PublishRejected(queues=[target.name], reason=TOO_LONG)
     _, _, inline_bytes, _, arena_bytes = target.queue.geometry
     return BodyTooLarge(size=size, limit=max(inline_bytes, arena_bytes), queue=target.name)
 

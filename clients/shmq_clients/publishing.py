@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, TypeAlias, Unpack
 
 from shmq.core._core import Loan
-from shmq.errors import InvalidArgument, NotDurable, NotFound, PublishError, Unroutable
+from shmq.errors import InvalidArgument, NotDurable, NotFound, PublishError, PublishRejected, Unroutable
 from shmq.limits import BODY_BYTES_MAX
 from shmq.routing.addressing import late
 from shmq_clients.attachments import Attachment, Attachments
@@ -139,7 +139,7 @@ class Publishing:
 
     def _publish_to(self, copies: list[Copy], bodies: Sequence[Any], deadline_ns: int) -> bool:
         """Publish to each queue, first what all of them have room for: one that is full, or refuses, keeps nothing from
-        the others. Raises the first refusal, in the end. False: none of the queues is there any more.
+        the others. Raises what was refused, in the end. False: none of the queues is there any more.
         """
         refusals: list[PublishError] = []
         taken = [self._try_to(copy, bodies, 0, None, refusals) for copy in copies]
@@ -147,7 +147,7 @@ class Publishing:
             if GONE < done < len(bodies):
                 self._try_to(copy, bodies, done, deadline_ns, refusals)
         if refusals:
-            raise refusals[0]
+            raise one_of(refusals)
         return max(taken, default=GONE) > GONE
 
     def _try_to(
@@ -181,3 +181,13 @@ def check_taken(out: Outgoing, *, taken: bool) -> None:
     """Raise Unroutable for a mandatory message whose queues are all gone meanwhile."""
     if out.mandatory and not taken:
         raise Unroutable(exchange=out.exchange, routing_key=out.routing_key)
+
+
+def one_of(refusals: list[PublishError]) -> PublishError:
+    """One error for what several queues refused: the first, which names all that are as long as they may be."""
+    first = refusals[0]
+    if len(refusals) == 1 or not isinstance(first, PublishRejected):
+        return first
+    rejected = [error for error in refusals if isinstance(error, PublishRejected)]
+    names = [name for error in rejected for name in error.queues]
+    return PublishRejected(queues=names, reason=first.reason, published=min(error.published for error in rejected))

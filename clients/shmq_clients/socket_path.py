@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from shmq.core._core import PERSISTENT
-from shmq.errors import BodyTooLarge, ConnectionLost, NotFound, PublishError, QueueFull, ShmqError
+from shmq.errors import BodyTooLarge, ConnectionLost, NotFound, PublishError, PublishRejected, QueueFull, ShmqError
 from shmq.limits import (
     BATCH_BYTES_MAX,
     BATCH_MESSAGES_MAX,
@@ -325,6 +325,9 @@ def tell_how_many(error: PublishError, done: int, count: int, out: Outgoing) -> 
     """Let the refusal of a batch speak of the whole call."""
     if isinstance(error, QueueFull):
         error.text, error.timeout = "", out.timeout_ns / SECOND_NS
+    if isinstance(error, PublishRejected):
+        done += error.published
+        error.published = done
     error.text = f"{error} ({done} of {count} were published)"
 
 

@@ -6,7 +6,7 @@ arguments milliseconds.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, TypedDict, Unpack
 
 from shmq.definitions import Scalar, define_exchange, define_queue
 from shmq.errors import InvalidArgument
@@ -47,6 +47,33 @@ class DeclaredQueue(NamedTuple):
     consumers: int
 
 
+class QueueKeywords(TypedDict, total=False):
+    """Arguments of a queue as keywords of `declare_queue`; None: not asked for."""
+
+    max_priority: int | None
+    capacity_messages: int | None
+    capacity_bytes: int | None
+    max_length: int | None
+    max_length_bytes: int | None
+    overflow: str | None  # "drop-head", "reject-publish", "reject-publish-dlx"
+    overflow_victim: str | None  # "lowest", "highest": whose head is dropped
+    message_ttl: float | None  # seconds
+    expires: float | None  # seconds
+    dead_letter_exchange: str | None
+    dead_letter_routing_key: str | None
+    delivery_limit: int | None  # -1: none
+    delayed_retry_type: str | None  # "disabled", "all", "failed", "returned"
+    delayed_retry_min: float | None  # seconds
+    delayed_retry_max: float | None  # seconds
+    priority_ageing: float | None  # seconds for each level
+    ack_timeout: float | None  # seconds
+    single_active_consumer: bool | None
+    queue_type: str | None
+
+
+TIMES: Final = ("message_ttl", "expires", "delayed_retry_min", "delayed_retry_max", "priority_ageing", "ack_timeout")
+
+
 class Topology:
     """The part of a connection that only asks the broker."""
 
@@ -62,49 +89,17 @@ class Topology:
         exclusive: bool = False,
         auto_delete: bool = False,
         passive: bool = False,
-        max_priority: int | None = None,
-        capacity_messages: int | None = None,
-        capacity_bytes: int | None = None,
-        max_length: int | None = None,
-        max_length_bytes: int | None = None,
-        overflow: str | None = None,
-        message_ttl: float | None = None,
-        expires: float | None = None,
-        dead_letter_exchange: str | None = None,
-        dead_letter_routing_key: str | None = None,
-        delivery_limit: int | None = None,
-        ack_timeout: float | None = None,
-        single_active_consumer: bool | None = None,
-        queue_type: str | None = None,
         arguments: Mapping[str, Any] | None = None,
+        **keywords: Unpack[QueueKeywords],
     ) -> DeclaredQueue:
         """Make a queue, or check that it is what you ask for. An empty name asks the broker for one.
 
-        `message_ttl`, `expires` and `ack_timeout` are seconds. `arguments` are RabbitMQ's `x-` arguments. `passive`:
-        only check that it exists. Raises PreconditionFailed, which names what differs, InvalidArgument, InvalidName,
-        NotFound (passive), ResourceLocked, ShmFull.
+        `keywords` are those of QueueKeywords, `arguments` RabbitMQ's `x-` arguments. `passive`: only check that it
+        exists. Raises PreconditionFailed, which names what differs, InvalidArgument, InvalidName, NotFound (passive),
+        ResourceLocked, ShmFull.
         """
-        definition = define_queue(
-            name,
-            durable=durable,
-            exclusive=exclusive,
-            auto_delete=auto_delete,
-            max_priority=max_priority,
-            capacity_messages=capacity_messages,
-            capacity_bytes=capacity_bytes,
-            max_length=max_length,
-            max_length_bytes=max_length_bytes,
-            overflow=overflow,
-            message_ttl_ms=milliseconds(message_ttl, "message_ttl"),
-            expires_ms=milliseconds(expires, "expires"),
-            dead_letter_exchange=dead_letter_exchange,
-            dead_letter_routing_key=dead_letter_routing_key,
-            delivery_limit=delivery_limit,
-            ack_timeout_ms=milliseconds(ack_timeout, "ack_timeout"),
-            single_active_consumer=single_active_consumer,
-            queue_type=queue_type,
-            arguments=arguments,
-        )
+        flags = {"durable": durable, "exclusive": exclusive, "auto_delete": auto_delete}
+        definition = define_queue(name, arguments=arguments, **flags, **_with_milliseconds(keywords))
         declared = self._link.ask(lambda seq: DeclareQueue(seq, definition, passive), QueueDeclared, repeat=bool(name))
         return DeclaredQueue(declared.queue, declared.messages, declared.consumers)
 
@@ -263,3 +258,8 @@ def _check_binding(
         raise InvalidArgument(argument=MATCH, value=given[MATCH], allowed=f"{match!r}, as the keyword says")
     encode_arguments(given)
     return given
+
+
+def _with_milliseconds(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    times = {f"{name}_ms": milliseconds(keywords[name], name) for name in TIMES if name in keywords}
+    return {name: value for name, value in keywords.items() if name not in TIMES} | times

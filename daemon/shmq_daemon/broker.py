@@ -40,6 +40,7 @@ from shmq_daemon.publishing import Publishing
 from shmq_daemon.reporting import Reporting
 from shmq_daemon.session import Session
 from shmq_daemon.supervision import Supervision
+from shmq_daemon.unused import Unused
 from shmq_daemon.watched import QUARANTINED
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Broker:
         self._gate = Gate(self._catalog.topology)
         self._publishing = Publishing(self._catalog, self._loop, self._timers, self._log)
         self._consuming = Consuming(self._catalog, self._loop, self._timers, self._log)
+        self._unused = Unused(self._catalog, self._timers, self._log)
         self._control = Control(self._catalog, self._supervision.releases)
         self._reporting = Reporting(
             self._catalog,
@@ -111,6 +113,7 @@ class Broker:
         self._catalog.adopt(kept, supervisor_bell)
         self._clients.adopt()
         self._catalog.on_event = self._on_event
+        self._unused.begin()
         self._supervision.begin(self._catalog, self._clients)
         self._loop.add(self._instance.listener.fileno(), self._on_connect)
         if store.fresh:
@@ -261,6 +264,7 @@ class Broker:
             self._consuming.queue_deleted(opened)
             self._publishing.queue_deleted(opened)
             self._supervision.clear_alarm(QUARANTINED, opened.name)
+        self._unused.on_event(event)
         self._supervision.tell_event(event)
 
     def _on_damage(self, opened: OpenQueue, error: ShmqError) -> None:

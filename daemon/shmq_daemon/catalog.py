@@ -156,7 +156,9 @@ class Catalog:
 
     def _prepare(self, opened: OpenQueue) -> None:
         opened.core.set_epoch(opened.bells.epoch)
-        opened.core.set_limits(delivery_limit=policy.delivery_limit_of(opened.queue.definition))
+        definition = opened.queue.definition
+        opened.core.set_limits(**policy.limits_of(definition))  # type: ignore[arg-type] # warn: 0 or 1
+        opened.core.set_brokered(bool(policy.consumer_needs_broker(definition)))
 
     # -- changing --------------------------------------------------------------------------------------------
 
@@ -199,6 +201,8 @@ class Catalog:
         self.topology.apply(event)
         self.on_event(event)
         self._log.info("queue declared", queue=queue.name, segment=queue.segment, durable=queue.definition.durable)
+        if queue.definition.queue_type == "quorum":
+            self._log.info("a quorum queue of one host is a durable classic queue", queue=queue.name)
 
     def _check_descriptors(self, opened: OpenQueue) -> None:
         """The kernel gives the lowest number that is free: a high one says how many are in use."""

@@ -1,14 +1,16 @@
 """What socket clients consume: gets, consumers with prefetch, and the settling of what was delivered.
 
-Owns: who is served next, what each client has out, prefetch. Does not own: the order of messages (the core), sockets,
-the life of clients.
+Owns: serving, what each client has out, ack timeouts of consumers. Does not own: who is next (consumers.py), the order
+of messages (the core), sockets, the life of clients.
 Invariants: a message is taken only for somebody who has room for it, so what waits in a write buffer is bounded; how
 many gets of one client wait is, too; what a client has out goes back when it ends: uncounted when it said goodbye,
 counted when it died or did not come back.
 """
 
+import contextlib
 import functools
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -21,7 +23,6 @@ from shmq.errors import (
     HandleError,
     NotAllowed,
     NotFound,
-    NotSupported,
     ShmqError,
     StaleDelivery,
 )
@@ -32,64 +33,14 @@ from shmq.wire.codes import to_wire
 from shmq_daemon import policy
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client, End
+from shmq_daemon.consumers import Consumer, Held, Waiting, check_exclusive, next_with_room
 from shmq_daemon.control import Control
 from shmq_daemon.log import Logger
-from shmq_daemon.loop import Loop, Timer, Timers
+from shmq_daemon.loop import Loop, Timers
 from shmq_daemon.opened import OpenQueue
 
 SERVED_MAX: Final = 1024  # of one queue in one turn of the loop
-UNLIMITED: Final = 1 << 30
-
-
-class Held:
-    """A delivery that is not settled."""
-
-    __slots__ = ("consumer_tag", "message", "opened")
-
-    def __init__(self, message: Message, opened: OpenQueue, consumer_tag: str) -> None:
-        self.message = message
-        self.opened = opened
-        self.consumer_tag = consumer_tag
-
-
-class Consumer:
-    """One consumer of one client."""
-
-    def __init__(self, client: Client, opened: OpenQueue, tag: str, frame: wire.Consume) -> None:
-        self.client = client
-        self.opened = opened
-        self.tag = tag
-        self.prefetch = frame.prefetch
-        self.no_ack = frame.no_ack
-        self.direct = frame.direct  # takes by itself: it is here to be counted
-        self.unacked = sum(held.consumer_tag == tag and held.opened is opened for held in client.held.values())
-
-    def room(self) -> int:
-        """How many messages it takes now."""
-        session = self.client.session
-        if session is None or session.is_full or self.direct:
-            return 0
-        if self.no_ack:
-            return UNLIMITED
-        own = self.prefetch - self.unacked if self.prefetch else UNLIMITED
-        return min(own, self.client.prefetch - len(self.client.held)) if self.client.prefetch else own
-
-
-class Waiting:
-    """A get that found nothing yet."""
-
-    def __init__(self, client: Client, frame: wire.Get, opened: OpenQueue) -> None:
-        self.client = client
-        self.frame = frame
-        self.opened = opened
-        self.timer: Timer | None = None
-        client.gets_waiting += 1
-
-    def end(self) -> None:
-        """It is served, or will not be."""
-        self.client.gets_waiting -= 1
-        if self.timer is not None:
-            self.timer.cancel()
+TIMEOUT_LOOK_NS: Final = 250_000_000  # between two looks for overdue deliveries
 
 
 class Consuming:
@@ -102,6 +53,7 @@ class Consuming:
         self._log = log
         self._due: dict[int, OpenQueue] = {}  # to be served in this turn
         self.on_damage: Callable[[OpenQueue, ShmqError], None] = lambda _opened, _error: None
+        self._timed: set[Client] = set()  # who may hold what is to be acked in time
         self._settle: Mapping[type, Callable[[Message, Any], None]] = {
             wire.Ack: lambda message, _frame: message.ack(),
             wire.Nack: _nack,
@@ -126,6 +78,7 @@ class Consuming:
 
     def on_get(self, client: Client, frame: wire.Get) -> None:
         opened = self._catalog.opened(frame.queue, client.connection_id)
+        opened.used()
         deliveries = self._take(client, opened, frame.max_messages, "", no_ack=frame.no_ack)
         if deliveries or frame.max_wait_ns == 0:
             _answer(client, wire.Got(frame.seq, deliveries))
@@ -149,25 +102,26 @@ class Consuming:
     def _give_up(self, waiting: Waiting, _now_ns: int) -> None:
         waiting.opened.waiting.remove(waiting)
         waiting.end()
+        waiting.opened.used()
         _answer(waiting.client, wire.Got(waiting.frame.seq, []))
         self.wake(waiting.opened)
 
     def on_consume(self, client: Client, frame: wire.Consume) -> None:
         opened = self._catalog.opened(frame.queue, client.connection_id)
         opened.core  # noqa: B018 - raises for a queue that is set apart
-        if frame.priority or frame.exclusive or frame.ack_timeout_ns:
-            raise NotSupported("consumer priority, exclusive consumers and ack timeouts of a consumer are not kept yet")
         tag = frame.consumer_tag or f"ctag-{secrets.token_hex(8)}"
         check_name(tag, "consumer_tag")
         if tag in client.consumers:
             raise NotAllowed(f"consumer tag {tag!r} is in use on this connection; choose another")
-        reason = Control.why_not_direct(client, opened) if frame.direct else ""
+        reason = Control.why_not_consumed(client, opened) if frame.direct else ""
         if reason:
             raise DirectRefused(queue=opened.name, reason=reason)
+        check_exclusive(opened, frame)
         consumer = Consumer(client, opened, tag, frame)
         client.consumers[tag] = consumer
         opened.consumers.append(consumer)
         opened.had_consumer = True
+        self._decide(opened)
         _answer(client, wire.Consuming(frame.seq, tag))
         self._tell_consumer("consumer started", consumer)
         self.wake(opened)
@@ -202,6 +156,9 @@ class Consuming:
 
     def on_touch(self, client: Client, frame: wire.Touch) -> None:
         self._each(client, frame.delivery_tags, lambda message: message.touch(frame.extend_ns / 1e9), release=False)
+        for held in filter(None, map(client.held.get, frame.delivery_tags)):
+            if held.deadline_ns:
+                held.deadline_ns = time.monotonic_ns() + frame.extend_ns
         if frame.seq:
             _answer(client, wire.Ok(frame.seq))
 
@@ -225,6 +182,9 @@ class Consuming:
     def _find(self, client: Client, tag: int, *, release: bool) -> Held:
         held = client.held.get(tag)
         if held is None:
+            if tag in client.overdue:
+                client.overdue.discard(tag)
+                raise StaleDelivery("its ack timeout had ended; the message went back to its queue. Nothing changed")
             if tag <= client.first_tag:
                 raise StaleDelivery(f"delivery {tag} is of an earlier broker; the message went back to its queue")
             raise AlreadySettled(f"delivery tag {tag} was settled before, or never given out")
@@ -277,7 +237,7 @@ class Consuming:
         """Give one batch to the next in turn. Returns its size, -1 when there is no more to do for now."""
         if opened.waiting:
             return self._serve_waiting(opened)
-        consumer = _next_with_room(opened)
+        consumer = next_with_room(opened)
         if consumer is None:
             opened.stop_waiting(self._loop, _core.CONSUMERS)
             return -1
@@ -311,10 +271,42 @@ class Consuming:
                 break
             client.last_tag += 1
             if not no_ack:
-                client.held[client.last_tag] = Held(message, opened, consumer_tag)
+                held = client.held[client.last_tag] = Held(message, opened, consumer_tag)
+                self._time(client, held)
             deliveries.append(_delivery(client.last_tag, message))
             size += message.body_bytes
         return deliveries
+
+    # -- ack timeouts of consumers; those of queues are the supervisor's --------------------------------------
+
+    def _time(self, client: Client, held: Held) -> None:
+        consumer = client.consumers.get(held.consumer_tag)
+        if consumer is None or not consumer.ack_timeout_ns:
+            return
+        held.deadline_ns = time.monotonic_ns() + consumer.ack_timeout_ns
+        if held.opened.queue.definition.ack_timeout_ms is not None:
+            held.message.touch(consumer.ack_timeout_ns / 1e9)  # beats the queue's
+        if not self._timed:
+            self._timers.after(TIMEOUT_LOOK_NS, self._look_for_overdue)
+        self._timed.add(client)
+
+    def _look_for_overdue(self, now_ns: int) -> None:
+        for client in list(self._timed):
+            timed = [(tag, held) for tag, held in client.held.items() if held.deadline_ns]
+            if not timed:
+                self._timed.discard(client)
+            for tag, held in timed:
+                if held.deadline_ns <= now_ns:
+                    self._requeue_overdue(client, tag, held)
+        if self._timed:
+            self._timers.after(TIMEOUT_LOOK_NS, self._look_for_overdue)
+
+    def _requeue_overdue(self, client: Client, tag: int, held: Held) -> None:
+        self._release(client, tag)
+        client.overdue.add(tag)
+        with contextlib.suppress(ShmqError):  # settled by the queue's timeout meanwhile, or the queue is gone
+            held.message.reject(requeue=True)
+        self._log.info("ack timeout, requeued", queue=held.opened.name, consumer=held.consumer_tag, requeued=1)
 
     # -- ends -------------------------------------------------------------------------------------------------
 
@@ -401,22 +393,28 @@ class Consuming:
         consumer.client.consumers.pop(consumer.tag, None)
         if consumer in consumer.opened.consumers:
             consumer.opened.consumers.remove(consumer)
+            consumer.opened.used()
+            self._decide(consumer.opened)
         self.wake(consumer.opened)
+
+    def _decide(self, opened: OpenQueue) -> None:
+        """Who is active, where only one is; whether all must come to us for messages."""
+        one_active = policy.has_one_active(opened.queue.definition)
+        if one_active and opened.active not in opened.consumers:
+            opened.active = max(opened.consumers, key=lambda consumer: consumer.priority, default=None)
+            if opened.active is not None:
+                self._tell_consumer("consumer active", opened.active)
+        brokered = bool(policy.consumer_needs_broker(opened.queue.definition)) or any(
+            consumer.exclusive or consumer.priority for consumer in opened.consumers
+        )
+        if opened.usable and opened.core.brokered != brokered:
+            opened.core.set_brokered(brokered)
 
     def _delete_if_auto(self, opened: OpenQueue) -> None:
         auto = opened.queue.definition.auto_delete and opened.had_consumer and not opened.consumers
         if auto and opened.queue.queue_id in self._catalog.open:
             self._log.info("last consumer left", queue=opened.name)
             self._catalog.delete_queue(opened.queue)
-
-
-def _next_with_room(opened: OpenQueue) -> Consumer | None:
-    for _ in range(len(opened.consumers)):
-        consumer = opened.consumers[0]
-        opened.consumers.rotate(-1)
-        if consumer.room() > 0:
-            return consumer
-    return None
 
 
 def _nack(message: Message, frame: wire.Nack) -> None:

@@ -71,6 +71,7 @@ class Control:
                 if self._releases.postpone(client.session, frame):
                     return
                 raise
+        opened.used()
         ready = opened.core.stats()["ready"]
         _answer(client, wire.QueueDeclared(frame.seq, opened.name, ready, len(opened.consumers)))
 
@@ -84,7 +85,6 @@ class Control:
                 raise difference
             return opened
         policy.check_unreserved("queue", definition.name)
-        policy.check_kept(definition)
         try:
             queue = self._catalog.new_queue(definition, client.connection_id, client.uid)
         except ValueError as error:
@@ -187,7 +187,7 @@ class Control:
         if not all(access.sees(exchange.name) for exchange in compiled.exchanges):
             return False
         queues = map(self._catalog.topology.queues.__getitem__, compiled.queues)
-        return not any(policy.consumer_needs_broker(it.definition) or access.why_not_direct(it.name) for it in queues)
+        return not any(access.why_not_direct(queue.name) for queue in queues)
 
     def _direct(self, client: Client, name: str) -> OpenQueue:
         opened = self._catalog.opened(name, client.connection_id)
@@ -204,7 +204,16 @@ class Control:
             return "this connection is in socket mode"
         if not opened.usable:
             return f"the queue is set apart: {opened.damage}"
-        return policy.consumer_needs_broker(opened.queue.definition)
+        return ""
+
+    @staticmethod
+    def why_not_consumed(client: Client, opened: OpenQueue) -> str:
+        """Why a client can't take from the segment itself."""
+        if reason := Control.why_not_direct(client, opened):
+            return reason
+        if reason := policy.consumer_needs_broker(opened.queue.definition):
+            return reason
+        return policy.DECIDES if opened.core.brokered else ""
 
 
 def _exclusive_difference(opened: OpenQueue, definition: QueueDefinition) -> PreconditionFailed | None:

@@ -39,6 +39,7 @@ ALARM: Final = "dead-letter-target-full"
 SET_APART: Final = -1  # beside the core's outcomes: the target's segment can't be used
 WHY_NOT: Final = {
     _core.TOO_LARGE: "can never hold",
+    _core.REFUSED: "is as long as it may be (x-overflow) and refuses",
     _core.NO_MEMORY: "has no memory for",
     SET_APART: "is set apart and can't take",
 }
@@ -180,10 +181,12 @@ class DeadLetters:
         ttl_ns = policy.ttl_ns_of(target.definition, -1)
 
         def publish(opened: Watched) -> int:
-            return opened.core.publish(snapshot.body, snapshot.level, to.envelope, ttl_ns, to.delay_ns, snapshot.flags)
+            core, priority = opened.core, snapshot.priority
+            return core.publish(snapshot.body, priority, to.envelope, ttl_ns, to.delay_ns, snapshot.flags)
 
         outcome = self._quarantine.run(watched, publish, SET_APART)
-        if outcome in (_core.OK, _core.DELETED):
+        dead_there = outcome == _core.REFUSED and policy.overflow_of(target.definition) == _core.REFUSES_DEAD
+        if outcome in (_core.OK, _core.DELETED) or dead_there:
             return True
         self._alarm(source.name, target.name, outcome)
         return False

@@ -7,6 +7,7 @@ look; a queue whose segment cannot be used has no core, and says why.
 """
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -19,7 +20,7 @@ from shmq_daemon.events import Queue
 from shmq_daemon.loop import Loop
 
 if TYPE_CHECKING:
-    from shmq_daemon.consuming import Consumer, Waiting
+    from shmq_daemon.consumers import Consumer, Waiting
     from shmq_daemon.publishing import Blocked
 
 DESCRIPTORS_OF_A_QUEUE: Final = (
@@ -63,6 +64,8 @@ class OpenQueue:
         self.waiting: deque[Waiting] = deque()  # gets that found nothing
         self.blocked: deque[Blocked] = deque()  # publishes that found no room
         self.had_consumer = False
+        self.active: Consumer | None = None  # where only one is served at a time
+        self.used_ns = time.monotonic_ns()  # when it last had a consumer, was declared, or asked for a message
         self._registered = [False, False]
 
     @property
@@ -85,6 +88,10 @@ class OpenQueue:
     @property
     def usable(self) -> bool:
         return self._core is not None
+
+    def used(self) -> None:
+        """Somebody wants it: `x-expires` runs anew."""
+        self.used_ns = time.monotonic_ns()
 
     def attach(self, fd: int, owner: int, supervisor_bell: int, *, create: bool) -> None:
         """Map the segment; takes over `fd`. Raises OSError, LayoutMismatch."""

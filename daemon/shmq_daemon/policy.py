@@ -1,6 +1,7 @@
 """What a queue effectively does, where its definition leaves it open or asks for what is not kept yet.
 
-Owns: defaults that depend on other arguments, the geometry of a segment, which known arguments this version refuses.
+Owns: defaults that depend on other arguments, the geometry of a segment, what the core is told, which exchanges this
+version refuses.
 Does not own: what may stand in an argument (`shmq.definitions`), the queue.
 Invariant: an argument that is known and not kept is refused, never ignored.
 """
@@ -9,9 +10,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from shmq.core import _core
 from shmq.definitions import QueueDefinition
-from shmq.errors import AccessRefused, NotSupported
-from shmq.limits import BODY_BYTES_MAX
+from shmq.errors import AccessRefused
+from shmq.limits import BODY_BYTES_MAX, SLOTS_MAX
 from shmq.names import RESERVED_PREFIX
 from shmq_daemon.events import Geometry
 
@@ -22,14 +24,22 @@ DELIVERY_LIMIT_DEFAULT: Final = 20  # where dead letters have somewhere to go
 NO_LIMIT: Final = -1
 NS_PER_MS: Final = 1_000_000
 
-LATER: Final = {
-    "max_length": "x-max-length",
-    "max_length_bytes": "x-max-length-bytes",
-    "overflow": "x-overflow",
-    "expires_ms": "x-expires",
-    "single_active_consumer": "x-single-active-consumer",
+OVERFLOWS: Final = {
+    "drop-head": (_core.DROPS, _core.DROPS_DEAD),
+    "reject-publish": (_core.REFUSES, _core.REFUSES),
+    "reject-publish-dlx": (_core.REFUSES, _core.REFUSES_DEAD),
+}  # without and with a dead-letter exchange
+RETRIES: Final = {
+    "all": _core.RETRY_FAILED | _core.RETRY_RETURNED,
+    "failed": _core.RETRY_FAILED,
+    "returned": _core.RETRY_RETURNED,
 }
-LATER_BY_ARGUMENT: Final = ("x-delayed-retry-type", "x-delayed-retry-min", "x-delayed-retry-max")
+ROOM_BESIDE_LENGTH: Final = (
+    4096  # messages of a queue that are not ready, where its length is beyond the usual capacity
+)
+TOO_LONG: Final = "it is as long as it may be (x-max-length, x-max-length-bytes; x-overflow)"
+ONE_ACTIVE: Final = "the broker decides which of its consumers is active"
+DECIDES: Final = "the broker decides who gets its messages, for an exclusive or prioritised consumer"
 
 
 class Sizes(NamedTuple):
@@ -48,20 +58,19 @@ def check_unreserved(kind: str, name: str) -> None:
         raise AccessRefused(text, what=f"{kind} {name!r}", reason=reason)
 
 
-def check_kept(definition: QueueDefinition) -> None:
-    """Raise NotSupported for an argument that changes what a queue does and that we do not keep yet."""
-    asked = [argument for field, argument in LATER.items() if getattr(definition, field) is not None]
-    asked += [argument for argument in LATER_BY_ARGUMENT if argument in definition.other]
-    if asked:
-        raise NotSupported(f"the queue argument {asked[0]} is not kept by this version of shmqd; leave it out")
-
-
 def geometry_of(definition: QueueDefinition, default: Sizes) -> Geometry:
     """The segment that a queue needs."""
-    slots = definition.capacity_messages or default.capacity
+    slots = definition.capacity_messages or _capacity_for(definition.max_length, default.capacity)
     arena = default.capacity_bytes if definition.capacity_bytes is None else definition.capacity_bytes
     levels = (definition.max_priority or 0) + 1
     return levels, slots, _up(default.inline_bytes, INLINE_UNIT), RING_ENTRIES, _up(arena, ARENA_UNIT)
+
+
+def _capacity_for(max_length: int | None, default: int) -> int:
+    """Enough for what may be ready and some that is not: a length, not the capacity, is to be the limit."""
+    if max_length is None or 2 * max_length <= default:
+        return default
+    return min(max(default, max_length + ROOM_BESIDE_LENGTH), SLOTS_MAX)
 
 
 def delivery_limit_of(definition: QueueDefinition) -> int:
@@ -69,6 +78,41 @@ def delivery_limit_of(definition: QueueDefinition) -> int:
     if definition.delivery_limit is not None:
         return definition.delivery_limit
     return NO_LIMIT if definition.dead_letter_exchange is None else DELIVERY_LIMIT_DEFAULT
+
+
+def overflow_of(definition: QueueDefinition) -> int:
+    """What the core does beyond a length; 0: there is none."""
+    if definition.max_length is None and definition.max_length_bytes is None:
+        return 0
+    kinds = OVERFLOWS[definition.overflow or "drop-head"]
+    overflow = kinds[definition.dead_letter_exchange is not None]
+    drops = overflow in (_core.DROPS, _core.DROPS_DEAD)
+    return overflow | _core.DROPS_HIGHEST if drops and definition.overflow_victim == "highest" else overflow
+
+
+def limits_of(definition: QueueDefinition) -> dict[str, int]:
+    """What the core is told of a queue: keywords of `Queue.set_limits`."""
+    limit = delivery_limit_of(definition)
+    return {
+        "delivery_limit": limit,
+        "max_length": _or(definition.max_length, -1),
+        "max_length_bytes": _or(definition.max_length_bytes, -1),
+        "overflow": overflow_of(definition),
+        "retry": RETRIES.get(definition.delayed_retry_type or "disabled", 0),
+        "retry_min_ns": _or(definition.delayed_retry_min_ms, 0) * NS_PER_MS,
+        "retry_max_ns": _or(definition.delayed_retry_max_ms, 0) * NS_PER_MS,
+        "ageing_ns": _or(definition.priority_ageing_ms, 0) * NS_PER_MS,
+        "warn": int(limit == NO_LIMIT and definition.delivery_limit is None),
+    }
+
+
+def _or(value: int | None, otherwise: int) -> int:
+    return otherwise if value is None else value
+
+
+def has_one_active(definition: QueueDefinition) -> bool:
+    """Whether only one of its consumers is served at a time."""
+    return bool(definition.single_active_consumer)
 
 
 def ttl_ns_of(definition: QueueDefinition, ttl_ns: int) -> int:
@@ -95,5 +139,7 @@ def body_bytes_max(geometry: Geometry) -> int:
 
 
 def consumer_needs_broker(definition: QueueDefinition) -> str:
-    """Why a queue can't be worked in directly, "" if it can: somebody must count its consumers."""
+    """Why nobody takes from a queue directly, "" if they may. Publishing into it is another matter."""
+    if definition.single_active_consumer:
+        return ONE_ACTIVE
     return "an auto_delete queue needs the broker to see its consumers" if definition.auto_delete else ""

@@ -17,6 +17,7 @@ from shmq.errors import (
     InternalError,
     NotDurable,
     NotFound,
+    PublishRejected,
     QueueFull,
     ShmFull,
     ShmqError,
@@ -64,6 +65,15 @@ class Blocked:
         self.targets = [target for target in self.targets if target.queue is not queue]
         self.missing = [target for target in self.missing if target.queue is not queue]
         if not isinstance(error, NotFound):
+            self.note(error)
+
+    def note(self, error: ShmqError) -> None:
+        """One queue of several refuses: the first refusal is told, with all the queues that are as long as they may
+        be.
+        """
+        if isinstance(error, PublishRejected) and isinstance(self.refusal, PublishRejected):
+            self.refusal = _refused([*self.refusal.queues, *error.queues], self.position)
+        else:
             self.refusal = self.refusal or error
 
 
@@ -161,12 +171,16 @@ class Publishing:
         for target in blocked.missing:
             try:
                 opened = self._open(target.queue)
-                if self._publish_one(blocked, target, opened) == _core.FULL:
-                    full[target.queue.queue_id] = opened
+                outcome = self._publish_one(blocked, target, opened)
             except NotFound:
                 continue
             except ShmqError as error:
-                blocked.refusal = blocked.refusal or error
+                blocked.note(error)
+                continue
+            if outcome == _core.FULL:
+                full[target.queue.queue_id] = opened
+            elif outcome == _core.REFUSED:
+                blocked.leave_out(target.queue, _refused([opened.name], blocked.position))
         blocked.missing = [target for target in blocked.missing if target.queue.queue_id in full]
         return next(iter(full.values()), None)
 
@@ -185,6 +199,8 @@ class Publishing:
         blocked.position += done
         if blocked.position == len(blocked.bodies):
             return None
+        if outcome == _core.REFUSED:
+            raise _refused([opened.name], blocked.position)
         self._check(outcome, opened, len(blocked.bodies[blocked.position]))
         return opened
 
@@ -307,7 +323,8 @@ class Publishing:
             client.publishing_bytes -= blocked.bytes
         if blocked.timer is not None:
             blocked.timer.cancel()
-        if error is not None and not (isinstance(frame, wire.PublishMany) and blocked.position):
+        told_later = isinstance(frame, wire.PublishMany) and blocked.position and not isinstance(error, PublishRejected)
+        if error is not None and not told_later:
             self._refuse(blocked.session if frame.seq else client.session, frame, error)
         elif frame.confirm >= wire.CONFIRM_MEMORY and frame.seq and blocked.session is not None:
             many = isinstance(frame, wire.PublishMany)
@@ -330,6 +347,10 @@ class Publishing:
             used, limit_bytes = stats["arena_committed_bytes"], opened.queue.geometry[4]
             return QueueFull(queue=opened.name, depth=used, limit=limit_bytes, timeout=timeout, unit="bytes")
         return QueueFull(queue=opened.name, depth=depth, limit=limit, timeout=timeout)
+
+
+def _refused(queues: list[str], published: int) -> PublishRejected:
+    return PublishRejected(queues=queues, reason=policy.TOO_LONG, published=published)
 
 
 def _bound(client: Client) -> None:

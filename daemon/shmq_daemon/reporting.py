@@ -129,7 +129,7 @@ class Reporting:
 
     def _info(self, client: Client, opened: OpenQueue) -> wire.QueueInfo:
         figures = _stats(opened)
-        reason = Control.why_not_direct(client, opened)
+        reason = Control.why_not_consumed(client, opened)
         return wire.QueueInfo(
             opened.queue.definition,
             opened.queue.queue_id,

@@ -8,6 +8,7 @@ or the broker whose peer has none. Work is done in bounded steps, and deaths are
 """
 
 import contextlib
+import functools
 import os
 import socket
 import time
@@ -29,6 +30,7 @@ from shmq_daemon.events import (
     QueueDeleted,
     Unbound,
 )
+from shmq_daemon.expiry import Expiry
 from shmq_daemon.instance import Byte, wait_for_predecessor
 from shmq_daemon.link import Link, Packet
 from shmq_daemon.log import logger
@@ -44,6 +46,7 @@ from shmq_daemon.watched import QUARANTINED, Quarantine, Watched
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SCANNED_MAX: Final = 8192  # slots in one step of a scan for what no ring knows
 ORPHANS_NS: Final = 500_000_000  # after a death; those who die together cost one scan
 COUNTERS_NS: Final = 1_000_000_000  # at most so often are counters told
 
@@ -85,6 +88,7 @@ class Supervisor:
         self._alarms: dict[tuple[str, str], str] = {}
         self._busy: set[int] = set()  # queues whose rings may hold more
         self._orphans_due_ns: dict[int, int] = {}  # queues where somebody died, and when they are scanned
+        self._scans: dict[int, int] = {}  # queues under a scan, and the slot that is next
         self._dispatch: dict[type, Callable[[Any, tuple[int, ...]], None]] = {
             link.Opening: self._on_opening,
             link.QueueOpened: self._on_queue_opened,
@@ -124,7 +128,9 @@ class Supervisor:
         for watched, at in self._delays.due(now_ns):
             fired = self._quarantine.run(watched, lambda w, at=at: self._delays.fire(w, at, now_ns), 0)  # type: ignore[misc]
             self._counts["fired"] += fired
+        self._counts["expired"] += self._expiry.tick(now_ns)
         self._look_for_orphans(now_ns)
+        self._scan(now_ns)
         self._look(now_ns)
         self._letters.tell(now_ns)
         self._sweep.tick(now_ns)
@@ -132,10 +138,11 @@ class Supervisor:
         return self._next_deadline(now_ns)
 
     def _next_deadline(self, now_ns: int) -> int:
-        if self._busy or self._sweep.recovering:
+        if self._busy or self._scans or self._sweep.recovering:
             return now_ns
         candidates = [self._sweep.due_ns, *self._orphans_due_ns.values()]
-        candidates += [due for due in (self._delays.next_due(), self._letters.tell_ns) if due is not None]
+        dues = (self._delays.next_due(), self._expiry.next_due(), self._letters.tell_ns)
+        candidates += [due for due in dues if due is not None]
         assert self._world is not None
         candidates += [w.retry_ns for w in self._world.watched.values() if w.stuck and not w.quarantined]
         return min(candidates)
@@ -209,8 +216,10 @@ class Supervisor:
         self._alarms.clear()
         self._busy.clear()
         self._orphans_due_ns.clear()
+        self._scans.clear()
         self._reaper = Reaper(world.registry, world.watched, self._quarantine, self._log)
         self._delays = Delays(world.watched)
+        self._expiry = Expiry(world.watched, self._quarantine)
         self._letters = DeadLetters(
             world.topology, world.watched, self._quarantine, self, self._log, lambda: int(time.time())
         )
@@ -242,6 +251,8 @@ class Supervisor:
             self._sweep.remove(watched)
             self._letters.forget(watched)
             self._delays.forget(watched)
+            self._expiry.forget(frame.queue_id)
+            self._scans.pop(frame.queue_id, None)
             self._busy.discard(frame.queue_id)
             watched.close()
         self._send(link.QueueReleased(frame.queue_id))
@@ -302,6 +313,7 @@ class Supervisor:
         world = self._told()
         self._reaper.recover(watched, world.broker, world.owner, self._dead_at_opening)
         watched.core.heal(full=True)
+        self._expiry.look(watched)
         self._rescan(watched)
 
     def _on_recovered(self) -> None:
@@ -339,7 +351,8 @@ class Supervisor:
 
     def _look_at(self, watched: Watched, now_ns: int) -> bool:
         more_dead = self._letters.step(watched, now_ns)
-        return self._delays.step(watched) or more_dead
+        self._expiry.note(watched)
+        return self._delays.step(watched, now_ns) or more_dead
 
     def _look_for_orphans(self, now_ns: int) -> None:
         """What became dead or delayed in a dead client's last instructions may be in no ring: only a scan finds it."""
@@ -350,10 +363,25 @@ class Supervisor:
                 self._quarantine.run(watched, self._rescan, None)
 
     def _rescan(self, watched: Watched) -> None:
-        """Take up what is dead or delayed and in no ring."""
-        self._letters.adopt(watched, watched.core.scan(DEAD))
-        self._delays.adopt(watched, watched.core.scan(DELAYED))
+        """Take up what is dead or delayed and in no ring, in steps."""
+        self._scans[watched.queue.queue_id] = 0
+
+    def _scan(self, now_ns: int) -> None:
+        for queue_id, first in list(self._scans.items()):
+            watched = self._told().watched.get(queue_id)
+            scan = functools.partial(self._scan_from, first=first, now_ns=now_ns)
+            more = watched is not None and self._quarantine.run(watched, scan, otherwise=False)
+            if more:
+                self._scans[queue_id] = first + SCANNED_MAX
+            else:
+                del self._scans[queue_id]
+
+    def _scan_from(self, watched: Watched, *, first: int, now_ns: int) -> bool:
+        """True: there are slots behind these."""
+        self._letters.adopt(watched, watched.core.scan(DEAD, first, SCANNED_MAX))
+        self._delays.adopt(watched, watched.core.scan(DELAYED, first, SCANNED_MAX), now_ns)
         self._busy.add(watched.queue.queue_id)
+        return first + SCANNED_MAX < watched.core.stats()["slots_used_high"]
 
     # -- alarms and counters ----------------------------------------------------------------------------------
 

@@ -165,8 +165,21 @@ class Sweep:
         if rescan:
             self._rescan(watched)
         figures = watched.core.stats()
+        self._warn_of_failures(watched, figures["often_failed"])
         self._watch_growth(watched, figures)
         self._arenas.look(watched, figures, now_ns)
+
+    def _warn_of_failures(self, watched: Watched, often_failed: int) -> None:
+        """Nothing ends the rounds of a message that always fails, where there is neither a limit nor dead letters."""
+        more = often_failed - watched.often_failed
+        watched.often_failed = often_failed
+        if more > 0:
+            self._log.warning(
+                "messages failed 20 times, and nothing limits that",
+                queue=watched.name,
+                messages=more,
+                hint="set x-delivery-limit or x-dead-letter-exchange; x-delivery-limit = -1 says that it is meant",
+            )
 
     def _look_at_timeouts(self, now_ns: int) -> None:
         if now_ns < self._timeouts_due_ns:

@@ -49,6 +49,7 @@ class Watched:
             fd, *mine = descriptors
             ours = (mine[0], mine[1], mine[2])
             self.core = CoreQueue(fd, queue.geometry, owner, queue_id=queue.queue_id, bells=ours, epoch=epoch)
+        self.often_failed = self.core.stats()["often_failed"]
 
     @property
     def name(self) -> str:

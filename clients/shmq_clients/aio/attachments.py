@@ -34,10 +34,12 @@ class AsyncAttachments(Attachments):
         super().on_welcome(session, welcome)
         self.bells.hurry(SETTLING_SECONDS)
 
-    def is_attached(self, name: str) -> bool:
-        """Whether this queue is worked in directly already."""
+    def is_served(self, name: str) -> bool:
+        """Whether this queue is attached, and messages are taken from it directly."""
         found = self._by_name.get(name)
-        return found is not None and not found.queue.deleted and not self._link.closed
+        if found is None or self._link.closed:
+            return False
+        return not found.queue.deleted and not found.queue.brokered
 
     async def attached(self, name: str) -> Attachment:
         """As `attach`."""

@@ -56,6 +56,10 @@ class Bell:
             if self._queue.deleted or self._queue.may_have(self.side):
                 self.waiters.tell_one()
 
+    def is_brokered(self) -> bool:
+        """Whether all who wait for messages are to see that only the broker hands them out now."""
+        return self.side == core.CONSUMERS and not self._queue.closed and self._queue.brokered
+
     def _register(self) -> None:
         if self._fd < 0:
             self._fd = self._queue.bell_fd(self.side)
@@ -170,7 +174,9 @@ class Bells:
         settled = self._link.session is not None and time.monotonic() >= self._hurry_until
         for bell in list(self._bells.values()):
             settled &= self._renewing.renew(bell.attachment)
-            if error is None:
+            if error is None and bell.is_brokered():
+                bell.waiters.tell_all()
+            elif error is None:
                 bell.look()
             elif bell.side == core.CONSUMERS:
                 bell.waiters.fail_all(error)

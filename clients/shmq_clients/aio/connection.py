@@ -13,7 +13,7 @@ import functools
 import itertools
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, Unpack, cast
@@ -212,6 +212,7 @@ class AsyncConnection(AsyncTopology):
         consumer_tag: str = "",
         priority: int = 0,
         ack_timeout: float | None = None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> AsyncConsumer:
         """Iterate over the messages of a queue (`async for`), waiting for more, until `cancel`.
 
@@ -228,6 +229,7 @@ class AsyncConnection(AsyncTopology):
             exclusive=exclusive,
             priority=priority,
             ack_timeout=ack_timeout,
+            arguments=arguments,
         )
         self._link.check()
         if tag in self._consumers:
@@ -240,10 +242,14 @@ class AsyncConnection(AsyncTopology):
     async def _source_of(self, consume: Consume) -> Source:
         if not needs_broker(consume, self._mode) and await self._is_direct(consume.queue):
             attachment = await self._attachments.attached(consume.queue)
-            source = DirectSource(consume, self._link, self._attachments, attachment)
+            subscribe = None if self._mode == "direct" else self._pushed
+            source = DirectSource(consume, self._link, self._attachments, attachment, subscribe)
             self._link.later(source.announce)
             self._link.advance(0)
             return source
+        return await self._pushed(consume)
+
+    async def _pushed(self, consume: Consume) -> SocketSource:
         news = Waiters()
         return SocketSource(self._link, self._socket, await self._socket.consumed(consume, news), news)
 
@@ -280,7 +286,7 @@ class AsyncConnection(AsyncTopology):
     async def _is_direct(self, queue: str) -> bool:
         """Whether this queue is worked in directly; attaches it. Raises NotFound; in mode "direct" DirectRefused."""
         self._link.check()
-        if self._attachments.is_attached(queue):
+        if self._attachments.is_served(queue):
             return True
         insist = self._mode == "direct"
         return await self._link.settled(lambda: self._attachments.serves(queue, insist=insist))

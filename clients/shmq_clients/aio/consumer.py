@@ -11,14 +11,15 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, Protocol, Self
 
 from shmq.core import _core as core
+from shmq.errors import DirectRefused
 from shmq.message import AsyncMessage
-from shmq.wire.frames import Consume
+from shmq.wire.frames import Consume, Ok, Ping
 from shmq_clients.aio.attachments import AsyncAttachments
 from shmq_clients.aio.link import AsyncLink
 from shmq_clients.aio.message import context_of
 from shmq_clients.aio.socket_path import AsyncSocketPath
 from shmq_clients.aio.waiting import ENDLESS, Waiters
-from shmq_clients.attachments import Attachment
+from shmq_clients.attachments import Attachment, why_brokered
 from shmq_clients.consumer import Taker
 from shmq_clients.link import SLICE
 from shmq_clients.subscription import Subscription
@@ -141,23 +142,43 @@ class Again:
 
 
 class DirectSource(Taker):
-    """Takes from the segment."""
+    """Takes from the segment; through the broker while only that hands out. `subscribe`: None where nothing may."""
 
     def __init__(
-        self, consume: Consume, link: AsyncLink, attachments: AsyncAttachments, attachment: Attachment
+        self,
+        consume: Consume,
+        link: AsyncLink,
+        attachments: AsyncAttachments,
+        attachment: Attachment,
+        subscribe: Callable[[Consume], Awaitable["SocketSource"]] | None,
     ) -> None:
         self._again = Again()
         super().__init__(consume, attachments, attachment, self._again)
         self._link = link
         self._places = attachments
+        self._subscribe = subscribe
+        self._pushed: SocketSource | None = None
+        self._changing = asyncio.Lock()  # of the two ways
 
-    def take(self) -> Any:  # noqa: ANN401 - an AsyncDirectMessage, which the core makes
-        return next(self._core, None)
+    def take(self) -> Any:  # noqa: ANN401 - an AsyncDirectMessage, which the core makes; or an AsyncSocketMessage
+        if self._pushed is None:
+            return None if self._is_subscribed else next(self._core, None)
+        return self._pushed.take() if self._is_brokered() else None
+
+    def _is_brokered(self) -> bool:
+        attachment = self._attachment
+        return attachment is not None and not attachment.queue.closed and attachment.queue.brokered
 
     async def wait(self) -> None:
         self._link.check()
         attachment = self._attachment
         if attachment is None:
+            return
+        if self._is_brokered():
+            await self._wait_for_broker(attachment)
+            return
+        if self._is_subscribed:
+            await self._back_to_segment()
             return
         if 0 < self._core.prefetch <= self._core.unacked:
             await context_of(attachment.queue).settled.wait(SLICE)
@@ -171,7 +192,40 @@ class DirectSource(Taker):
             await self._link.settled(lambda: self._follow(attachment))
         self._again.look = True  # whatever the bells: they are asked for, and messages are there
 
+    async def _wait_for_broker(self, attachment: Attachment) -> None:
+        """Consume as others do, through the broker; return now and then, to look whether that is still so."""
+        if self._subscribe is None:
+            raise DirectRefused(queue=self.queue_name, reason=why_brokered(attachment))
+        async with self._changing:
+            if self._pushed is None and not self._cancelled:
+                try:
+                    self._pushed = await self._subscribe(self._subscribed())
+                finally:
+                    if self._pushed is None:
+                        self._unsubscribed()
+                if self._cancelled:  # by another task, meanwhile
+                    await self._pushed.cancel()
+                return
+        if (pushed := self._pushed) is not None:
+            await pushed.wait(SLICE)
+
+    async def _back_to_segment(self) -> None:
+        """What was pushed and not handed out is back in the queue before anything is taken."""
+        async with self._changing:
+            pushed, self._pushed = self._pushed, None
+            try:
+                if pushed is not None:
+                    await pushed.cancel()
+            finally:
+                if self._is_subscribed:
+                    self._unsubscribed()
+            if not self._cancelled and self._link.session is not None:
+                self._link.advance(0)
+                await self._link.asked(Ping, Ok)
+
     def stop(self) -> Attachment | None:
+        if self._pushed is not None:
+            self._pushed.stop()
         attachment = super().stop()
         if attachment is not None:
             self._places.bells.tell(attachment.queue)
@@ -180,6 +234,8 @@ class DirectSource(Taker):
 
     async def cancel(self) -> None:
         self._cancel()
+        if self._pushed is not None:
+            await self._pushed.cancel()
 
 
 class SocketSource:
@@ -196,10 +252,10 @@ class SocketSource:
         self._link.check()
         return self._subscription.take()
 
-    async def wait(self) -> None:
+    async def wait(self, timeout: float | None = None) -> None:
         self._link.raise_failures()
         self._link.check_reach()
-        await self._news.wait(SLICE if self._link.session is None else None)
+        await self._news.wait(SLICE if self._link.session is None else timeout)
 
     def stop(self) -> None:
         self._news.tell_all()

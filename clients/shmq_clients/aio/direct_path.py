@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from shmq.core import _core as core
-from shmq.errors import PublishError
+from shmq.errors import PublishError, PublishRejected
 from shmq.limits import TIME_NS_MAX
 from shmq_clients.aio.attachments import AsyncAttachments
 from shmq_clients.attachments import Attachment
@@ -60,6 +60,8 @@ class AsyncDirectPath:
             try:
                 await self._wait_for_room(target, outcome, memoryview(bodies[done]).nbytes, out, deadline_ns or 0)
             except PublishError as error:
+                if isinstance(error, PublishRejected):
+                    error.published = done
                 if len(bodies) > 1:
                     error.text = f"{error} ({done} of {len(bodies)} were published)"
                 raise
@@ -94,6 +96,8 @@ class AsyncDirectPath:
     async def _until(self, name: str, wait_ns: int, take: Callable[[core.Queue], T]) -> T:
         attachment = await self._attachments.attached(name)
         await self._attachments.freshened(attachment)
+        if attachment.definition.expires_ms is not None:
+            attachment.queue.mark_used()
         taken = take(attachment.queue)
         if taken or wait_ns == 0:
             return taken

@@ -19,7 +19,7 @@ from shmq_clients.aio.socket_path import AsyncSocketPath
 from shmq_clients.attachments import Attachment
 from shmq_clients.direct_path import QueueGone
 from shmq_clients.outgoing import Outgoing, PublishKeywords
-from shmq_clients.publishing import GONE, Copy, Publishing, check_taken
+from shmq_clients.publishing import GONE, Copy, Publishing, check_taken, one_of
 
 
 class AsyncPublishing(Publishing):
@@ -112,7 +112,7 @@ class AsyncPublishing(Publishing):
             if GONE < done < len(bodies):
                 await self._tried(copy, bodies, done, deadline_ns, refusals)
         if refusals:
-            raise refusals[0]
+            raise one_of(refusals)
         return max(taken, default=GONE)
 
     async def _tried(

@@ -2,8 +2,9 @@
 
 import pytest
 
+from shmq.core import _core
 from shmq.definitions import QueueDefinition
-from shmq.errors import AccessRefused, NotSupported
+from shmq.errors import AccessRefused
 from shmq_daemon import policy
 
 SIZES = policy.Sizes(1000, 5 << 20, 300)
@@ -42,22 +43,36 @@ def test_the_lower_time_to_live_holds(queue_ms: int | None, message_ns: int, bot
 
 
 @pytest.mark.parametrize(
-    "definition",
+    ("definition", "overflow"),
     [
-        QueueDefinition("q", max_length=5),
-        QueueDefinition("q", overflow="drop-head"),
-        QueueDefinition("q", expires_ms=5),
-        QueueDefinition("q", single_active_consumer=True),
-        QueueDefinition("q", other={"x-delayed-retry-type": "all"}),
+        (QueueDefinition("q", overflow="reject-publish"), 0),
+        (QueueDefinition("q", max_length=5), _core.DROPS),
+        (QueueDefinition("q", max_length_bytes=5, dead_letter_exchange=""), _core.DROPS_DEAD),
+        (QueueDefinition("q", max_length=5, overflow_victim="highest"), _core.DROPS | _core.DROPS_HIGHEST),
+        (QueueDefinition("q", max_length=5, overflow="reject-publish", dead_letter_exchange=""), _core.REFUSES),
+        (QueueDefinition("q", max_length=5, overflow="reject-publish-dlx"), _core.REFUSES),
+        (
+            QueueDefinition("q", max_length=5, overflow="reject-publish-dlx", dead_letter_exchange=""),
+            _core.REFUSES_DEAD,
+        ),
     ],
 )
-def test_what_is_known_and_not_kept_is_refused(definition: QueueDefinition) -> None:
-    with pytest.raises(NotSupported, match="x-"):
-        policy.check_kept(definition)
+def test_what_happens_beyond_a_length(definition: QueueDefinition, overflow: int) -> None:
+    assert policy.overflow_of(definition) == overflow
 
 
-def test_an_unknown_argument_is_accepted() -> None:
-    policy.check_kept(QueueDefinition("q", other={"x-team": "vision"}))
+def test_a_long_queue_has_the_capacity_for_its_length() -> None:
+    sizes = policy.Sizes(1000, 1 << 20, 320)
+
+    assert policy.geometry_of(QueueDefinition("q", max_length=10), sizes)[1] == 1000
+    assert policy.geometry_of(QueueDefinition("q", max_length=5000), sizes)[1] > 5000
+    assert policy.geometry_of(QueueDefinition("q", max_length=5000, capacity_messages=7), sizes)[1] == 7
+
+
+def test_only_what_nobody_thought_of_is_warned_of() -> None:
+    assert policy.limits_of(QueueDefinition("q"))["warn"]
+    assert not policy.limits_of(QueueDefinition("q", delivery_limit=-1))["warn"]
+    assert not policy.limits_of(QueueDefinition("q", dead_letter_exchange=""))["warn"]
 
 
 def test_reserved_names_are_the_brokers() -> None:

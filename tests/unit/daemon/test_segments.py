@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from shmq.core._core import LAYOUT
 from shmq.errors import LayoutMismatch
 from shmq_daemon import segments
 from shmq_daemon.words import Words
@@ -83,8 +84,8 @@ def test_why_a_segment_cannot_be_used_is_said_by_its_layout() -> None:
     fd = segments.create(name, 4096)
     try:
         os.pwrite(fd, struct.pack("<QQ", 1, 7), 0)
-        assert "has layout 7, this shmqd reads 1" in segments.explain(name, LayoutMismatch())
-        os.pwrite(fd, struct.pack("<QQ", 1, 1), 0)
+        assert f"has layout 7, this shmqd reads {LAYOUT}" in segments.explain(name, LayoutMismatch())
+        os.pwrite(fd, struct.pack("<QQ", 1, LAYOUT), 0)
         assert "is not the one that was made for it" in segments.explain(name, LayoutMismatch())
         assert segments.explain(name, OSError("out of order")) == "out of order"
     finally:
