@@ -10,8 +10,8 @@ import pytest
 
 import shmq
 from support.adapted import LoopThread, connect_adapted
+from support.messages import QueueMaker
 
-QueueMaker = Callable[..., str]
 ExchangeMaker = Callable[..., str]
 
 _numbers = itertools.count(1)

@@ -39,8 +39,6 @@ def test_times_of_a_queue_are_seconds(conn: shmq.Connection, new_queue: Callable
     assert conn.declare_queue(queue, arguments={"x-message-ttl": 1500, "x-consumer-timeout": 30_000}).name == queue
     with pytest.raises(shmq.InvalidArgument, match="a number of seconds"):
         conn.declare_queue("wrong", ack_timeout=-1)
-    with pytest.raises(shmq.NotSupported, match="x-expires"):
-        conn.declare_queue("not-yet", expires=60)
 
 
 def test_the_broker_makes_a_name(conn: shmq.Connection) -> None:

@@ -119,6 +119,30 @@ def test_an_orderly_stop_warns_of_nothing(daemon: Shmqd) -> None:
     assert [line["process"] for line in told if line["event"] == "stopped"] == ["broker", "supervisor", "master"]
 
 
+def test_a_message_that_always_fails_is_warned_of_once(daemon: Shmqd) -> None:
+    with daemon.connect() as conn:
+        for name, limit in {"jobs": None, "meant": -1}.items():
+            conn.declare_queue(name, delivery_limit=limit)
+            conn.publish(b"poison", routing_key=name, confirm="memory")
+            for _ in range(45):
+                message = conn.get(name, timeout=5)
+                assert message is not None
+                message.reject(requeue=True)
+    event = "messages failed 20 times, and nothing limits that"
+    wait_until(lambda: len(lines(daemon, event)) == 1, "it is warned of", scaled(10))
+
+    (warning,) = lines(daemon, event)
+    assert (warning["queue"], warning["messages"], warning["level"]) == ("jobs", 1, "warning")
+
+
+def test_a_quorum_queue_is_told_what_it_is(daemon: Shmqd) -> None:
+    with daemon.connect() as conn:
+        conn.declare_queue("jobs", queue_type="quorum")
+
+    (hint,) = lines(daemon, "a quorum queue of one host is a durable classic queue")
+    assert hint["queue"] == "jobs"
+
+
 def test_a_restarted_child_is_told_with_its_exit(daemon: Shmqd) -> None:
     pid = daemon.child("broker")
     os.kill(pid, signal.SIGKILL)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import shmq
+from shmq.core._core import LAYOUT
 from shmq_daemon import state
 from shmq_daemon.events import QueueDeclared
 from support.deadline import scaled, wait_until
@@ -232,7 +233,9 @@ def test_a_segment_of_another_layout_is_refused_by_name_and_left_untouched(daemo
     with daemon.connect() as connection:
         connection.publish(b"fine", routing_key="jobs")
         take(connection, "jobs").ack()
-        what = "queue 'foreign' is set apart: its segment has layout 99, this shmqd reads 1; it is left untouched"
+        what = (
+            f"queue 'foreign' is set apart: its segment has layout 99, this shmqd reads {LAYOUT}; it is left untouched"
+        )
         with pytest.raises(shmq.InternalError, match=what):
             connection.get("foreign", timeout=0)
         wait_until(lambda: "queue-quarantined" in alarms(connection), "an alarm says so")

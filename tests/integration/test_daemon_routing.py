@@ -160,7 +160,7 @@ def test_more_queues_than_a_client_can_be_told_get_their_copies_from_the_broker(
 def test_one_queue_that_only_the_broker_may_fill_holds_up_no_other_key(daemon: Shmqd, conn: shmq.Connection) -> None:
     conn.declare_exchange("events", "topic")
     conn.declare_queue("jobs")
-    conn.declare_queue("passing", auto_delete=True)
+    conn.declare_queue("passing", exclusive=True)
     conn.bind_queue("jobs", "events", "job.*")
     conn.bind_queue("passing", "events", "heartbeat")
     with daemon.connect("direct") as direct:
@@ -199,16 +199,19 @@ def test_arguments_as_long_as_may_be_reach_the_supervisor(conn: shmq.Connection,
     assert daemon.child("supervisor") == supervisor
 
 
-def test_what_goes_through_the_broker_is_not_overtaken_by_what_goes_directly(conn: shmq.Connection) -> None:
+def test_what_goes_through_the_broker_is_not_overtaken_by_what_goes_directly(
+    daemon: Shmqd, conn: shmq.Connection
+) -> None:
     conn.declare_exchange("events", "topic")
     conn.declare_queue("jobs")
-    conn.declare_queue("passing", auto_delete=True)
     conn.bind_queue("jobs", "events", "#")
-    conn.bind_queue("passing", "events", "both")
-    for number in range(200):
-        conn.publish(b"%d" % number, exchange="events", routing_key=("both", "one")[number % 2])
+    with daemon.connect() as owner:
+        owner.declare_queue("passing", exclusive=True)
+        owner.bind_queue("passing", "events", "both")
+        for number in range(200):
+            conn.publish(b"%d" % number, exchange="events", routing_key=("both", "one")[number % 2])
 
-    assert bodies(conn, "jobs") + bodies(conn, "jobs") == [b"%d" % number for number in range(200)]
+        assert bodies(conn, "jobs") + bodies(conn, "jobs") == [b"%d" % number for number in range(200)]
 
 
 @MODES

@@ -1,0 +1,70 @@
+"""Dead letters while the supervisor is killed again and again: each arrives, at least once, and nothing is left."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.deadline import wait_until
+from support.messages import deaths
+from support.shmqd import Shmqd, instance
+
+MESSAGES = 3000
+KILLS = 6
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Shmqd]:
+    with instance(tmp_path) as running:
+        yield running
+
+
+def supervisor_is_another(daemon: Shmqd, before: int) -> bool:
+    try:
+        return daemon.child("supervisor") != before
+    except StopIteration:
+        return False
+
+
+def test_dead_letters_arrive_whatever_the_supervisor_dies_of(daemon: Shmqd) -> None:
+    with daemon.connect() as conn:
+        conn.declare_queue("dead")
+        conn.declare_queue("also dead")
+        conn.declare_exchange("dlx")
+        for name in ("dead", "also dead"):
+            conn.bind_queue(name, "dlx", "key")
+        conn.declare_queue("jobs", dead_letter_exchange="dlx", dead_letter_routing_key="key")
+        conn.publish_many([b"%d" % n for n in range(MESSAGES)], routing_key="jobs", confirm="memory")
+        share = MESSAGES // KILLS
+        for _ in range(KILLS):
+            for message in itertools.islice(conn.consume("jobs"), share):
+                message.reject()
+            before = daemon.child("supervisor")
+            daemon.kill("supervisor")
+            wait_until(lambda before=before: supervisor_is_another(daemon, before), "another supervisor")  # type: ignore[misc] # binds this turn's value
+
+        wait_until(lambda: not conn.queue_info("jobs").totals["dead_pending"], "all are settled", 20)
+        for name in ("dead", "also dead"):
+            arrived: Counter[bytes] = Counter()
+            while found := conn.get_batch(name, max_messages=1000, max_wait=0.2):
+                for message in found:
+                    arrived[message.body] += 1
+                    assert deaths(message) == [("jobs", "rejected", 1)]
+                conn.ack_many(found)
+            assert set(arrived) == {b"%d" % n for n in range(MESSAGES)}
+            assert arrived.total() < MESSAGES + KILLS * share  # duplicates only of what was under way
+
+
+def test_no_dead_letter_of_a_whole_daemons_death_is_lost(daemon: Shmqd) -> None:
+    with daemon.connect() as conn:
+        conn.declare_queue("dead")
+        conn.declare_queue("jobs", dead_letter_exchange="", dead_letter_routing_key="dead", message_ttl=0.2)
+        conn.publish_many([b"%d" % n for n in range(500)], routing_key="jobs", confirm="memory")
+
+        daemon.kill_all()
+        daemon.start()
+
+        wait_until(lambda: conn.queue_info("dead").messages >= 500, "all are dead-lettered", 20)
+        assert len({message.body for message in conn.get_batch("dead", max_messages=1000)}) == 500
