@@ -4,7 +4,7 @@
  *
  *     edges NAME
  *
- * Plain are the bodies of messages, and, standing for memory that the kernel must have made before anybody touches it, one byte for each
+ * Plain are the bodies of messages, and, standing for memory that the kernel must have made before anybody touches it, one word for each
  * page of the segment. Where other words would order the two threads as well (references, bits), they are kept out of the way:
  * the sweep finds a message without its reference, the claimer a slot without its bit, as behind a death. */
 #ifndef _GNU_SOURCE
@@ -23,7 +23,7 @@
 #define PATIENCE_NS UINT64_C(20000000000)
 
 static struct world w;
-static uint8_t there[PAGES]; /* plain on purpose */
+static uint64_t there[PAGES]; /* plain on purpose; eight bytes each: of smaller ones the sanitizer would remember four of eight */
 
 static void make_pages(off_t offset, off_t bytes)
 {
