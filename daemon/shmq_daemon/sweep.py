@@ -19,9 +19,9 @@ from shmq_daemon.dead_letters import Alarms
 from shmq_daemon.log import Logger
 from shmq_daemon.watched import Quarantine, Watched
 
-TICK_NS: Final = 100_000_000
+TICK_NS: Final = 250_000_000
 DUTY: Final = 800  # for each nanosecond of sweeping, so many of rest
-QUEUES_PER_TICK: Final = 8
+QUEUES_PER_TICK: Final = 16
 HEAL_APART_NS: Final = 200_000_000  # between two looks at one queue
 HURRY_NS: Final = 110_000_000  # between two looks at a queue in which a client died: the healer wants 100 ms
 HURRIED_LOOKS: Final = 3  # one may have been under way; then two
