@@ -99,9 +99,18 @@ def die_with(parent_pid: int, signal_number: int) -> None:
 
 
 def fork_child(name: str, main: Callable[[], None]) -> int:
-    """Fork; the child calls `main` with default signals and never returns. Returns the pid."""
-    pid = os.fork()
+    """Fork; the child calls `main` with default signals and never returns. Returns the pid.
+
+    SIGTERM waits meanwhile: the child's first moments still have the parent's handler, which would swallow it.
+    """
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        raise
     if pid != 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         return pid
     code = 1
     try:
@@ -110,6 +119,7 @@ def fork_child(name: str, main: Callable[[], None]) -> int:
             signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGINT, signal.SIGHUP):  # they reach the whole group; the master stops us in order
             signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         main()
         code = 0
     except ConfigError as error:
