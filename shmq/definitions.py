@@ -20,7 +20,7 @@ from shmq.limits import (
     TEXT_BYTES_MAX,
     TIME_MS_MAX,
 )
-from shmq.names import check_name, check_routing_key
+from shmq.names import check_exchange_name, check_name, check_routing_key
 
 Scalar = bool | int | float | str | None
 """What an argument may be on the wire."""
@@ -215,8 +215,8 @@ def _check_retry(definition: QueueDefinition) -> None:
 
 
 def check_exchange(definition: ExchangeDefinition) -> ExchangeDefinition:
-    """Return the definition, or raise InvalidArgument."""
-    check_name(definition.name, "exchange")
+    """Return the definition, or raise InvalidArgument; AccessRefused for the default exchange."""
+    check_exchange_name(definition.name)
     _check_flags(definition, ("durable", "auto_delete", "internal"))
     if definition.type not in EXCHANGE_TYPES:
         raise InvalidArgument(argument="type", value=definition.type, allowed=" or ".join(EXCHANGE_TYPES))

@@ -7,7 +7,7 @@ empty and may hold any character. Who may use which name is not decided here.
 import re
 from typing import Final
 
-from shmq.errors import InvalidName
+from shmq.errors import AccessRefused, InvalidName
 from shmq.limits import NAME_BYTES_MAX
 
 GENERATED_PREFIX: Final = "amq.gen-"  # names the broker makes when asked for none
@@ -23,6 +23,16 @@ def check_name(name: str, argument: str = "name") -> str:
     if not _is_utf8_up_to_limit(name) or not name or _CONTROL.search(name):
         raise InvalidName(argument=argument, value=name, allowed=_NAME_ALLOWED)
     return name
+
+
+def check_exchange_name(name: str, argument: str = "exchange") -> str:
+    """Return the name of an exchange to declare, delete or bind, or raise InvalidName; AccessRefused for the default
+    exchange (AMQP 0-9-1, exchange.declare and queue.bind as RabbitMQ refuses them).
+    """
+    if name == "":
+        reason = "every queue is bound to it by its name; it can't be declared, deleted or bound"
+        raise AccessRefused(f"the default exchange: {reason}", what="the default exchange", reason=reason)
+    return check_name(name, argument)
 
 
 def check_routing_key(routing_key: str, argument: str = "routing_key") -> str:

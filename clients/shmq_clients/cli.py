@@ -150,6 +150,7 @@ def declare(connection: Connection, name: str, *, as_json: bool, arguments: Any,
 @_connected
 def delete(connection: Connection, name: str, *, as_json: bool, if_unused: bool, if_empty: bool) -> None:
     """Delete a queue with its messages."""
+    connection.declare_queue(name, passive=True)  # a person wants to hear of a name that there is not
     _show_count(
         connection.delete_queue(name, if_unused=if_unused, if_empty=if_empty), "messages deleted", as_json=as_json
     )

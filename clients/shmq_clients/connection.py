@@ -136,7 +136,9 @@ class Connection(Topology):
     # -- topology -----------------------------------------------------------------------------------------------------
 
     def delete_queue(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        """Delete a queue and return how many messages went with it. Raises NotFound, PreconditionFailed."""
+        """Delete a queue and return how many messages went with it; fine when there is none. Raises
+        PreconditionFailed, ResourceLocked.
+        """
         count = super().delete_queue(queue, if_unused=if_unused, if_empty=if_empty)
         self._attachments.drop(queue)
         return count

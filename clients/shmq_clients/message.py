@@ -183,7 +183,7 @@ class SocketMessage(Enveloped):
 
     @property
     def priority(self) -> int:
-        return self._delivery.level
+        return self._delivery.priority
 
     @property
     def flags(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypedDict, Unpack
 from shmq.definitions import Scalar, define_exchange, define_queue
 from shmq.errors import InvalidArgument
 from shmq.limits import PAGE_ENTRIES_MAX
-from shmq.names import check_name, check_routing_key
+from shmq.names import check_exchange_name, check_name, check_routing_key
 from shmq.routing.bindings import encode_arguments
 from shmq.routing.headers import MATCH
 from shmq.wire.fields import QueueInfo
@@ -104,7 +104,9 @@ class Topology:
         return DeclaredQueue(declared.queue, declared.messages, declared.consumers)
 
     def delete_queue(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        """Delete a queue and return how many messages went with it. Raises NotFound, PreconditionFailed."""
+        """Delete a queue and return how many messages went with it; fine when there is none. Raises
+        PreconditionFailed, ResourceLocked.
+        """
         check_name(queue, "queue")
         return self._link.ask(lambda seq: DeleteQueue(seq, queue, if_unused, if_empty), Counted, repeat=False).count
 
@@ -167,8 +169,10 @@ class Topology:
         self._link.ask(lambda seq: DeclareExchange(seq, definition, passive), Ok)
 
     def delete_exchange(self, exchange: str, *, if_unused: bool = False) -> None:
-        """Delete an exchange with its bindings. Raises NotFound, PreconditionFailed."""
-        check_name(exchange, "exchange")
+        """Delete an exchange with its bindings; fine when there is none. Raises PreconditionFailed, AccessRefused for
+        the default exchange and `amq.` names.
+        """
+        check_exchange_name(exchange)
         self._link.ask(lambda seq: DeleteExchange(seq, exchange, if_unused), Ok, repeat=False)
 
     def bind_queue(
@@ -198,7 +202,7 @@ class Topology:
         match: str | None = None,
         arguments: Mapping[str, Scalar] | None = None,
     ) -> None:
-        """Take a binding back, named by the same key and arguments; fine when there is none. Raises NotFound."""
+        """Take a binding back, named by the same key and arguments; fine when there is none, or nothing to bind."""
         given = _check_binding((queue, "queue"), (exchange, "exchange"), routing_key, match, arguments)
         self._link.ask(lambda seq: UnbindQueue(seq, queue, exchange, routing_key, given), Ok)
 
@@ -245,9 +249,11 @@ def _check_binding(
     match: str | None,
     arguments: Mapping[str, Scalar] | None,
 ) -> dict[str, Scalar]:
-    """Return the arguments. The ends come with the names of their parameters. Raises InvalidName, InvalidArgument."""
-    check_name(*destination)
-    check_name(*source)
+    """Return the arguments. The ends come with the names of their parameters. Raises InvalidName, InvalidArgument,
+    AccessRefused for the default exchange.
+    """
+    for name, parameter in (destination, source):
+        check_name(name, parameter) if parameter == "queue" else check_exchange_name(name, parameter)
     check_routing_key(routing_key)
     if arguments is not None and not isinstance(arguments, Mapping):
         raise InvalidArgument(

@@ -12,7 +12,7 @@ from typing import Any, Final
 from shmq.core import _core
 from shmq.definitions import QueueDefinition, check_queue, queue_difference
 from shmq.errors import DirectRefused, InvalidArgument, PreconditionFailed, ShmFull
-from shmq.names import check_routing_key
+from shmq.names import check_exchange_name, check_routing_key
 from shmq.routing.bindings import Binding, decode_arguments, encode_arguments
 from shmq.routing.compiled import Compiled, compile_route, compile_whole
 from shmq.routing.router import DEFAULT_EXCHANGE, Route
@@ -102,10 +102,12 @@ class Control:
         access.check_bytes(sum(declared), _core.segment_bytes(queue.geometry))
 
     def on_delete_queue(self, client: Client, frame: wire.DeleteQueue) -> None:
-        opened = self._catalog.opened(frame.queue, client.connection_id)
-        count = self._catalog.delete_queue(
-            opened.queue, consumers=len(opened.consumers), if_unused=frame.if_unused, if_empty=frame.if_empty
-        )
+        count = 0
+        if frame.queue in self._catalog.topology.queues:
+            opened = self._catalog.opened(frame.queue, client.connection_id)
+            count = self._catalog.delete_queue(
+                opened.queue, consumers=len(opened.consumers), if_unused=frame.if_unused, if_empty=frame.if_empty
+            )
         _answer(client, wire.Counted(frame.seq, count))
 
     def on_purge_queue(self, client: Client, frame: wire.PurgeQueue) -> None:
@@ -116,8 +118,8 @@ class Control:
         topology = self._catalog.topology
         if not frame.passive:
             self._catalog.commit(topology.declare_exchange(frame.definition))
-        elif frame.definition.name != DEFAULT_EXCHANGE:
-            topology.exchange(frame.definition.name)
+        else:
+            topology.exchange(check_exchange_name(frame.definition.name))
         _answer(client, wire.Ok(frame.seq))
 
     def on_delete_exchange(self, client: Client, frame: wire.DeleteExchange) -> None:

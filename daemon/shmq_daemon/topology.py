@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from shmq.definitions import ExchangeDefinition, check_exchange, exchange_difference
-from shmq.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
+from shmq.errors import NotFound, PreconditionFailed, ResourceLocked
+from shmq.names import check_exchange_name
 from shmq.routing.bindings import Binding, Destination, decode_arguments
 from shmq.routing.headers import check_match
 from shmq.routing.matchers import HEADERS, effective_type
-from shmq.routing.router import DEFAULT_EXCHANGE, Router
+from shmq.routing.router import Router
 from shmq_daemon.events import (
     Bound,
     Event,
@@ -91,9 +92,7 @@ class Topology:
     # -- deciding: what would happen --------------------------------------------------------------------------
 
     def declare_exchange(self, definition: ExchangeDefinition) -> list[Event]:
-        """No events: it is there already, and equal. Raises PreconditionFailed and its kin, NotSupported."""
-        if definition.name == DEFAULT_EXCHANGE:
-            raise _default_exchange_refused()
+        """No events: it is there already, and equal. Raises PreconditionFailed and its kin, AccessRefused."""
         check_exchange(definition)
         existing = self.exchanges.get(definition.name)
         if existing is None:
@@ -105,10 +104,13 @@ class Topology:
         return []
 
     def delete_exchange(self, name: str, *, if_unused: bool) -> list[Event]:
-        if name == DEFAULT_EXCHANGE:
-            raise _default_exchange_refused()
-        self.exchange(name)
+        """No events: it was not there, which RabbitMQ calls fine, as it does for queues and bindings ("AMQP 0-9-1
+        specification errata": methods that make sure that something is not there).
+        """
+        check_exchange_name(name)
         check_unreserved("exchange", name)
+        if name not in self.exchanges:
+            return []
         outgoing = self.router.outgoing(name)
         if if_unused and outgoing:
             raise PreconditionFailed(f"exchange {name!r} is in use: it has {len(outgoing)} bindings. Unbind them first")
@@ -133,15 +135,16 @@ class Topology:
         return [] if binding in self.router.outgoing(binding.source) else [Bound(binding)]
 
     def unbind(self, binding: Binding, connection_id: int) -> list[Event]:
-        """No events: it was not there, which AMQP calls fine."""
-        self._check_ends(binding, connection_id)
-        if binding not in self.router.outgoing(binding.source):
+        """No events: it was not there, nor had its ends to be."""
+        _check_no_default(binding)
+        if not binding.to_exchange and binding.destination in self.queues:
+            self.queue(binding.destination, connection_id)
+        if binding.source not in self.exchanges or binding not in self.router.outgoing(binding.source):
             return []
         return [Unbound(binding), *self._orphans([binding])]
 
     def _check_ends(self, binding: Binding, connection_id: int) -> None:
-        if DEFAULT_EXCHANGE in (binding.source, binding.destination if binding.to_exchange else None):
-            raise _default_exchange_refused()
+        _check_no_default(binding)
         self.exchange(binding.source)
         if binding.to_exchange:
             self.exchange(binding.destination)
@@ -187,6 +190,8 @@ class Topology:
                 self.router.unbind(binding)
 
 
-def _default_exchange_refused() -> AccessRefused:
-    reason = "every queue is bound to it by its name; it can't be declared, deleted or bound"
-    return AccessRefused(f"the default exchange: {reason}", what="the default exchange", reason=reason)
+def _check_no_default(binding: Binding) -> None:
+    """Raise AccessRefused where an end is the default exchange."""
+    check_exchange_name(binding.source, "source")
+    if binding.to_exchange:
+        check_exchange_name(binding.destination, "destination")

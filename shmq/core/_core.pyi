@@ -324,7 +324,7 @@ class Message:
     def envelope(self) -> bytes: ...
     @property
     def priority(self) -> int:
-        """The level."""
+        """As published; the queue may have fewer levels."""
     @property
     def flags(self) -> int: ...
     @property

@@ -187,7 +187,7 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {
     {"queue", T_OBJECT_EX, offsetof(MessageObject, queue), READONLY, NULL},
     {"body_bytes", T_UINT, DELIVERY(body_bytes), READONLY, NULL},
-    {"priority", T_UBYTE, DELIVERY(level), READONLY, NULL},
+    {"priority", T_UBYTE, DELIVERY(priority), READONLY, NULL},
     {"flags", T_UBYTE, DELIVERY(flags), READONLY, NULL},
     {"sequence", T_ULONGLONG, DELIVERY(sequence), READONLY, NULL},
     {"expires_ns", T_ULONGLONG, DELIVERY(expires), READONLY, NULL},

@@ -77,7 +77,7 @@ class Delivery(Part, frozen=True):
     """One message handed out. Times are CLOCK_MONOTONIC nanoseconds."""
 
     delivery_tag: DeliveryTag
-    level: Priority
+    priority: Priority  # as published
     flags: Flags  # as in the core: PERSISTENT
     delivery_count: Count  # this delivery included
     failure_count: Count

@@ -100,7 +100,7 @@ def test_disk_confirms_are_refused_without_a_journal(conn: shmq.Connection, queu
         conn.publish(b"", routing_key=queue, confirm="disk")
 
 
-@pytest.mark.parametrize("call", ["get", "get_batch", "consume", "purge_queue", "delete_queue", "queue_info"])
+@pytest.mark.parametrize("call", ["get", "get_batch", "consume", "purge_queue", "queue_info"])
 def test_an_unknown_queue_is_not_found(conn: shmq.Connection, call: str) -> None:
     with pytest.raises(shmq.NotFound) as caught:
         getattr(conn, call)("there-is-none")
@@ -253,8 +253,30 @@ def test_a_route_follows_its_bindings(conn: shmq.Connection, new_queue: Callable
 
 
 def test_the_default_exchange_cannot_be_changed(conn: shmq.Connection, queue: str) -> None:
-    with pytest.raises((shmq.AccessRefused, shmq.InvalidName)):
-        conn.bind_queue(queue, "", "k")
+    calls: list[Callable[[], object]] = [
+        lambda: conn.declare_exchange(""),
+        lambda: conn.declare_exchange("", passive=True),
+        lambda: conn.delete_exchange(""),
+        lambda: conn.bind_queue(queue, "", "k"),
+        lambda: conn.unbind_queue(queue, "", queue),
+        lambda: conn.bind_exchange("amq.fanout", "", "k"),
+        lambda: conn.bind_exchange("", "amq.fanout", "k"),
+        lambda: conn.unbind_exchange("", "amq.fanout", "k"),
+    ]
+    for call in calls:
+        with pytest.raises(shmq.AccessRefused, match="default exchange"):
+            call()
+
+
+def test_what_is_not_there_is_deleted_and_unbound_without_a_word(conn: shmq.Connection, queue: str) -> None:
+    assert conn.delete_queue("there-is-none", if_unused=True, if_empty=True) == 0
+    conn.delete_exchange("there-is-none", if_unused=True)
+    conn.unbind_queue(queue, "there-is-none", "k")
+    conn.unbind_queue("there-is-none", "amq.direct", "k")
+    conn.unbind_queue(queue, "amq.direct", "never bound")
+    conn.unbind_exchange("there-is-none", "amq.direct", "k")
+
+    assert conn.queue_info(queue).messages == 0
 
 
 def test_an_exclusive_queue_is_its_connections(conn: shmq.Connection, connect: Callable[[], shmq.Connection]) -> None:

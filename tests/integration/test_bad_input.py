@@ -144,7 +144,7 @@ def test_what_is_no_buffer_is_refused(conn: shmq.Connection, small: str, body: o
 # -- queues that are not there, or full -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["get", "get_batch", "consume", "purge_queue", "delete_queue", "queue_info"])
+@pytest.mark.parametrize("call", ["get", "get_batch", "consume", "purge_queue", "queue_info"])
 def test_an_unknown_queue_is_not_found(conn: shmq.Connection, call: str) -> None:
     with refused(shmq.NotFound) as caught:
         getattr(conn, call)("there-is-none")

@@ -91,7 +91,7 @@ class CoreMachine(RuleBasedStateMachine):
         self.model.took(owner, message, buried)
         held = Held(core, message, owner, "auto" if no_ack else "unacked")
         draft = message.draft
-        assert (core.envelope, core.priority) == (draft.envelope, message.level)
+        assert (core.envelope, core.priority) == (draft.envelope, draft.level)
         assert (core.body_bytes, core.expires_ns > 0) == (len(draft.body), draft.ttl is not None)
         assert (core.delivery_count, core.failure_count) == (message.deliveries, message.failures)
         assert core.redelivered == (message.deliveries > 1)

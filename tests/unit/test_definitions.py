@@ -15,7 +15,7 @@ from shmq.definitions import (
     queue_arguments,
     queue_difference,
 )
-from shmq.errors import InvalidArgument, InvalidName, NotSupported
+from shmq.errors import AccessRefused, InvalidArgument, InvalidName, NotSupported
 
 GOOD: dict[str, Any] = {
     "x-max-priority": 255,
@@ -120,7 +120,7 @@ def test_an_empty_queue_name_asks_for_one_and_other_names_are_checked() -> None:
     for name in ("a\n", None, 0):
         with pytest.raises(InvalidName):
             check_queue(QueueDefinition(name))  # type: ignore[arg-type] # what an application may pass
-    with pytest.raises(InvalidName):
+    with pytest.raises(AccessRefused):
         define_exchange("")
 
 

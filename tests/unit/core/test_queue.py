@@ -134,7 +134,7 @@ def test_metadata_travel_with_the_message() -> None:
 
         first, second = take(queue), take(queue)
 
-        assert (first.body, first.priority, first.envelope, first.flags) == (b"high", 9, b"envelope", core.PERSISTENT)
+        assert (first.body, first.priority, first.envelope, first.flags) == (b"high", 200, b"envelope", core.PERSISTENT)
         assert first.expires_ns > before + 10**12
         assert (second.body, second.priority, second.envelope, second.expires_ns) == (b"low", 0, b"", 0)
         assert before < second.sequence < first.sequence
