@@ -18,7 +18,7 @@ C_WARN    := -std=c11 -Wall -Wextra -Wconversion -Wshadow -Werror
 C_CHECK   := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .SECONDARY: # keep the object files
-.PHONY: help venv build test lint format c-test c-test-aarch64 wheel-test demo crash-long stepping endurance soak bench bench-quick clean
+.PHONY: help venv build test lint format c-test c-test-aarch64 wheel-test test-reference demo crash-long stepping endurance soak bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -61,6 +61,9 @@ c-test-aarch64: ## the core's C tests on aarch64, emulated where this host is an
 
 wheel-test: build ## build the wheel and use it outside the tree
 	$(PYTEST) tests/integration/test_wheel.py
+
+test-reference: build ## the same cases at a RabbitMQ of its own and at shmq, compared (a minute)
+	$(PYTEST) tests/reference
 
 demo: build ## the vision pipeline, with a worker killed on the way
 	$(PY) -m examples.vision_pipeline

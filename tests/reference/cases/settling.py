@@ -1,0 +1,167 @@
+"""Deliveries and what becomes of them: order, redelivered, requeue, prefetch, cancel, closing."""
+
+from reference.cases.asking import bodies, must_come, ready, wait_until_ready
+from reference.driver import Arrived, Broker
+from reference.record import Saw, case
+
+FIVE = ("1", "2", "3", "4", "5")
+
+
+def publish_all(broker: Broker, queue: str = "q", bodies_: tuple[str, ...] = FIVE) -> None:
+    for body in bodies_:
+        broker.publish(body, queue)
+
+
+def get_all(broker: Broker, count: int, queue: str = "q") -> list[Arrived]:
+    return [must_come(broker, queue) for _ in range(count)]
+
+
+@case
+def order_of_publishing(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker)
+    messages = get_all(broker, 5)
+    saw("got", [(message.body, message.redelivered) for message in messages])
+    saw("ready meanwhile", ready(broker, "q"))
+    for message in messages:
+        message.ack()
+    saw("afterwards", bodies(broker, "q"))
+    saw("empty", broker.get("q") is None)
+
+
+@case
+def requeued_to_its_place(broker: Broker, saw: Saw) -> None:
+    orders = {"in order": (0, 1, 2), "backwards": (2, 1, 0), "mixed": (1, 2, 0), "the middle one": (1,)}
+    for label, order in orders.items():
+        broker.declare_queue("q")
+        publish_all(broker)
+        messages = get_all(broker, 3)
+        for number in order:
+            messages[number].nack()
+        again = [must_come(broker, "q") for _ in range(len(order) + 2)]
+        saw(label, [(message.body, message.redelivered) for message in again])
+        broker.delete_queue("q")
+
+
+@case
+def rejected_with_requeue(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker, bodies_=("1", "2"))
+    for turn in range(3):
+        message = must_come(broker, "q")
+        saw(f"turn {turn}", (message.body, message.redelivered, message.headers))
+        message.reject(requeue=True)
+    must_come(broker, "q").reject()
+    saw("rejected for good", bodies(broker, "q"))
+
+
+@case
+def requeued_by_closing(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker)
+    other = broker.another()
+    held = get_all(other, 2)
+    consumer = other.consume("q", prefetch=2)
+    pushed = consumer.take(2)
+    saw("held", [message.body for message in (*held, *pushed)])
+    other.close()
+    saw("ready", wait_until_ready(broker, "q", 5))
+    saw("again", [(message.body, message.redelivered) for message in get_all(broker, 5)])
+
+
+@case
+def requeued_with_priorities(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q", {"x-max-priority": 5})
+    for body, priority in (("low 1", 1), ("high 1", 5), ("low 2", 1), ("high 2", 5)):
+        broker.publish(body, "q", priority=priority)
+    messages = get_all(broker, 4)
+    for message in reversed(messages):
+        message.nack()
+    broker.publish("high 3", "q", priority=5)
+    saw("again", bodies(broker, "q"))
+
+
+@case
+def settled_twice(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker)
+    for how in ("ack", "nack", "reject"):
+        other = broker.another()
+        message = must_come(other, "q")
+        message.ack()
+        saw.answer(f"{how} what is acked", getattr(message, how))
+        other.close()
+    saw("left", bodies(broker, "q"))
+
+
+@case
+def without_acks(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker)
+    other = broker.another()
+    other.get("q", no_ack=True)
+    consumer = other.consume("q", no_ack=True, prefetch=1)
+    saw("prefetch means nothing", [message.body for message in consumer.take(4)])
+    other.close()
+    saw("left", bodies(broker, "q"))
+
+
+@case
+def prefetch(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker)
+    consumer = broker.consume("q", prefetch=2)
+    first = consumer.take(2)
+    saw("two", [message.body for message in first])
+    saw("no third", [message.body for message in consumer.rest()])
+    saw("get has none of it", must_come(broker, "q").body)
+    first[0].ack()
+    saw("one more", [message.body for message in consumer.rest()])
+    first[1].nack()
+    saw("and again", [(message.body, message.redelivered) for message in consumer.rest()])
+
+
+@case
+def prefetch_of_each_consumer(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    one, two = broker.consume("q", prefetch=1), broker.consume("q", prefetch=2)
+    publish_all(broker)
+    came = one.rest(), two.rest()
+    saw("counts", [len(messages) for messages in came])
+    saw("all", sorted(message.body for messages in came for message in messages))
+    saw("ready", ready(broker, "q"))
+
+
+@case
+def unlimited_prefetch(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker)
+    consumer = broker.consume("q", prefetch=0)
+    saw("all", [message.body for message in consumer.take(5)])
+    saw("ready", ready(broker, "q"))
+
+
+@case
+def cancelled(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker)
+    consumer = broker.consume("q", prefetch=2)
+    held = consumer.take(2)
+    consumer.cancel()
+    saw("consumers", broker.declare_queue("q", passive=True).consumers)
+    saw("what was handed out is not ready", ready(broker, "q"))
+    saw.answer("and may be acked", held[0].ack)
+    held[1].nack()
+    saw("left", bodies(broker, "q"))
+
+
+@case
+def getting(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    saw("nothing", broker.get("q"))
+    saw.answer("no queue", broker.get, "nobody")
+    broker.publish("x", "q", priority=3, expiration=60_000, headers={"a": [1, {"b": "c"}], "d": None})
+    message = must_come(broker, "q")
+    saw("expiration", message.expiration)
+    saw("headers", message.headers)
+    saw("is not there twice", broker.get("q"))
