@@ -28,6 +28,7 @@ NO_MEMORY: Final[int]  # /dev/shm is full (ENOSPC while committing an extent)
 TOO_LARGE: Final[int]  # can never fit in this queue
 DELETED: Final[int]  # the queue is gone (flag in the header)
 REFUSED: Final[int]  # a length limit is reached, and the queue refuses more
+STOPPED: Final[int]  # it would have to grow, and holds more than its fair share of memory
 
 CONSUMERS: Final[int]  # sides of a queue, for bells
 PRODUCERS: Final[int]
@@ -215,9 +216,10 @@ class Queue:
 
         Totals: published, delivered, acked, requeued, dead (from unacked), expired (dead from ready: past its time, or
         over a length), purged (from ready, dropped heads too), settled (dead ones that went), aborted, fired, bytes_in,
-        bytes_out, often_failed.
+        bytes_out, often_failed, stopped (outcomes STOPPED).
         Gauges: ready, unacked, delayed, dead_pending, slots_committed, slots_used_high, arena_used_bytes,
-        arena_committed_bytes, capacity, capacity_bytes.
+        arena_committed_bytes, memory_bytes (as the method), share_bytes and mark_bytes (of `set_share`), capacity,
+        capacity_bytes.
         """
     def count_states(self) -> dict[int, int]:
         """Exact census by state below the high-water mark (slow: a walk). Keys: states."""
@@ -240,6 +242,12 @@ class Queue:
         """
     def shrink(self) -> int:
         """Gives an unused extent of the arena back to the system, if there is one. Returns its bytes; call it again."""
+    def memory_bytes(self) -> int:
+        """What the segment really has of /dev/shm."""
+    def set_share(self, share_bytes: int, mark_bytes: int) -> None:
+        """Not 0: a publish that would have to commit memory is STOPPED. 0: it may again, and who waits is rung. Both
+        are for who was stopped: the queue's fair share, and what all queues together may have.
+        """
     def expire_due(self, now_ns: int, /) -> int:
         """READY past its time anywhere -> DEAD(expired). One bounded step. Returns how many."""
     def expire_from(self, now_ns: int, first: int) -> tuple[int, int]:

@@ -39,6 +39,7 @@ static int extend(struct shmq_queue *q, uint32_t t, uint32_t wanted) {
     uint64_t word = shmq_load(&q->header->tier[t].committed);
     uint64_t from = (uint32_t)word, step = from;
     if (from >= tier->granules) return SHMQ_FULL;
+    if (shmq_stop(q)) return SHMQ_STOPPED;
     uint64_t most = EXTENT_BYTES_MAX >> tier->shift, least = EXTENT_BYTES_MIN >> tier->shift;
     if (least < wanted) least = wanted;
     if (step > most) step = most;
@@ -48,6 +49,7 @@ static int extend(struct shmq_queue *q, uint32_t t, uint32_t wanted) {
     for (; r == SHMQ_NO_MEMORY && step / 2 >= least; r = commit_granules(q, tier, from, from + step)) step /= 2;
     if (r) return r;
     SHMQ_CAS_UNLESS(TIERS_RELAXED, &q->header->tier[t].committed, word, ((word >> 32) + 1) << 32 | (from + step));
+    shmq_bell_supervisor(q); /* all queues together may be above their mark now */
     return SHMQ_OK;
 }
 

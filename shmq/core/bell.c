@@ -72,12 +72,13 @@ static struct shmq_lack *lack_of(struct shmq_queue *q) {
 void shmq_bell_lack(struct shmq_queue *q, uint64_t freed, bool arena) {
     struct shmq_lack *lack = lack_of(q);
     if (lack->thread != &here) lack = &q->lack[(q->lacked + 1) % SHMQ_LACKS];
-    *lack = (struct shmq_lack){.thread = &here, .freed = freed, .arena = arena};
+    *lack = (struct shmq_lack){.thread = &here, .freed = freed, .arena = arena, .stopped = shmq_is_stopped(q)};
     q->lacked = (uint32_t)(lack - q->lack);
 }
 
 static bool has_room_since(struct shmq_queue *q) {
     const struct shmq_lack *lack = lack_of(q);
+    if (lack->stopped && !shmq_is_stopped(q)) return true;
     uint64_t freed = shmq_freed_sum(q) - (lack->arena ? shmq_load(&q->header->given_up) : 0);
     return (int64_t)(freed - lack->freed) > 0; /* below: a slot that is being given up */
 }

@@ -1,7 +1,9 @@
 /* limit.c - how much is ready in a queue that has a limit, and what happens beyond it. Hints like the rest: a death between counting and
  * swapping leaves the counts a little wrong until the healer finds the queue at rest. Where the head is dropped they are then too low:
  * a message is dropped for one that is there, never for one that is not. Where a publish is refused they are then too high, and of
- * publishers that come at once none is one too many. A queue without a limit counts nothing. */
+ * publishers that come at once none is one too many. A queue without a limit counts nothing.
+ * And the share of a queue while all of them together hold too much memory: who would have to commit more of it does not, so a publish that
+ * finds room pays nothing for the question. Rings and levels grow all the same: what was committed for messages can be referred to. */
 #include "shmq_core.h"
 
 void shmq_depth_comes(struct shmq_queue *q, uint64_t shape) {
@@ -63,4 +65,22 @@ void shmq_may_expire(struct shmq_queue *q, uint64_t expires) {
         shmq_bell_supervisor(q); /* it may sleep longer than that */
         return;
     }
+}
+
+/* ---- a fair share of memory ---- */
+bool shmq_is_stopped(const struct shmq_queue *q) {
+    return shmq_load(&q->header->share) != 0; /* acquire: pairs with the store in shmq_set_share */
+}
+
+int shmq_stop(struct shmq_queue *q) {
+    if (!shmq_is_stopped(q)) return SHMQ_OK;
+    atomic_fetch_add_explicit(&q->header->stops, 1, memory_order_relaxed);
+    return SHMQ_STOPPED;
+}
+
+void shmq_set_share(struct shmq_queue *q, uint64_t share, uint64_t mark) {
+    bool stopped = shmq_is_stopped(q);
+    atomic_store_explicit(&q->header->mark, mark, memory_order_relaxed);
+    atomic_store_explicit(&q->header->share, share, memory_order_seq_cst); /* with the fence in shmq_bell_register: who sleeps is seen, or sees it */
+    if (stopped && !share) shmq_bell_ring_all(q, SHMQ_PRODUCERS);
 }

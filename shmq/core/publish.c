@@ -41,7 +41,7 @@ int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct sh
     }
     if (r != SHMQ_OK) {
         /* the slot we free is no room for who waits for granules, ourselves included; known before it is freed, which wakes them */
-        if (r == SHMQ_FULL) atomic_fetch_add_explicit(&q->header->given_up, 1, memory_order_release);
+        if (r == SHMQ_FULL || r == SHMQ_STOPPED) atomic_fetch_add_explicit(&q->header->given_up, 1, memory_order_release);
         shmq_write_abort(q, w);
         return r;
     }

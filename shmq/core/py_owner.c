@@ -151,6 +151,11 @@ static PyObject *stats(QueueObject *q, PyObject *unused)
     (void)unused;
     if (!shmq_py_is_live(q) && shmq_py_refuse(q) < 0)
         return NULL;
+    int64_t memory = shmq_memory_bytes(&q->core);
+    if (memory < 0) {
+        shmq_py_raise((int)memory);
+        return NULL;
+    }
     shmq_stats(&q->core, &s);
     const struct {
         const char *name;
@@ -177,6 +182,10 @@ static PyObject *stats(QueueObject *q, PyObject *unused)
         {"slots_used_high", s.slots_high},
         {"arena_used_bytes", s.arena_used},
         {"arena_committed_bytes", s.arena_committed},
+        {"stopped", shmq_load(&q->core.header->stops)},
+        {"memory_bytes", (uint64_t)memory},
+        {"share_bytes", shmq_load(&q->core.header->share)},
+        {"mark_bytes", shmq_load(&q->core.header->mark)},
         {"capacity", q->core.geometry.slots},
         {"capacity_bytes", q->core.geometry.arena_bytes},
     };

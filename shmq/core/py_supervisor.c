@@ -114,6 +114,26 @@ static PyObject *check(QueueObject *q, PyObject *unused)
     return list;
 }
 
+/* ---- memory ---- */
+static PyObject *memory_bytes(QueueObject *q, PyObject *unused)
+{
+    (void)unused;
+    return !shmq_py_is_live(q) && shmq_py_refuse(q) < 0 ? NULL : counted(shmq_memory_bytes(&q->core));
+}
+
+static PyObject *set_share(QueueObject *q, PyObject *const *args, Py_ssize_t n, PyObject *names)
+{
+    static struct shmq_py_signature signature = {"set_share", 2, 2, {"share_bytes", "mark_bytes"}, {NULL}};
+    PyObject *values[SHMQ_PY_PARAMETERS_MAX];
+    int64_t share, mark;
+    if (shmq_py_sort(&signature, args, n, names, values) < 0 ||
+        shmq_py_integer(values[0], "share_bytes", 0, INT64_MAX, &share) < 0 ||
+        shmq_py_integer(values[1], "mark_bytes", 0, INT64_MAX, &mark) < 0 || refused(q))
+        return NULL;
+    shmq_set_share(&q->core, (uint64_t)share, (uint64_t)mark);
+    Py_RETURN_NONE;
+}
+
 /* ---- what is due ---- */
 static PyObject *expire_due(QueueObject *q, PyObject *value)
 {
@@ -239,6 +259,8 @@ PyMethodDef shmq_py_supervisor_methods[] = {
     {"heal", SHMQ_PY_METHOD(heal), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"shrink", SHMQ_PY_METHOD(shrink), METH_NOARGS, NULL},
     {"check", SHMQ_PY_METHOD(check), METH_NOARGS, NULL},
+    {"memory_bytes", SHMQ_PY_METHOD(memory_bytes), METH_NOARGS, NULL},
+    {"set_share", SHMQ_PY_METHOD(set_share), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"expire_due", SHMQ_PY_METHOD(expire_due), METH_O, NULL},
     {"expire_from", SHMQ_PY_METHOD(expire_from), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"next_expiry_ns", SHMQ_PY_METHOD(next_expiry_ns), METH_NOARGS, NULL},

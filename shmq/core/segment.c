@@ -29,6 +29,11 @@ int shmq_commit_memory(struct shmq_queue *q, uint64_t offset, uint64_t bytes) {
     return -error;
 }
 
+int64_t shmq_memory_bytes(const struct shmq_queue *q) {
+    struct stat st;
+    return fstat(q->fd, &st) < 0 ? -errno : (int64_t)st.st_blocks * 512;
+}
+
 /* ---- levels ---- */
 bool shmq_level_committed(struct shmq_queue *q, uint32_t level) {
     uint64_t bit = UINT64_C(1) << (level & 63);
@@ -75,6 +80,7 @@ int shmq_commit_slots(struct shmq_queue *q) {
     uint64_t word = atomic_load_explicit(&q->header->slots_committed, memory_order_acquire);
     uint32_t from = (uint32_t)word, all = q->geometry.slots;
     if (from >= all) return SHMQ_FULL;
+    if (from && shmq_stop(q)) return SHMQ_STOPPED;
     uint32_t to = from ? (from > all / 2 ? all : 2 * from) : (all < FIRST_SLOTS ? all : FIRST_SLOTS);
     if (from && to - from > 1u << 16) to = from + (1u << 16);
     int r = commit_slot_range(q, from, to);
@@ -83,6 +89,7 @@ int shmq_commit_slots(struct shmq_queue *q) {
     uint64_t next = ((word >> 32) + 1) << 32 | to;
     if (!SHMQ_CAS_UNLESS(SLOTS_RELAXED, &q->header->slots_committed, word, next)) return SHMQ_OK; /* somebody else extended */
     for (uint32_t s = from; s < to; s++) shmq_slot_hint(q, s);
+    if (from) shmq_bell_supervisor(q); /* all queues together may be above their mark now */
     return SHMQ_OK;
 }
 

@@ -68,6 +68,7 @@ enum shmq_outcome {
     SHMQ_NOT_DUE = 7,
     SHMQ_DEAD_NOW = 8,  /* a requeue that went over the delivery limit */
     SHMQ_REFUSED = 9,   /* a length limit is reached, and its policy refuses */
+    SHMQ_STOPPED = 10,  /* it would have to grow, and holds more than its fair share of memory (limit.c) */
 };
 #define SHMQ_DAMAGED (-EUCLEAN) /* a word in the segment fails its check */
 
@@ -161,6 +162,7 @@ struct shmq_header {
     shmq_word max_length, max_bytes; /* 0 = none, else limit + 1 */
     shmq_word retry, retry_min, retry_max; /* enum shmq_retry; ns */
     shmq_word ageing;                      /* ns that raise a waiting message by a level; 0 = never */
+    shmq_word share, mark;                 /* bytes: stopped, this is its share of what all may have; 0 = not stopped */
     alignas(SHMQ_LINE) shmq_word slots_committed; /* change count 32 | slots 32 */
     shmq_word slots_high;                         /* no slot at or above was ever claimed */
     alignas(SHMQ_LINE) shmq_word registered[SHMQ_SIDES][SHMQ_LINE / 8]; /* [side][0]: change count 32 | number 32 */
@@ -170,7 +172,7 @@ struct shmq_header {
     shmq_word depth[2];                      /* messages and bytes ready, where there is a limit (limit.c); corrected at rest */
     shmq_word expiry;                        /* the first time at which something may expire; 0 = none is known */
     shmq_word often_failed;                  /* messages that failed SHMQ_WARN_FAILURES times without a limit */
-    shmq_word used;                          /* ns, when somebody last asked for a message without the broker */
+    shmq_word used, stops;                   /* ns, when somebody last asked for a message without the broker; publishes that were STOPPED */
     struct shmq_tier_words tier[SHMQ_TIERS];
     alignas(SHMQ_LINE) shmq_half gate[SHMQ_LEVELS_MAX / SHMQ_GATE_LEVELS];
     struct shmq_ends dead, delayed;
@@ -226,7 +228,7 @@ struct shmq_room { /* of a level's main ring */
 struct shmq_lack { /* the last attempt of a thread that found no room: threads take turns at a handle, and each sleeps for its own need */
     const void *thread;
     uint64_t freed; /* sum of freed before it */
-    bool arena;     /* it was granules that were missing; freed is without given_up */
+    bool arena, stopped; /* it was granules that were missing, freed is without given_up; the queue might not grow */
 };
 
 struct shmq_queue { /* one owner's handle; not thread-safe */
@@ -288,8 +290,9 @@ uint64_t shmq_now(void);
 int shmq_attach(struct shmq_queue *q, int fd, const struct shmq_geometry *g, uint32_t owner, uint64_t queue_id, bool create, bool read_only);
 void shmq_detach(struct shmq_queue *q);
 int shmq_commit_memory(struct shmq_queue *q, uint64_t offset, uint64_t bytes); /* 0 or SHMQ_NO_MEMORY or -errno */
+int64_t shmq_memory_bytes(const struct shmq_queue *q); /* what the segment really has of its file system, or -errno */
 int shmq_commit_level(struct shmq_queue *q, uint32_t level);
-int shmq_commit_slots(struct shmq_queue *q); /* SHMQ_FULL when all are */
+int shmq_commit_slots(struct shmq_queue *q); /* FULL when all are; STOPPED */
 uint32_t shmq_slots_committed(struct shmq_queue *q);
 uint32_t shmq_slots_high(struct shmq_queue *q); /* checked against committed */
 bool shmq_level_committed(struct shmq_queue *q, uint32_t level);
@@ -346,7 +349,7 @@ static inline uint64_t shmq_entry_index(uint64_t position, uint32_t bits) {
 }
 
 /* ---- slot.c, arena.c ------------------------------------------------------------------------------------------------- */
-int shmq_slot_claim(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl); /* OK, FULL, NO_MEMORY; then WRITING(owner) */
+int shmq_slot_claim(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl); /* OK, FULL, STOPPED, NO_MEMORY; then WRITING(owner) */
 /* ctl -> FREE, hints, counters (`why` too, unless NULL), producers' bell. OK or STALE */
 int shmq_slot_free(struct shmq_queue *q, uint32_t slot, uint64_t ctl, shmq_word *why);
 void shmq_slot_hint(struct shmq_queue *q, uint32_t slot);
@@ -379,6 +382,9 @@ void shmq_depth_goes(struct shmq_queue *q, uint64_t shape);
 bool shmq_is_over(struct shmq_queue *q, uint64_t more, uint64_t bytes); /* with so many more */
 int shmq_trim(struct shmq_queue *q); /* drops heads until what is ready is within the limits: OK, or damaged */
 void shmq_may_expire(struct shmq_queue *q, uint64_t expires); /* the supervisor is to look then */
+bool shmq_is_stopped(const struct shmq_queue *q);
+int shmq_stop(struct shmq_queue *q); /* STOPPED where it may not grow, and counted; else OK */
+void shmq_set_share(struct shmq_queue *q, uint64_t share, uint64_t mark); /* the supervisor: 0 lets it grow again, and rings who waits for that */
 
 /* ---- deliver.c --------------------------------------------------------------------------------------------------------- */
 int shmq_take(struct shmq_queue *q, struct shmq_delivery *d); /* OK, EMPTY */
