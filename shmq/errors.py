@@ -19,7 +19,8 @@
     |  +- AlreadySettled      607
     +- AccessRefused 403, NotFound 404, ResourceLocked 405, NotAllowed 530, NotSupported 540, InternalError 541
     +- PublishError                  the message was not taken, or not by all
-    |  +- BodyTooLarge 311, Unroutable 312, ShmFull 506, QueueFull 608, PublishRejected 609, NotDurable 610
+    |  +- BodyTooLarge 311, Unroutable 312, ShmFull 506, PublishRejected 609, NotDurable 610
+    |  +- QueueFull           608    +- QueueStopped 612
     +- DirectRefused          611
     +- ConfigError                   file, line, key, hint
 
@@ -28,13 +29,12 @@ the session; all others leave it as it was. What has no number never travels. An
 """
 # ruff: noqa: N818 - the names say what happened; "Error" behind each would add nothing
 
-import contextlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
 
-SHM_PATH: Final = "/dev/shm"  # noqa: S108 - not a temporary file: where POSIX shared memory lives
+from shmq.shm import ADVICE, SHM_PATH, figures
+
 START_COMMAND: Final = "systemctl start shmqd, or one of your own: shmqd"
 
 
@@ -418,17 +418,20 @@ class QueueFull(PublishError):
         )
 
 
-_SHM_ADVICE: Final = (
-    f"Consume, purge or delete queues, or enlarge it: mount -o remount,size=4G {SHM_PATH}; in Docker --shm-size=4g"
-)
+@dataclass(eq=False)
+class QueueStopped(QueueFull):
+    """The queue has more than its fair share of memory (`depth`, `limit`) while all have more than their `mark`."""
 
+    code = 612
+    mark: int = 0
 
-def _shm_figures() -> str:
-    with contextlib.suppress(OSError):
-        figures = os.statvfs(SHM_PATH)
-        total, free = figures.f_blocks * figures.f_frsize >> 20, figures.f_bavail * figures.f_frsize >> 20
-        return f" ({SHM_PATH} has {total} MiB, {free} MiB free)"
-    return f" ({SHM_PATH} can't be read)"
+    def _describe(self) -> str:
+        waited = f" after {self.timeout:g} s" if self.timeout else ""
+        had, share, mark = (f"{size / (1 << 20):.1f} MiB" for size in (self.depth, self.limit, self.mark))
+        return (
+            f"queue {self.queue!r} may not grow{waited}: it has {had} of shared memory, its fair share is {share} while"
+            f" all queues are above their mark of {mark} (memory_watermark). Consume, purge, delete queues, or raise it"
+        )
 
 
 @dataclass(eq=False)
@@ -438,12 +441,12 @@ class ShmFull(PublishError):
     code = 506
 
     def _describe(self) -> str:
-        return f"no shared memory left{_shm_figures()}. {_SHM_ADVICE}"
+        return f"no shared memory left{figures()}. {ADVICE}"
 
     def __str__(self) -> str:
         if not self.text or SHM_PATH in self.text:
             return self.text or self._describe()
-        return f"{self.text}{_shm_figures()}. {_SHM_ADVICE}"
+        return f"{self.text}{figures()}. {ADVICE}"
 
 
 @dataclass(eq=False)

@@ -46,6 +46,10 @@ TEXTS = {
     errors.QueueFull(
         queue="a", depth=5, limit=5, timeout=1.5
     ): "queue 'a' is full after 1.5 s: 5 of 5 messages. Consume",
+    errors.QueueStopped(queue="a", depth=12 << 20, limit=8 << 20, timeout=1.5, unit="bytes", mark=1 << 30): (
+        "queue 'a' may not grow after 1.5 s: it has 12.0 MiB of shared memory, its fair share is 8.0 MiB while"
+        " all queues are above their mark of 1024.0 MiB (memory_watermark). Consume"
+    ),
     errors.ShmFull(): "no shared memory left (/dev/shm has ",
     errors.ShmFull("while declaring 'a'"): "while declaring 'a' (/dev/shm has ",
     errors.PublishRejected(queues=["a", "b"], reason="policy"): "refused by 'a', 'b' (policy). Other queues",

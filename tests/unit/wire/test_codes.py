@@ -12,6 +12,7 @@ from shmq.wire.frames import BrokerFrame, Error
 
 SAMPLES = [
     errors.QueueFull(queue="jobs", depth=5, limit=5, timeout=0.5),
+    errors.QueueStopped(queue="jobs", depth=9, limit=5, timeout=0.5, unit="bytes", mark=8),
     errors.PreconditionFailed(name="jobs", argument="x-max-priority", declared=9, asked=None),
     errors.PublishRejected(queues=["a", "b"], reason="reject-publish"),
     errors.NotFound(kind="exchange", name="images"),
