@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from shmq.core import _core as core
-from shmq.errors import BodyTooLarge, PublishError, PublishRejected, QueueFull, ShmFull
+from shmq.errors import BodyTooLarge, PublishError, PublishRejected, QueueFull, QueueStopped, ShmFull
 from shmq.limits import TIME_NS_MAX
 from shmq_clients.attachments import Attachment, Attachments
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.outgoing import Outgoing
 
 TOO_LONG: Final = "it is as long as it may be (x-max-length, x-max-length-bytes; x-overflow)"
+NO_ROOM: Final = (core.FULL, core.STOPPED)  # outcomes that waiting may change
 T = TypeVar("T")
 
 
@@ -52,7 +53,7 @@ class DirectPath:
         while True:
             count, outcome = queue.publish_many(bodies, start=done, **keywords)
             done += count
-            if done == len(bodies) or (deadline_ns is None and outcome == core.FULL):
+            if done == len(bodies) or (deadline_ns is None and outcome in NO_ROOM):
                 return done
             try:
                 self._wait_for_room(target, outcome, memoryview(bodies[done]).nbytes, out, deadline_ns or 0)
@@ -118,12 +119,14 @@ def keywords_for(target: Attachment, out: Outgoing) -> dict[str, Any]:
 
 
 def time_for_room(target: Attachment, outcome: int, size: int, out: Outgoing, deadline_ns: int) -> int:
-    """Return how long to wait for room. Raises QueueFull when there is no time left, else why waiting is no use."""
-    if outcome != core.FULL:
+    """Return how long to wait for room. Raises QueueFull, QueueStopped when there is no time left, else why waiting
+    is no use.
+    """
+    if outcome not in NO_ROOM:
         raise refusal(target, outcome, size)
     remaining = deadline_ns - time.monotonic_ns()
     if remaining <= 0:
-        raise full(target, out)
+        raise full(target, out) if outcome == core.FULL else stopped(target, out)
     return remaining
 
 
@@ -152,4 +155,17 @@ def full(target: Attachment, out: Outgoing) -> QueueFull:
         limit=stats["capacity_bytes"],
         timeout=timeout,
         unit="bytes",
+    )
+
+
+def stopped(target: Attachment, out: Outgoing) -> QueueStopped:
+    """It would have to grow, and may not."""
+    stats = target.queue.stats()
+    return QueueStopped(
+        queue=target.name,
+        depth=stats["memory_bytes"],
+        limit=stats["share_bytes"],
+        timeout=out.timeout_ns / SECOND_NS,
+        unit="bytes",
+        mark=stats["mark_bytes"],
     )

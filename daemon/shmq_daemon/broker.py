@@ -22,7 +22,7 @@ from shmq.limits import HELLO_TIMEOUT_SECONDS
 from shmq.wire import frames as wire
 from shmq.wire.codes import GOODBYE, to_wire
 from shmq.wire.states import State
-from shmq_daemon import policy, principals, state
+from shmq_daemon import policy, principals, segments, state
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client, Clients, End
 from shmq_daemon.consuming import Consuming
@@ -42,6 +42,7 @@ from shmq_daemon.session import Session
 from shmq_daemon.supervision import Supervision
 from shmq_daemon.unused import Unused
 from shmq_daemon.watched import QUARANTINED
+from shmq_daemon.watermark import MEMORY, SHM_FULL, STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,6 @@ DESCRIPTORS_RESERVED: Final = 256  # for the work of those who are connected
 DESCRIPTORS_OF_SESSIONS: Final = 4096  # that queues leave to them, one or two each
 NO_DESCRIPTORS_REST_NS: Final = 100_000_000
 OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
-BLOCKING_ALARMS: Final = ("shm-full",)
 
 
 class Broker:
@@ -277,8 +277,7 @@ class Broker:
 
     def _tell_alarms(self) -> None:
         """Blocked once with a reason when the first such alarm is raised, unblocked once when none is left."""
-        standing = [a.text for a in self._supervision.alarms.values() if a.kind in BLOCKING_ALARMS]
-        reason = standing[0] if standing else ""
+        reason = self._why_blocked()
         if bool(reason) == bool(self._blocked_reason):
             return
         self._blocked_reason = reason
@@ -286,6 +285,14 @@ class Broker:
         for client in self._clients:
             if client.session is not None and client.session.wire.state is State.OPEN:
                 client.session.send(frame)
+
+    def _why_blocked(self) -> str:
+        """Nothing that names a queue: not everybody may see it."""
+        alarms = self._supervision.alarms
+        standing = alarms.get((SHM_FULL, str(segments.SHM)))
+        if standing is None and any(alarm.kind == STOPPED for alarm in alarms.values()):
+            standing = alarms.get((MEMORY, str(segments.SHM)))
+        return standing.text if standing is not None else ""
 
 
 def run(instance: Instance, lifeline: socket.socket, restarts: int) -> None:

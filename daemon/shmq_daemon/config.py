@@ -18,7 +18,7 @@ import msgspec
 
 from shmq.definitions import CAPACITY_BYTES_MAX
 from shmq.errors import ConfigError
-from shmq.limits import SLOTS_MAX
+from shmq.limits import COUNT_MAX, SLOTS_MAX
 
 PLACE: Final = re.compile(r"at `\$\.(?P<path>(?P<key>[A-Za-z0-9_]+)[^`]*)`$")
 UNKNOWN: Final = re.compile(r"unknown field `(?P<key>[^`]+)`")
@@ -36,6 +36,8 @@ CapacityBytes = Annotated[
 InlineBytes = Annotated[
     int, msgspec.Meta(ge=0, le=INLINE_BYTES_MAX, description=f"a whole number from 0 to {INLINE_BYTES_MAX}")
 ]
+Share = Annotated[float, msgspec.Meta(gt=0, le=1, description="a number above 0, up to 1")]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX, description=f"a whole number from 0 to {COUNT_MAX}")]
 Format = Annotated[Literal["text", "json"], msgspec.Meta(description='"text" or "json"')]
 Level = Annotated[
     Literal["debug", "info", "warning", "error"], msgspec.Meta(description='"debug", "info", "warning" or "error"')
@@ -97,6 +99,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue_capacity: Capacity = 1_000_000  # messages, of a queue that asks for none
     queue_capacity_bytes: CapacityBytes = 0  # of large bodies; 0: a quarter of /dev/shm
     queue_inline_bytes: InlineBytes = 320  # bodies with envelope up to this live in their slot
+    memory_watermark: Share = 0.8  # of what queues have of /dev/shm and what is free there; 1: none
+    memory_watermark_bytes: Bytes = 0  # nor more than this; 0: no such mark
+    memory_watermark_clear: Share = 0.9  # of the mark: publishers go on when queues have no more than that
     socket_group: SocketGroup | None = None  # of the clients' socket; the group shmq, where root or that group serves
     socket_mode: SocketMode | None = None  # 0o660 where it has a group of its own, else 0o600
     permissions: Permissions | None = None  # None: members of the groups shmq and shmq-direct (principals.py)

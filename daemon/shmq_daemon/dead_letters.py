@@ -40,6 +40,7 @@ SET_APART: Final = -1  # beside the core's outcomes: the target's segment can't 
 WHY_NOT: Final = {
     _core.TOO_LARGE: "can never hold",
     _core.REFUSED: "is as long as it may be (x-overflow) and refuses",
+    _core.STOPPED: "has more than its fair share of memory, and may not grow for",
     _core.NO_MEMORY: "has no memory for",
     SET_APART: "is set apart and can't take",
 }

@@ -19,6 +19,7 @@ from shmq.errors import (
     NotFound,
     PublishRejected,
     QueueFull,
+    QueueStopped,
     ShmFull,
     ShmqError,
     Unroutable,
@@ -38,6 +39,7 @@ from shmq_daemon.session import Session
 
 WAITING_MAX: Final = 1024  # publishes of one client behind one that waits
 WAITING_BYTES_MAX: Final = 16 << 20  # beside the largest one, which may have any size
+NO_ROOM: Final = (_core.FULL, _core.STOPPED)  # outcomes that waiting may change
 
 Publication = wire.Publish | wire.PublishMany
 
@@ -57,6 +59,7 @@ class Blocked:
         self.bytes = sum(map(len, self.bodies))
         self.timer: Timer | None = None
         self.waits_on: OpenQueue | None = None
+        self.stopped = False  # the queue that had no room may not grow for now
 
     def leave_out(self, queue: Queue, error: ShmqError) -> None:
         """A queue can't be published to any more: the others get the message all the same. One that is gone is as one
@@ -177,7 +180,7 @@ class Publishing:
             except ShmqError as error:
                 blocked.note(error)
                 continue
-            if outcome == _core.FULL:
+            if outcome in NO_ROOM:
                 full[target.queue.queue_id] = opened
             elif outcome == _core.REFUSED:
                 blocked.leave_out(target.queue, _refused([opened.name], blocked.position))
@@ -202,6 +205,7 @@ class Publishing:
         if outcome == _core.REFUSED:
             raise _refused([opened.name], blocked.position)
         self._check(outcome, opened, len(blocked.bodies[blocked.position]))
+        blocked.stopped = outcome == _core.STOPPED
         return opened
 
     def _publish_one(self, blocked: Blocked, target: Target, opened: OpenQueue) -> int:
@@ -209,6 +213,8 @@ class Publishing:
         ttl_ns = policy.ttl_ns_of(target.queue.definition, frame.ttl_ns)
         outcome = opened.core.publish(body, frame.priority, target.envelope, ttl_ns, target.delay_ns, frame.flags)
         self._check(outcome, opened, len(body))
+        if outcome in NO_ROOM:
+            blocked.stopped = outcome == _core.STOPPED
         return outcome
 
     def _open(self, queue: Queue) -> OpenQueue:
@@ -338,9 +344,12 @@ class Publishing:
             session.send(wire.Error(frame.seq, *to_wire(error)))
 
     def _full_error(self, opened: OpenQueue, blocked: Blocked) -> QueueFull:
-        """Full in messages, or in bytes of large bodies."""
+        """Full in messages, or in bytes of large bodies; or it may not grow."""
         stats = opened.core.stats() if opened.usable else {}
         timeout = blocked.frame.timeout_ns / 1e9
+        if blocked.stopped and stats:
+            had, share, mark = stats["memory_bytes"], stats["share_bytes"], stats["mark_bytes"]
+            return QueueStopped(queue=opened.name, depth=had, limit=share, timeout=timeout, unit="bytes", mark=mark)
         depth = stats.get("ready", 0) + stats.get("unacked", 0) + stats.get("delayed", 0) + stats.get("dead_pending", 0)
         limit = opened.queue.geometry[1]
         if depth < limit and stats.get("arena_committed_bytes", 0):

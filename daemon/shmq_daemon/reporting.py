@@ -24,13 +24,13 @@ from shmq_daemon.control import Control
 from shmq_daemon.opened import OpenQueue
 from shmq_daemon.permissions import Access
 from shmq_daemon.supervision import Alarm, Supervision
-from shmq_daemon.sweep import SHM_FULL
+from shmq_daemon.watermark import MEMORY, SHM_FULL
 
 PAGE: Final = min(PAGE_ENTRIES_MAX, 200)
 PAGE_BYTES: Final = CONTROL_FRAME_BYTES_MAX // 2  # then a page ends: one more queue fits, whatever its arguments
 SUMMED: Final = ("published", "delivered", "acked", "requeued", "dead", "expired", "purged")
 GAUGES: Final = ("ready", "unacked", "delayed", "dead_pending", "arena_committed_bytes")
-ALARMS_OF_ALL: Final = (SHM_FULL,)  # others have the name of a queue as their subject
+ALARMS_OF_ALL: Final = (SHM_FULL, MEMORY)  # others have the name of a queue as their subject
 BOUNDS: Final = _core.Queue.histogram_bounds()
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -42,6 +42,7 @@ from shmq_daemon.registry import Registry
 from shmq_daemon.sweep import CANT_GROW, Sweep
 from shmq_daemon.topology import Topology
 from shmq_daemon.watched import QUARANTINED, Quarantine, Watched
+from shmq_daemon.watermark import STOPPED, Marks, Watermark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,6 +134,7 @@ class Supervisor:
         self._scan(now_ns)
         self._look(now_ns)
         self._letters.tell(now_ns)
+        self._watermark.tick(now_ns)
         self._sweep.tick(now_ns)
         self._tell_counters(now_ns)
         return self._next_deadline(now_ns)
@@ -141,7 +143,7 @@ class Supervisor:
         if self._busy or self._scans or self._sweep.recovering:
             return now_ns
         candidates = [self._sweep.due_ns, *self._orphans_due_ns.values()]
-        dues = (self._delays.next_due(), self._expiry.next_due(), self._letters.tell_ns)
+        dues = (self._delays.next_due(), self._expiry.next_due(), self._letters.tell_ns, self._watermark.due_ns)
         candidates += [due for due in dues if due is not None]
         assert self._world is not None
         candidates += [w.retry_ns for w in self._world.watched.values() if w.stuck and not w.quarantined]
@@ -223,7 +225,11 @@ class Supervisor:
         self._letters = DeadLetters(
             world.topology, world.watched, self._quarantine, self, self._log, lambda: int(time.time())
         )
-        self._sweep = Sweep(world.watched, self._quarantine, self, self._recover, self._rescan, self._log)
+        config = self._instance.config
+        marks = Marks(config.memory_watermark, config.memory_watermark_bytes, config.memory_watermark_clear)
+        self._watermark = Watermark(world.watched, self._quarantine, self, marks)
+        look = self._watermark.look
+        self._sweep = Sweep(world.watched, self._quarantine, self, self._recover, self._rescan, look, self._log)
         self._loop.add(bell, self._on_bell)
 
     def _on_queue_opened(self, frame: link.QueueOpened, descriptors: tuple[int, ...]) -> None:
@@ -239,16 +245,18 @@ class Supervisor:
             return
         world.watched[queue.queue_id] = watched
         self._sweep.add(watched)
+        self._watermark.add(watched)
 
     def _on_queue_deleted(self, frame: QueueDeleted, _descriptors: tuple[int, ...]) -> None:
         world = self._told()
         queue = world.topology.queues_by_id[frame.queue_id]
-        for kind in (QUARANTINED, TARGET_FULL, CANT_GROW):
+        for kind in (QUARANTINED, TARGET_FULL, CANT_GROW, STOPPED):
             self.clear_alarm(kind, queue.name)
         world.topology.apply(frame)
         watched = world.watched.pop(frame.queue_id, None)
         if watched is not None:
             self._sweep.remove(watched)
+            self._watermark.remove(watched)
             self._letters.forget(watched)
             self._delays.forget(watched)
             self._expiry.forget(frame.queue_id)
@@ -335,6 +343,7 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             os.read(world.bell, 8)
         self._busy.update(world.watched)
+        self._watermark.grown()
 
     def _look(self, now_ns: int) -> None:
         """At the queues that may have something, and at those with stuck ones whose time has come."""

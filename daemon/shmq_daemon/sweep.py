@@ -1,7 +1,7 @@
-"""The slow work that goes round all queues: recovery after a start, healing, expiry, ack timeouts, memory watch.
+"""The slow work that goes round all queues: recovery after a start, healing, expiry, ack timeouts.
 
 Owns: whose turn it is, and how much of a core it may cost. Does not own: what is done to a queue (the core), giving
-memory back (arenas.py).
+memory back (arenas.py), how much of it there is (watermark.py).
 Invariants: a step is bounded; sweeping costs at most 1/DUTY of a core, however many queues there are; queues with an
 ack timeout are looked at twice a second, and memory is given back, all the same; a queue in which a client died is
 looked at next, as often as it takes the healer to find what the death left half done.
@@ -28,12 +28,10 @@ HURRIED_LOOKS: Final = 3  # one may have been under way; then two
 SLOTS_PER_LOOK: Final = 16_384  # of the core's healer
 TIMEOUT_LOOK_NS: Final = 500_000_000
 NS_PER_MS: Final = 1_000_000
-SHM_FULL: Final = "shm-full"
 CANT_GROW: Final = "queue-cant-grow"
 HELD: Final = ("ready", "unacked", "delayed", "dead_pending")
 NEARLY_ALL: Final = 0.9
 SLOT_BYTES: Final = 64  # of a slot beside its inline area
-SHM_LOW, SHM_FINE = 0.02, 0.04  # free share of /dev/shm that raises and clears the alarm
 
 
 class Sweep:
@@ -46,6 +44,7 @@ class Sweep:
         alarms: Alarms,
         recover: Callable[[Watched], None],
         rescan: Callable[[Watched], None],
+        look_at_memory: Callable[[int], None],
         log: Logger,
     ) -> None:
         self._watched = watched
@@ -53,6 +52,7 @@ class Sweep:
         self._alarms = alarms
         self._recover = recover
         self._rescan = rescan
+        self._look_at_memory = look_at_memory
         self._log = log
         self._round: deque[int] = deque()
         self._looked_ns: dict[int, int] = {}
@@ -112,7 +112,7 @@ class Sweep:
         before = time.thread_time_ns()
         self._look_round(now_ns)
         self._look_at_timeouts(now_ns)
-        self._watch_memory()
+        self._look_at_memory(now_ns)
         spent = time.thread_time_ns() - before
         self._round_due_ns = now_ns + max(TICK_NS, spent * DUTY)
         if self._timeouts:
@@ -216,13 +216,3 @@ class Sweep:
             self._alarms.raise_alarm(CANT_GROW, watched.name, text)
         else:
             self._alarms.clear_alarm(CANT_GROW, watched.name)
-
-    def _watch_memory(self) -> None:
-        figures = os.statvfs(segments.SHM)
-        free = figures.f_bavail / max(figures.f_blocks, 1)
-        if free < SHM_LOW:
-            free_mib = figures.f_bavail * figures.f_frsize >> 20
-            text = f"{segments.SHM} is full: {free_mib} MiB free; consume, purge or enlarge it"
-            self._alarms.raise_alarm(SHM_FULL, str(segments.SHM), text)
-        elif free > SHM_FINE:
-            self._alarms.clear_alarm(SHM_FULL, str(segments.SHM))

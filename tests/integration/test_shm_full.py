@@ -71,6 +71,10 @@ def test_a_daemon_that_finds_it_full_serves_what_it_has(mode: str) -> None:
     play(__file__, "restart", mode, mib=12)
 
 
+def test_with_the_default_mark_one_queue_does_not_fill_it(mode: str) -> None:
+    play(__file__, "watermark", mode, mib=64)
+
+
 def test_a_daemon_without_any_memory_says_so(mode: str) -> None:
     play(__file__, "nothing_left", mode, mib=12)
 
@@ -78,10 +82,17 @@ def test_a_daemon_without_any_memory_says_so(mode: str) -> None:
 # -- inside -----------------------------------------------------------------------------------------------------------
 
 
+def without_mark(folder: str) -> tuple[str, str]:
+    """Settings with which queues may have all there is."""
+    settings = Path(folder) / "shmqd.toml"
+    settings.write_text("memory_watermark = 1\n")
+    return "--config", str(settings)
+
+
 @contextlib.contextmanager
 def served(mode: str) -> Iterator[tuple[Shmqd, shmq.Connection]]:
     """A daemon whose processes all live until the end, and then end in order; a connection to it."""
-    with tempfile.TemporaryDirectory() as folder, instance(Path(folder)) as daemon:
+    with tempfile.TemporaryDirectory() as folder, instance(Path(folder), *without_mark(folder)) as daemon:
         with daemon.connect(mode) as connection:
             before = pids(connection)
             yield daemon, connection
@@ -303,20 +314,44 @@ def clients(mode: str) -> None:
 
 
 def restart(mode: str) -> None:
-    with tempfile.TemporaryDirectory() as folder, instance(Path(folder)) as daemon:
+    with tempfile.TemporaryDirectory() as folder, instance(Path(folder), *without_mark(folder)) as daemon:
         with daemon.connect(mode) as connection:
             connection.declare_queue("jobs", capacity_bytes=1 << 30)
             published = publish_until_full(connection, "jobs", 50_000)
         assert daemon.stop() == 0
         with ballast(leaving_kib=0):
-            daemon.start()
+            daemon.start(*without_mark(folder))
             with daemon.connect(mode) as connection:
                 assert consume_all(connection, "jobs") == published
             daemon.kill_all()
-            daemon.start()
+            daemon.start(*without_mark(folder))
             with daemon.connect(mode) as connection:
                 connection.publish(b"x", routing_key="jobs", confirm="memory")
                 assert consume_all(connection, "jobs") == [b"x"]
+        assert daemon.stop() == 0
+
+
+def publish_for_ever(connection: shmq.Connection, name: str) -> None:
+    while True:
+        connection.publish(bytes(50_000), routing_key=name, confirm="memory", timeout=0)
+
+
+def watermark(mode: str) -> None:
+    """Without any settings: one queue leaves a part of /dev/shm to the others."""
+    with tempfile.TemporaryDirectory() as folder, instance(Path(folder)) as daemon:
+        with daemon.connect(mode) as connection:
+            connection.declare_queue("greedy", capacity_bytes=1 << 30)
+            connection.declare_queue("jobs")
+            with pytest.raises(shmq.QueueStopped):
+                publish_for_ever(connection, "greedy")
+            wait_until(lambda: bool(connection.blocked), "it is told")
+            assert "queue-stopped" in {alarm.kind for alarm in connection.status().alarms}
+            assert free_kib() > 2 * KIB
+            for number in range(1_000):
+                connection.publish(b"%d" % number, routing_key="jobs", confirm="memory", timeout=0)
+            assert consume_all(connection, "jobs") == [b"%d" % number for number in range(1_000)]
+            connection.delete_queue("greedy")
+            wait_until(lambda: not connection.blocked, "it is over")
         assert daemon.stop() == 0
 
 
@@ -345,6 +380,7 @@ SCENARIOS: dict[str, Callable[[str], None]] = {
         every_filling,
         clients,
         restart,
+        watermark,
         nothing_left,
     )
 }

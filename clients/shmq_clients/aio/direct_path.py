@@ -15,7 +15,7 @@ from shmq.errors import PublishError, PublishRejected
 from shmq.limits import TIME_NS_MAX
 from shmq_clients.aio.attachments import AsyncAttachments
 from shmq_clients.attachments import Attachment
-from shmq_clients.direct_path import keywords_for, time_for_room
+from shmq_clients.direct_path import NO_ROOM, keywords_for, time_for_room
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.outgoing import Outgoing
 
@@ -52,7 +52,7 @@ class AsyncDirectPath:
         while True:
             count, outcome = queue.publish_many(bodies[done : done + AT_ONCE_MAX], **keywords)
             done += count
-            if done == len(bodies) or (deadline_ns is None and outcome == core.FULL):
+            if done == len(bodies) or (deadline_ns is None and outcome in NO_ROOM):
                 return done
             if outcome == core.OK:
                 await asyncio.sleep(0)

@@ -24,6 +24,10 @@ def test_settings_are_read() -> None:
     )
 
 
+def test_a_whole_number_may_be_a_share() -> None:
+    assert parse("memory_watermark = 1", "shmqd.toml").memory_watermark == 1.0
+
+
 def test_an_unknown_key_names_its_line_and_the_nearest_known_one() -> None:
     error = error_of("# first\nqueue_capacty = 5\n")
 
@@ -42,6 +46,10 @@ def test_an_unknown_key_without_a_likeness_lists_what_is_known() -> None:
         ("queue_capacity = 99_999_999", "99999999 can't be used; right is a whole number from 1 to 8388606"),
         ("queue_inline_bytes = 70000", "70000 can't be used; right is a whole number from 0 to 65536"),
         ("queue_capacity_bytes = -1", "-1 can't be used; right is a whole number from 0 to"),
+        ("memory_watermark = 0", "0 can't be used; right is a number above 0, up to 1, the default is 0.8"),
+        ("memory_watermark = 1.5", "1.5 can't be used; right is a number above 0, up to 1"),
+        ("memory_watermark_clear = 0.0", "0.0 can't be used; right is a number above 0, up to 1, the default is 0.9"),
+        ("memory_watermark_bytes = -1", "-1 can't be used; right is a whole number from 0 to"),
         ("log_level = 'loud'", '"loud" can\'t be used; right is "debug", "info", "warning" or "error", the default'),
         ("log_format = ['text']", 'an array can\'t be used; right is "text" or "json", the default is "text"'),
         ("socket_mode = 0o777", "511 can't be used; right is a mode from 0o600 to 0o666, such as 0o660"),
