@@ -142,10 +142,13 @@ int shmq_drop_head(struct shmq_queue *q, uint32_t level, bool dies) {
     return SHMQ_DAMAGED;
 }
 
-/* The level whose first message has waited so long that it stands highest; none: past the last. */
-static int highest_aged(struct shmq_queue *q, uint64_t ageing, uint32_t *highest) {
-    uint64_t now = shmq_now(), best = 0;
-    *highest = q->geometry.levels;
+#define AGEING_MAX (UINT64_C(1) << 54) /* ns a level: 256 of them and a time of publishing are one signed word */
+
+/* The first message that has waited so long that it stands highest: published earliest, where each level counts as so much time. What is
+ * published while we look has waited less than nothing, however long we are stopped in between. */
+static int highest_aged(struct shmq_queue *q, uint64_t ageing, struct first *highest) {
+    int64_t least = 0, step = (int64_t)(ageing < AGEING_MAX ? ageing : AGEING_MAX);
+    bool found = false;
     for (uint32_t level = q->geometry.levels; level-- > 0;) {
         struct first first;
         if (!shmq_level_committed(q, level)) continue;
@@ -153,22 +156,25 @@ static int highest_aged(struct shmq_queue *q, uint64_t ageing, uint32_t *highest
         if (r < 0) return r;
         if (r != SHMQ_OK) continue;
         uint64_t since = atomic_load_explicit(&shmq_slot_at(q, first.look[first.returned].slot)->sequence, memory_order_relaxed);
-        uint64_t height = level * ageing + (now > since ? now - since : 0);
-        if (*highest < q->geometry.levels && height <= best) continue;
-        best = height;
-        *highest = level;
+        int64_t rank = (int64_t)(since & INT64_MAX) - level * step;
+        if (found && rank >= least) continue;
+        least = rank;
+        *highest = first;
+        found = true;
     }
-    return SHMQ_OK;
+    return found ? SHMQ_OK : SHMQ_EMPTY;
 }
 
+/* Just the message that was found to be the highest: when somebody was faster, the next of its level may be a low one. */
 static int take_aged(struct shmq_queue *q, uint64_t ageing, struct shmq_delivery *d) {
     for (uint32_t n = 0; n < SHMQ_LOOP_MAX; n++) {
-        uint32_t level;
-        int r = highest_aged(q, ageing, &level);
-        if (r < 0) return r;
-        if (level == q->geometry.levels) return SHMQ_EMPTY;
-        r = take_level(q, level, d);
-        if (r != SHMQ_EMPTY) return r; /* else somebody was faster */
+        struct first first;
+        int r = highest_aged(q, ageing, &first);
+        if (r != SHMQ_OK) return r;
+        r = commit_take(q, &first.look[first.returned], d);
+        if (r == SHMQ_STALE) continue;
+        first_is_gone(q, &first);
+        return r;
     }
     return SHMQ_DAMAGED;
 }
