@@ -74,6 +74,13 @@ def segment_bytes(geometry: GeometryTuple, /) -> int:
     """Size of the (sparse) segment. ValueError names what is out of range."""
 
 def monotonic_ns() -> int: ...
+def epoll_open() -> int:
+    """A new descriptor that is readable while one of those watched is."""
+
+def epoll_watch(epoll: int, fd: int, watched: bool, /) -> None: ...
+def epoll_ready(epoll: int, /) -> list[int]:
+    """Which of them are readable now, or hung up, 256 at most. Never waits."""
+
 def wait(queues: Sequence[Queue], side: int, timeout_ns: int, other_fd: int = -1) -> int:
     """Registers at each bell, looks, then polls bells and other_fd with the GIL released; honours signals (PEP 475).
 
@@ -342,6 +349,9 @@ class Message:
     @property
     def failure_count(self) -> int: ...
     @property
+    def delivery_tag(self) -> int:
+        """In its ledger; 0: it was never in one."""
+    @property
     def sequence(self) -> int:
         """Publish time, CLOCK_MONOTONIC ns, strictly increasing per producer."""
     @property
@@ -403,16 +413,63 @@ class Consumer(Iterator[Message]):
     of another origin to hand out.
     """
 
-    def __new__(cls, queues: Sequence[Queue], prefetch: int, no_ack: bool, on_empty: Callable[[], object]) -> Self: ...
+    def __new__(
+        cls,
+        queues: Sequence[Queue],
+        prefetch: int,
+        no_ack: bool,
+        on_empty: Callable[[], object],
+        ledger: Ledger | None = None,
+    ) -> Self:
+        """What is taken is entered in the ledger, and taken only while that has room; no_ack: a tag is all it gets."""
     @property
     def queues(self) -> tuple[Queue, ...]:
         """Replaceable (reconnect)."""
     @queues.setter
     def queues(self, queues: Sequence[Queue]) -> None: ...
     prefetch: int  # 0: unlimited; may change at any time
+    on_room: Callable[[], object] | None  # called when the prefetch, full before, has room
     @property
     def unacked(self) -> int: ...
+    @property
+    def has_room(self) -> bool:
+        """Of the prefetch and of the ledger."""
+    def take(self) -> Message | None:
+        """What `next` would hand out at once; None where it would ask."""
     def __next__(self) -> Message: ...
+
+@final
+class Ledger:
+    """The deliveries of one channel that are not settled, by tags from 1, and a window: how many of them there may be.
+
+    With a parent, what is entered counts in both, and there is room where both have it; tags and deliveries are the
+    root's. A Message leaves when it is settled; for other objects say `leave`. Refers to what it keeps and is referred
+    to by it, unseen by the garbage collector: say `forget` at the end. keeps=False: only counts and numbers.
+    """
+
+    def __new__(cls, parent: Ledger | None = None, keeps: bool = True) -> Self: ...
+    prefetch: int  # 0: unlimited; may change at any time
+    on_room: Callable[[], object] | None  # called when the window, full before, has room
+    @property
+    def counted(self) -> int:
+        """How many count against the prefetch."""
+    @property
+    def has_room(self) -> bool: ...
+    @property
+    def last_tag(self) -> int: ...
+    def enter(self, delivery: object, counted: bool = True) -> int:
+        """The next tag. None, and a Message that needs no ack, are given one and not kept.
+
+        ValueError for a Message that has one already.
+        """
+    def leave(self, tag: int, counted: bool = True) -> bool:
+        """Settled; False: it is not there."""
+    def find(self, tag: int, /) -> Any: ...
+    def up_to(self, tag: int, /) -> list[Any]:
+        """Those with this tag and before, oldest first."""
+    def forget(self) -> list[Any]:
+        """Let go of all and return them, oldest first."""
+    def __len__(self) -> int: ...
 
 @final
 class Publisher:

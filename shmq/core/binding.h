@@ -36,9 +36,19 @@ typedef struct {
     PyObject *weakrefs;
 } QueueObject;
 
+typedef struct shmq_py_ledger {
+    PyObject_HEAD struct shmq_py_ledger *parent; /* NULL: this is the root */
+    PyObject *by_tag;                            /* dict of deliveries; NULL: none are kept */
+    PyObject *on_room;                           /* called when there is room again */
+    uint64_t last_tag;                           /* the root's */
+    Py_ssize_t prefetch, counted;
+} LedgerObject;
+
 typedef struct {
     PyObject_HEAD PyObject *queues; /* tuple of Queue */
     PyObject *on_empty;
+    PyObject *on_room;    /* called when the own prefetch has room again; may be NULL */
+    LedgerObject *ledger; /* whom deliveries are entered in; may be NULL */
     Py_ssize_t prefetch, unacked, turn;
     bool no_ack;
 } ConsumerObject;
@@ -48,6 +58,8 @@ enum shmq_py_state { MESSAGE_UNACKED, MESSAGE_ACKED, MESSAGE_NACKED, MESSAGE_REJ
 typedef struct {
     PyObject_HEAD QueueObject *queue;
     ConsumerObject *consumer; /* until settled; may be NULL */
+    LedgerObject *ledger;     /* the same */
+    uint64_t tag;             /* in its ledger; 0: it was never in one */
     PyObject *body;           /* bytes; NULL: still in the segment */
     PyObject *envelope;       /* bytes; NULL: empty */
     struct shmq_delivery delivery;
@@ -56,6 +68,7 @@ typedef struct {
     uint8_t state;    /* enum shmq_py_state */
     bool viewed;      /* a buffer was asked for */
     bool kept;        /* ACKED in the segment, to be released by us */
+    bool counted;     /* in its ledger against the prefetch */
 } MessageObject;
 
 typedef struct {
@@ -67,7 +80,8 @@ typedef struct {
     uint8_t state; /* enum shmq_py_loan_state */
 } LoanObject;
 
-extern PyTypeObject shmq_py_Queue, shmq_py_Message, shmq_py_Consumer, shmq_py_Loan, shmq_py_Publisher, shmq_py_Snapshot;
+extern PyTypeObject shmq_py_Queue, shmq_py_Message, shmq_py_Consumer, shmq_py_Ledger, shmq_py_Loan, shmq_py_Publisher,
+    shmq_py_Snapshot;
 
 /* ---- py_module.c: errors, fork epoch ---- */
 enum shmq_py_error {
@@ -164,6 +178,17 @@ PyObject *shmq_py_message_ack(MessageObject *m, PyObject *unused);
 PyObject *shmq_py_message_nack(MessageObject *m, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *shmq_py_message_reject(MessageObject *m, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *shmq_py_message_touch(MessageObject *m, PyObject *extend);
+
+/* ---- py_ledger.c ---- */
+bool shmq_py_ledger_has_room(const LedgerObject *l);                            /* NULL: yes */
+int shmq_py_ledger_enter(LedgerObject *l, MessageObject *m, bool counted); /* its tag; -1: no memory */
+void shmq_py_ledger_leave(MessageObject *m);                               /* who calls holds the message */
+void shmq_py_tell_room(PyObject *on_room);
+
+/* ---- py_epoll.c ---- */
+PyObject *shmq_py_epoll_open(PyObject *module, PyObject *unused);
+PyObject *shmq_py_epoll_watch(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *shmq_py_epoll_ready(PyObject *module, PyObject *value);
 
 /* ---- py_queue.c ---- */
 void shmq_py_queue_ready(void); /* puts the tables of methods together */

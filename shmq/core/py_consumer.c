@@ -12,7 +12,8 @@
 
 static inline bool has_room(const ConsumerObject *c)
 {
-    return !c->prefetch || c->unacked < c->prefetch || c->no_ack;
+    return ((!c->prefetch || c->unacked < c->prefetch) && (LIKELY(!c->ledger) || shmq_py_ledger_has_room(c->ledger))) ||
+           c->no_ack;
 }
 
 /* NULL: nothing there, or failed. The queues may be replaced, and the GIL given away, during a take: nothing borrowed
@@ -104,6 +105,17 @@ static PyObject *consumer_next(ConsumerObject *c)
     }
 }
 
+/* What `next` would take, without asking anybody: None where it would ask. */
+static PyObject *consumer_take(ConsumerObject *c, PyObject *unused)
+{
+    (void)unused;
+    bool failed = false;
+    PyObject *m = has_room(c) && !is_brokered(c) ? take_in_turn(c, &failed) : NULL;
+    if (m || failed)
+        return m;
+    Py_RETURN_NONE;
+}
+
 /* ---- attributes ---- */
 static int set_queues(ConsumerObject *c, PyObject *value, void *unused)
 {
@@ -141,7 +153,14 @@ static int set_prefetch(ConsumerObject *c, PyObject *value, void *unused)
     if (shmq_py_integer(value, "prefetch", 0, INT32_MAX, &prefetch) < 0)
         return -1;
     c->prefetch = (Py_ssize_t)prefetch;
+    shmq_py_tell_room(c->on_room);
     return 0;
+}
+
+static PyObject *get_has_room(ConsumerObject *c, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(has_room(c));
 }
 
 static PyObject *get_prefetch(ConsumerObject *c, void *unused)
@@ -153,16 +172,22 @@ static PyObject *get_prefetch(ConsumerObject *c, void *unused)
 /* ---- the type ---- */
 static PyObject *consumer_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"queues", "prefetch", "no_ack", "on_empty", NULL};
-    PyObject *queues, *prefetch, *on_empty;
+    static char *names[] = {"queues", "prefetch", "no_ack", "on_empty", "ledger", NULL};
+    PyObject *queues, *prefetch, *on_empty, *ledger = Py_None;
     int no_ack;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOpO:Consumer", names, &queues, &prefetch, &no_ack, &on_empty))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOpO|O:Consumer", names, &queues, &prefetch, &no_ack, &on_empty,
+                                     &ledger))
         return NULL;
+    if (ledger != Py_None && !PyObject_TypeCheck(ledger, &shmq_py_Ledger)) {
+        PyErr_SetString(PyExc_TypeError, "ledger must be a Ledger, or None");
+        return NULL;
+    }
     ConsumerObject *c = (ConsumerObject *)type->tp_alloc(type, 0);
     if (!c)
         return NULL;
     c->no_ack = no_ack;
     c->on_empty = Py_NewRef(on_empty);
+    c->ledger = ledger == Py_None ? NULL : (LedgerObject *)Py_NewRef(ledger);
     if (set_queues(c, queues, NULL) < 0 || set_prefetch(c, prefetch, NULL) < 0)
         Py_CLEAR(c);
     return (PyObject *)c;
@@ -172,6 +197,8 @@ static int consumer_traverse(ConsumerObject *c, visitproc visit, void *arg)
 {
     Py_VISIT(c->queues);
     Py_VISIT(c->on_empty);
+    Py_VISIT(c->on_room);
+    Py_VISIT(c->ledger);
     return 0;
 }
 
@@ -179,6 +206,8 @@ static int consumer_clear(ConsumerObject *c)
 {
     Py_CLEAR(c->queues);
     Py_CLEAR(c->on_empty);
+    Py_CLEAR(c->on_room);
+    Py_CLEAR(c->ledger);
     return 0;
 }
 
@@ -189,13 +218,19 @@ static void consumer_dealloc(ConsumerObject *c)
     Py_TYPE(c)->tp_free((PyObject *)c);
 }
 
+static PyMethodDef methods[] = {
+    {"take", SHMQ_PY_METHOD(consumer_take), METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
 static PyMemberDef members[] = {
     {"unacked", T_PYSSIZET, offsetof(ConsumerObject, unacked), READONLY, NULL},
+    {"on_room", T_OBJECT, offsetof(ConsumerObject, on_room), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 static PyGetSetDef properties[] = {
     {"queues", (getter)get_queues, (setter)set_queues, NULL, NULL},
     {"prefetch", (getter)get_prefetch, (setter)set_prefetch, NULL, NULL},
+    {"has_room", (getter)get_has_room, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -210,6 +245,7 @@ PyTypeObject shmq_py_Consumer = {
     .tp_clear = (inquiry)consumer_clear,
     .tp_iter = PyObject_SelfIter,
     .tp_iternext = (iternextfunc)consumer_next,
+    .tp_methods = methods,
     .tp_members = members,
     .tp_getset = properties,
 };

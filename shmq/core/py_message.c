@@ -155,6 +155,7 @@ static int message_traverse(MessageObject *m, visitproc visit, void *arg)
 {
     Py_VISIT(m->queue);
     Py_VISIT(m->consumer);
+    Py_VISIT(m->ledger);
     return 0;
 }
 
@@ -166,6 +167,7 @@ static void message_dealloc(MessageObject *m)
     Py_XDECREF(m->body);
     Py_XDECREF(m->envelope);
     Py_XDECREF(m->consumer);
+    Py_XDECREF(m->ledger);
     Py_DECREF(m->queue);
     shmq_py_message_free(m);
 }
@@ -189,6 +191,7 @@ static PyMemberDef members[] = {
     {"body_bytes", T_UINT, DELIVERY(body_bytes), READONLY, NULL},
     {"priority", T_UBYTE, DELIVERY(priority), READONLY, NULL},
     {"flags", T_UBYTE, DELIVERY(flags), READONLY, NULL},
+    {"delivery_tag", T_ULONGLONG, offsetof(MessageObject, tag), READONLY, NULL},
     {"sequence", T_ULONGLONG, DELIVERY(sequence), READONLY, NULL},
     {"expires_ns", T_ULONGLONG, DELIVERY(expires), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},

@@ -100,6 +100,9 @@ static PyObject *monotonic_ns(PyObject *module, PyObject *unused)
 static PyMethodDef functions[] = {
     {"segment_bytes", segment_bytes, METH_O, NULL},
     {"monotonic_ns", monotonic_ns, METH_NOARGS, NULL},
+    {"epoll_open", shmq_py_epoll_open, METH_NOARGS, NULL},
+    {"epoll_watch", SHMQ_PY_METHOD(shmq_py_epoll_watch), METH_FASTCALL, NULL},
+    {"epoll_ready", shmq_py_epoll_ready, METH_O, NULL},
     {"wait", SHMQ_PY_METHOD(shmq_py_wait), METH_FASTCALL | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -169,7 +172,7 @@ static int add_geometry(PyObject *module)
 
 static int fill(PyObject *module)
 {
-    PyTypeObject *types[] = {&shmq_py_Queue, &shmq_py_Message,   &shmq_py_Consumer,
+    PyTypeObject *types[] = {&shmq_py_Queue, &shmq_py_Message,   &shmq_py_Consumer, &shmq_py_Ledger,
                              &shmq_py_Loan,  &shmq_py_Publisher, &shmq_py_Snapshot};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (PyModule_AddType(module, types[i]) < 0)

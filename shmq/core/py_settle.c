@@ -3,14 +3,26 @@
 
 #include "binding.h"
 
-/* It counts no longer against its consumer's prefetch. */
+/* Who waits for room is told of the one that makes some. */
+static void uncount(ConsumerObject *c)
+{
+    bool was_full = c->prefetch && c->unacked >= c->prefetch;
+    c->unacked--;
+    if (UNLIKELY(was_full && c->on_room) && c->unacked < c->prefetch)
+        shmq_py_tell_room(c->on_room);
+    Py_DECREF(c);
+}
+
+/* It counts no longer against a prefetch, and its tag is used up. */
 void shmq_py_settled(MessageObject *m, enum shmq_py_state state)
 {
+    ConsumerObject *c = m->consumer;
     m->state = (uint8_t)state;
-    if (m->consumer) {
-        m->consumer->unacked--;
-        Py_CLEAR(m->consumer);
-    }
+    m->consumer = NULL;
+    if (c)
+        uncount(c);
+    if (UNLIKELY(m->ledger))
+        shmq_py_ledger_leave(m);
 }
 
 static int check_unacked(const MessageObject *m)

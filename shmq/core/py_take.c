@@ -73,6 +73,8 @@ static inline MessageObject *begin_message(MessageObject *m, QueueObject *q, Con
     PyObject_Init((PyObject *)m, q->message_type);
     m->queue = (QueueObject *)Py_NewRef(q);
     m->consumer = NULL;
+    m->ledger = NULL;
+    m->tag = 0;
     m->body = m->envelope = NULL;
     m->exports = m->pins = 0;
     m->state = no_ack ? MESSAGE_AUTO : MESSAGE_UNACKED;
@@ -117,7 +119,8 @@ MessageObject *shmq_py_take(QueueObject *q, ConsumerObject *consumer, bool no_ac
         }
         *failed = false;
         begin_message(m, q, consumer, no_ack);
-        if (LIKELY(fill_message(m, q, no_ack)))
+        if (LIKELY(fill_message(m, q, no_ack)) &&
+            (LIKELY(!consumer || !consumer->ledger) || shmq_py_ledger_enter(consumer->ledger, m, true) == 0))
             return m;
         *failed = !drop_message(m, q);
     } while (!*failed);
