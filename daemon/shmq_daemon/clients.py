@@ -32,7 +32,7 @@ from shmq_daemon.session import Session
 from shmq_daemon.words import WORDS_MAX
 
 if TYPE_CHECKING:
-    from shmq_daemon.consumers import Consumer, Held
+    from shmq_daemon.consumers import Channel, Consumer, Held
     from shmq_daemon.opened import OpenQueue
     from shmq_daemon.publishing import Barrier, Blocked
 
@@ -57,7 +57,7 @@ class Client:
         self.last_tag = self.first_tag = first_tag
         self.held: dict[int, Held] = {}  # what was delivered over the socket and is not settled
         self.overdue: set[int] = set()  # what its consumers' ack timeouts took back, until it settles that too late
-        self.prefetch = 0  # of the whole session, 0: unlimited
+        self.channels: dict[int, Channel] = {}
         self.consumers: dict[str, Consumer] = {}
         self.gets_waiting = 0
         self.left_queues: list[OpenQueue] = []  # that its consumers left with the socket

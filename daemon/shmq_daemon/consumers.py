@@ -8,7 +8,8 @@ served; an exclusive consumer is the only one (AMQP 0-9-1, basic.consume).
 from typing import TYPE_CHECKING, Final
 
 from shmq.core._core import Message
-from shmq.errors import AccessRefused
+from shmq.errors import AccessRefused, NotAllowed, NotFound
+from shmq.limits import CHANNELS_MAX
 from shmq.wire import frames as wire
 from shmq_daemon import policy
 from shmq_daemon.clients import Client
@@ -20,15 +21,51 @@ if TYPE_CHECKING:
 UNLIMITED: Final = 1 << 30
 
 
+class Prefetch:
+    """What may be unacked at a time: of one consumer, of several that share it, or of all of a channel."""
+
+    __slots__ = ("prefetch", "sharers", "unacked")
+
+    def __init__(self, prefetch: int) -> None:
+        self.prefetch = prefetch  # 0: any number
+        self.sharers = 0  # consumers, of a prefetch that is shared
+        self.unacked = 0
+
+    def room(self) -> int:
+        """How many more may be."""
+        return self.prefetch - self.unacked if self.prefetch else UNLIMITED
+
+
+class Channel:
+    """One channel of one client; 0 is for all who name none."""
+
+    __slots__ = ("number", "window")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.window = Prefetch(0)  # of its consumers' deliveries; those of gets don't count
+
+
+def channel_of(client: Client, number: int) -> Channel:
+    """Return it, begun now if it is new. Raises NotAllowed."""
+    channel = client.channels.get(number)
+    if channel is None:
+        if number > CHANNELS_MAX:
+            raise NotAllowed(f"channel {number} is none: there are {CHANNELS_MAX} of a connection, numbered from 1")
+        channel = client.channels[number] = Channel(number)
+    return channel
+
+
 class Held:
-    """A delivery that is not settled."""
+    """A delivery that is not settled. `consumer` may have ended; a get has none."""
 
-    __slots__ = ("consumer_tag", "deadline_ns", "message", "opened")
+    __slots__ = ("channel", "consumer", "deadline_ns", "message", "opened")
 
-    def __init__(self, message: Message, opened: OpenQueue, consumer_tag: str) -> None:
+    def __init__(self, message: Message, opened: OpenQueue, channel: Channel, consumer: "Consumer | None") -> None:
         self.message = message
         self.opened = opened
-        self.consumer_tag = consumer_tag
+        self.channel = channel
+        self.consumer = consumer
         self.deadline_ns = 0  # of its consumer's ack timeout
 
 
@@ -39,23 +76,34 @@ class Consumer:
         self.client = client
         self.opened = opened
         self.tag = tag
-        self.prefetch = frame.prefetch
+        self.channel = channel_of(client, frame.channel)
+        self.prefetch = _shared(client, frame)
         self.no_ack = frame.no_ack
         self.exclusive = frame.exclusive
         self.priority = frame.priority
         self.ack_timeout_ns = frame.ack_timeout_ns  # 0: none of its own
         self.direct = frame.direct  # takes by itself: it is here to be counted
-        self.unacked = sum(held.consumer_tag == tag and held.opened is opened for held in client.held.values())
+        self.prefetch.sharers += 1
+
+    @property
+    def waits_with_others(self) -> bool:
+        """Whether one settled message may make room for other consumers, too."""
+        return bool(self.channel.window.prefetch) or self.prefetch.sharers > 1
 
     def room(self) -> int:
-        """How many messages it takes now."""
+        """How many messages it takes now. Who shares leaves some to the others."""
         session = self.client.session
         if session is None or session.is_full or self.direct:
             return 0
         if self.no_ack:
             return UNLIMITED
-        own = self.prefetch - self.unacked if self.prefetch else UNLIMITED
-        return min(own, self.client.prefetch - len(self.client.held)) if self.client.prefetch else own
+        room = min(self.prefetch.room(), self.channel.window.room())
+        return max(1, room // self.prefetch.sharers) if room > 0 and self.prefetch.sharers > 1 else room
+
+    def count(self, deliveries: int) -> None:
+        """So many more are unacked, or fewer."""
+        self.prefetch.unacked += deliveries
+        self.channel.window.unacked += deliveries
 
 
 class Waiting:
@@ -73,6 +121,16 @@ class Waiting:
         self.client.gets_waiting -= 1
         if self.timer is not None:
             self.timer.cancel()
+
+
+def _shared(client: Client, frame: wire.Consume) -> Prefetch:
+    """Return the prefetch of its own, or of the consumer that it is shared with. Raises NotFound."""
+    if not frame.shares:
+        return Prefetch(frame.prefetch)
+    other = client.consumers.get(frame.shares)
+    if other is None or other.channel.number != frame.channel:
+        raise NotFound(kind="consumer", name=frame.shares)
+    return other.prefetch
 
 
 def check_exclusive(opened: OpenQueue, frame: wire.Consume) -> None:

@@ -33,7 +33,7 @@ from shmq.wire.codes import to_wire
 from shmq_daemon import policy
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client, End
-from shmq_daemon.consumers import Consumer, Held, Waiting, check_exclusive, next_with_room
+from shmq_daemon.consumers import Channel, Consumer, Held, Waiting, channel_of, check_exclusive, next_with_room
 from shmq_daemon.control import Control
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timers
@@ -67,6 +67,7 @@ class Consuming:
             wire.Cancel: self.on_cancel,
             wire.CancelGet: self.on_cancel_get,
             wire.SetPrefetch: self.on_set_prefetch,
+            wire.CloseChannel: self.on_close_channel,
             wire.Ack: self.on_settle,
             wire.Nack: self.on_settle,
             wire.Reject: self.on_settle,
@@ -79,7 +80,8 @@ class Consuming:
     def on_get(self, client: Client, frame: wire.Get) -> None:
         opened = self._catalog.opened(frame.queue, client.connection_id)
         opened.used()
-        deliveries = self._take(client, opened, frame.max_messages, "", no_ack=frame.no_ack)
+        channel = channel_of(client, frame.channel)
+        deliveries = self._take(client, opened, frame.max_messages, channel, no_ack=frame.no_ack)
         if deliveries or frame.max_wait_ns == 0:
             _answer(client, wire.Got(frame.seq, deliveries))
             return
@@ -136,13 +138,22 @@ class Consuming:
 
     def on_set_prefetch(self, client: Client, frame: wire.SetPrefetch) -> None:
         if not frame.consumer_tag:
-            client.prefetch = frame.prefetch
+            channel_of(client, frame.channel).window.prefetch = frame.prefetch
         elif frame.consumer_tag in client.consumers:
-            client.consumers[frame.consumer_tag].prefetch = frame.prefetch
+            client.consumers[frame.consumer_tag].prefetch.prefetch = frame.prefetch
         else:
             raise NotFound(kind="consumer", name=frame.consumer_tag)
         _answer(client, wire.Ok(frame.seq))
         self.wake_all_of(client)
+
+    def on_close_channel(self, client: Client, frame: wire.CloseChannel) -> None:
+        channel = channel_of(client, frame.channel)
+        for consumer in [consumer for consumer in client.consumers.values() if consumer.channel is channel]:
+            self._remove(consumer)
+            self._delete_if_auto(consumer.opened)
+        given_back = self.give_back(client, counted=False, channel=channel)
+        del client.channels[channel.number]
+        _answer(client, wire.Counted(frame.seq, given_back.total()))
 
     def on_settle(self, client: Client, frame: wire.Ack | wire.Nack | wire.Reject) -> None:
         tags: Iterable[int] = frame.delivery_tags
@@ -163,7 +174,8 @@ class Consuming:
             _answer(client, wire.Ok(frame.seq))
 
     def on_recover(self, client: Client, frame: wire.Recover) -> None:
-        given_back = self.give_back(client, counted=False)
+        channel = channel_of(client, frame.channel) if frame.channel else None
+        given_back = self.give_back(client, counted=False, channel=channel)
         _answer(client, wire.Counted(frame.seq, given_back.total()))
 
     def _each(self, client: Client, tags: Iterable[int], act: Callable[[Message], None], *, release: bool) -> None:
@@ -194,12 +206,15 @@ class Consuming:
 
     def _release(self, client: Client, tag: int) -> None:
         held = client.held.pop(tag)
-        consumer = client.consumers.get(held.consumer_tag)
-        if consumer is not None and consumer.opened is held.opened:
-            consumer.unacked -= 1
-            self.wake(consumer.opened)
-        if client.prefetch:
-            self.wake_all_of(client)
+        consumer = held.consumer
+        if consumer is None:
+            return
+        was_full = consumer.room() <= 0
+        consumer.count(-1)
+        if was_full and consumer.waits_with_others:
+            self.wake_all_of(client, after=consumer)
+        else:
+            self.wake(held.opened)
 
     # -- serving ----------------------------------------------------------------------------------------------
 
@@ -207,8 +222,11 @@ class Consuming:
         """Serve this queue before the loop waits again."""
         self._due[opened.queue.queue_id] = opened
 
-    def wake_all_of(self, client: Client) -> None:
-        for consumer in client.consumers.values():
+    def wake_all_of(self, client: Client, after: Consumer | None = None) -> None:
+        """In turn: those behind `after` first."""
+        consumers = list(client.consumers.values())
+        begin = consumers.index(after) + 1 if after in consumers else 0
+        for consumer in consumers[begin:] + consumers[:begin]:
             self.wake(consumer.opened)
 
     def tick(self) -> bool:
@@ -241,18 +259,23 @@ class Consuming:
         if consumer is None:
             opened.stop_waiting(self._loop, _core.CONSUMERS)
             return -1
-        deliveries = self._take(consumer.client, opened, consumer.room(), consumer.tag, no_ack=consumer.no_ack)
+        client, channel = consumer.client, consumer.channel
+        deliveries = self._take(client, opened, consumer.room(), channel, consumer, no_ack=consumer.no_ack)
         if not deliveries:
             return 0 if opened.wait_for(self._loop, _core.CONSUMERS, self.wake) else -1
         if not consumer.no_ack:
-            consumer.unacked += len(deliveries)
-        _answer(consumer.client, wire.Deliver(consumer.tag, deliveries))
+            consumer.count(len(deliveries))
+        _answer(client, wire.Deliver(consumer.tag, deliveries))
+        if consumer.prefetch.sharers > 1:
+            self.wake(opened)  # behind the other queues of those who share
+            return -1
         return len(deliveries)
 
     def _serve_waiting(self, opened: OpenQueue) -> int:
         waiting = opened.waiting[0]
         frame = waiting.frame
-        deliveries = self._take(waiting.client, opened, frame.max_messages, "", no_ack=frame.no_ack)
+        channel = channel_of(waiting.client, frame.channel)
+        deliveries = self._take(waiting.client, opened, frame.max_messages, channel, no_ack=frame.no_ack)
         if not deliveries:
             return 0 if opened.wait_for(self._loop, _core.CONSUMERS, self.wake) else -1
         opened.waiting.popleft()
@@ -261,7 +284,14 @@ class Consuming:
         return len(deliveries)
 
     def _take(
-        self, client: Client, opened: OpenQueue, room: int, consumer_tag: str, *, no_ack: bool
+        self,
+        client: Client,
+        opened: OpenQueue,
+        room: int,
+        channel: Channel,
+        consumer: Consumer | None = None,
+        *,
+        no_ack: bool,
     ) -> list[wire.Delivery]:
         deliveries: list[wire.Delivery] = []
         core, size = opened.core, 0
@@ -271,7 +301,7 @@ class Consuming:
                 break
             client.last_tag += 1
             if not no_ack:
-                held = client.held[client.last_tag] = Held(message, opened, consumer_tag)
+                held = client.held[client.last_tag] = Held(message, opened, channel, consumer)
                 self._time(client, held)
             deliveries.append(_delivery(client.last_tag, message))
             size += message.body_bytes
@@ -280,7 +310,7 @@ class Consuming:
     # -- ack timeouts of consumers; those of queues are the supervisor's --------------------------------------
 
     def _time(self, client: Client, held: Held) -> None:
-        consumer = client.consumers.get(held.consumer_tag)
+        consumer = held.consumer
         if consumer is None or not consumer.ack_timeout_ns:
             return
         held.deadline_ns = time.monotonic_ns() + consumer.ack_timeout_ns
@@ -306,7 +336,7 @@ class Consuming:
         client.overdue.add(tag)
         with contextlib.suppress(ShmqError):  # settled by the queue's timeout meanwhile, or the queue is gone
             held.message.reject(requeue=True)
-        self._log.info("ack timeout, requeued", queue=held.opened.name, consumer=held.consumer_tag, requeued=1)
+        self._log.info("ack timeout, requeued", queue=held.opened.name, consumer=_tag_of(held), requeued=1)
 
     # -- ends -------------------------------------------------------------------------------------------------
 
@@ -330,12 +360,15 @@ class Consuming:
             self._delete_if_auto(opened)
         client.left_queues.clear()
 
-    def give_back(self, client: Client, *, counted: bool) -> Counter[tuple[OpenQueue, str]]:
-        """Requeue all that a client has out, oldest first, so that it comes back in order. What failed too often is
-        dead. Returns how many of which queue met which fate.
+    def give_back(
+        self, client: Client, *, counted: bool, channel: Channel | None = None
+    ) -> Counter[tuple[OpenQueue, str]]:
+        """Requeue all that a client, or one channel of it, has out, oldest first, so that it comes back in order. What
+        failed too often is dead. Returns how many of which queue met which fate.
         """
         fates: Counter[tuple[OpenQueue, str]] = Counter()
-        for tag in sorted(client.held, key=lambda tag: client.held[tag].message.sequence):
+        tags = [tag for tag, held in client.held.items() if channel is None or held.channel is channel]
+        for tag in sorted(tags, key=lambda tag: client.held[tag].message.sequence):
             held = client.held[tag]
             message, opened = held.message, held.opened
             limit = policy.delivery_limit_of(opened.queue.definition)
@@ -373,6 +406,7 @@ class Consuming:
     def end_all(self, opened: OpenQueue, reason: str, error: ShmqError) -> None:
         """Nobody can be served from this queue any more: consumers are told the reason, gets the error."""
         for consumer in list(opened.consumers):
+            consumer.prefetch.sharers -= 1
             del consumer.client.consumers[consumer.tag]
             _answer(consumer.client, wire.Cancelled(consumer.tag, reason))
         opened.consumers.clear()
@@ -390,6 +424,7 @@ class Consuming:
 
     def _remove(self, consumer: Consumer) -> None:
         self._tell_consumer("consumer ended", consumer)
+        consumer.prefetch.sharers -= 1
         consumer.client.consumers.pop(consumer.tag, None)
         if consumer in consumer.opened.consumers:
             consumer.opened.consumers.remove(consumer)
@@ -415,6 +450,10 @@ class Consuming:
         if auto and opened.queue.queue_id in self._catalog.open:
             self._log.info("last consumer left", queue=opened.name)
             self._catalog.delete_queue(opened.queue)
+
+
+def _tag_of(held: Held) -> str:
+    return held.consumer.tag if held.consumer is not None else ""
 
 
 def _nack(message: Message, frame: wire.Nack) -> None:

@@ -86,6 +86,7 @@ NEEDS_NOTHING: Final = (
     wire.Cancel,  # what follows is about deliveries and consumers that the client has
     wire.CancelGet,
     wire.SetPrefetch,
+    wire.CloseChannel,
     wire.Ack,
     wire.Nack,
     wire.Reject,

@@ -41,6 +41,7 @@ from shmq.wire.requests import (
     BindQueue,
     Cancel,
     CancelGet,
+    CloseChannel,
     Consume,
     DeclareExchange,
     DeclareQueue,
@@ -88,6 +89,7 @@ __all__ = [
     "CancelGet",
     "Cancelled",
     "ClientFrame",
+    "CloseChannel",
     "Closing",
     "Consume",
     "Consuming",
@@ -162,6 +164,7 @@ ClientFrame = (
     | Cancel
     | CancelGet
     | SetPrefetch
+    | CloseChannel
     | Ack
     | Nack
     | Reject

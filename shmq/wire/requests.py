@@ -251,6 +251,7 @@ class Get(Frame, tag=40, frozen=True):
     max_messages: BatchSize = 1
     max_wait_ns: TimeNs = 0
     no_ack: bool = False
+    channel: U32 = 0
 
 
 class Consume(Frame, tag=41, frozen=True):
@@ -265,6 +266,8 @@ class Consume(Frame, tag=41, frozen=True):
     priority: Signed = 0
     ack_timeout_ns: TimeNs = 0  # 0: the queue's
     direct: bool = False
+    channel: U32 = 0  # whose window holds beside the prefetch
+    shares: Name = ""  # another consumer of this channel, whose prefetch holds for both
 
 
 class Cancel(Frame, tag=42, frozen=True):
@@ -282,11 +285,19 @@ class CancelGet(Frame, tag=44, frozen=True):
 
 
 class SetPrefetch(Frame, tag=43, frozen=True):
-    """Ok. One consumer's, or with an empty tag what the whole session may have unacked."""
+    """Ok. One consumer's, or with an empty tag what all consumers of a channel may have unacked together."""
 
     seq: Seq
     prefetch: Prefetch
     consumer_tag: Name = ""
+    channel: U32 = 0
+
+
+class CloseChannel(Frame, tag=45, frozen=True):
+    """Counted: its consumers end, its unacked go back to their places, its window is forgotten."""
+
+    seq: Seq
+    channel: U32
 
 
 class Ack(Frame, tag=48, frozen=True):
@@ -316,9 +327,10 @@ class Reject(Frame, tag=50, frozen=True):
 
 
 class Recover(Frame, tag=51, frozen=True):
-    """Counted: all unacked of this session go back to their places."""
+    """Counted: all unacked of a channel, or with 0 of the whole session, go back to their places."""
 
     seq: Seq
+    channel: U32 = 0
 
 
 class Touch(Frame, tag=52, frozen=True):
