@@ -201,6 +201,10 @@ class Delivered(Protocol):
         """As published, with time zone UTC."""
 
     @property
+    def delivery_tag(self) -> int:
+        """Its number on its channel, from 1; 0: it was not delivered on one."""
+
+    @property
     def priority(self) -> int:
         """The level it has in its queue: what was published, at most the queue's highest."""
 

@@ -1,20 +1,17 @@
-"""What callers ask for when they consume, get and settle: checked, and acked many at a time; alike in all clients.
+"""What callers ask for when they consume, get and settle: checked; alike in all clients.
 
-Owns: the bounds of these arguments, acks of several messages. Does not own: waiting, the paths.
+Owns: the bounds of these arguments. Does not own: waiting, the paths, settling (settling.py).
 """
 
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-from shmq.core._core import Message as CoreMessage
 from shmq.definitions import consumer_keywords
-from shmq.errors import DirectRefused, InvalidArgument, ShmqError
+from shmq.errors import DirectRefused, InvalidArgument
 from shmq.limits import BATCH_MESSAGES_MAX, PREFETCH_MAX
 from shmq.names import check_name
 from shmq.wire.frames import Consume
 from shmq_clients.durations import milliseconds
-from shmq_clients.message import Settling, SocketMessage
 from shmq_clients.outgoing import MS_NS
 from shmq_clients.session import Mode
 
@@ -33,6 +30,12 @@ def check_max_messages(max_messages: object) -> None:
         raise InvalidArgument(argument="max_messages", value=max_messages, allowed=f"1 to {BATCH_MESSAGES_MAX}")
 
 
+def check_prefetch(prefetch: object) -> None:
+    """Raise InvalidArgument for what is no number of unacked messages."""
+    if type(prefetch) is not int or not 0 <= prefetch <= PREFETCH_MAX:
+        raise InvalidArgument(argument="prefetch", value=prefetch, allowed=f"0 (any number) to {PREFETCH_MAX}")
+
+
 def consume_frame(
     queue: str,
     consumer_tag: str,
@@ -47,8 +50,7 @@ def consume_frame(
     """Return what a consumer is to be, as the broker would be told. Raises InvalidArgument, InvalidName."""
     check_name(queue, "queue")
     check_name(consumer_tag, "consumer_tag")
-    if type(prefetch) is not int or not 0 <= prefetch <= PREFETCH_MAX:
-        raise InvalidArgument(argument="prefetch", value=prefetch, allowed=f"0 (any number) to {PREFETCH_MAX}")
+    check_prefetch(prefetch)
     priority, timeout_ms = consumer_keywords(arguments, priority, milliseconds(ack_timeout, "ack_timeout"))
     return Consume(0, queue, consumer_tag, prefetch, no_ack, exclusive, priority, (timeout_ms or 0) * MS_NS)
 
@@ -59,38 +61,3 @@ def needs_broker(consume: Consume, mode: Mode) -> bool:
     if needed and mode == "direct":
         raise DirectRefused(queue=consume.queue, reason="exclusive, prioritised and timed consumers need the broker")
     return needed
-
-
-def ack_all(messages: Iterable[Any]) -> None:
-    """Ack each of them, of either mode and any client; all are tried, then the first error is raised."""
-    pending = list(messages)
-    by_frames = [message for message in pending if isinstance(message, SocketMessage)]
-    first = _ack_by_frames(by_frames) if by_frames else None
-    if by_frames:
-        pending = [message for message in pending if not isinstance(message, SocketMessage)]
-    remaining = iter(pending)
-    while True:
-        try:
-            deque(map(CoreMessage.ack, remaining), maxlen=0)
-            break
-        except ShmqError as error:
-            first = first or error
-    if first is not None:
-        raise first
-
-
-def _ack_by_frames(messages: list[SocketMessage]) -> ShmqError | None:
-    tags: dict[Settling, list[int]] = {}
-    first: ShmqError | None = None
-    for message in messages:
-        try:
-            if message.begin_settling("acked"):
-                tags.setdefault(message.session, []).append(message.delivery_tag)
-        except ShmqError as error:
-            first = first or error
-    for session, delivery_tags in tags.items():
-        try:
-            session.ack_all(delivery_tags)
-        except ShmqError as error:
-            first = first or error
-    return first

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import weakref
-from typing import ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from shmq.core import _core as core
 from shmq.definitions import QueueDefinition
@@ -22,6 +22,9 @@ from shmq_clients.link import SLICE, Link
 from shmq_clients.message import DirectMessage
 from shmq_clients.session import Answer, Session
 from shmq_clients.stream import close_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SETTLING_SECONDS: Final = 2.0  # after a new broker, while others may still ring the bells of the old one
 FRESHEN_SECONDS_MAX: Final = 0.02
@@ -71,6 +74,7 @@ class Attachments:
         self._changing = threading.Lock()
         self._settled_at = self._freshen_at = 0.0
         self._renewals: dict[str, tuple[Session, Answer]] = {}
+        self.before_bells: list[Callable[[core.Queue], object]] = []  # told of a queue whose bells are to be closed
 
     def on_welcome(self, session: Session, welcome: Welcome) -> None:
         """Take over what came with the welcome; start afresh unless our index is still ours. Must not wait."""
@@ -297,7 +301,19 @@ class Attachments:
             raise
         return True
 
+    def renew(self, attachment: Attachment) -> bool:
+        """Ask for new bells where ours are stale, without waiting. Whether they are those that others ring."""
+        queue = attachment.queue
+        return queue.closed or not queue.bells_stale or self._renew(attachment)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nobody may ring the bells of an earlier broker any more."""
+        return time.monotonic() >= self._settled_at
+
     def _set_bells(self, queue: core.Queue, bells: tuple[int, int, int], epoch: int) -> None:
+        for tell in self.before_bells:
+            tell(queue)
         queue.set_bells(bells, epoch)
 
     def _ask_for_bells(self, name: str) -> Answer | None:

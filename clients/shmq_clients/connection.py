@@ -1,43 +1,41 @@
 """The public face of the blocking client: connect, publish, consume, get, settle, close.
 
-Owns: which path serves a call, consumer tags, the life of a connection. Does not own: the paths, topology
-(topology.py).
+Owns: the life of a connection, which acts as a channel without tags. Does not own: getting and consuming
+(receiving.py), channels (channel.py), topology (topology.py).
 Invariants: safe to use from many threads, with no thread of its own; in a forked child every use raises ForkedHandle
 and nothing is closed for the parent; a connection nobody closed says goodbye when it is collected, and warns.
 """
 
 import contextlib
 import functools
-import itertools
 import warnings
-import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias, Unpack
+from typing import Any, Final, Self, Unpack
 
 from shmq.core import _core as core
-from shmq.errors import DirectRefused, NotAllowed, NotFound, ShmqError
+from shmq.errors import DirectRefused, InvalidArgument, ShmqError
 from shmq.message import Message
-from shmq.names import check_name
 from shmq.wire.frames import Welcome
 from shmq_clients import forks
-from shmq_clients.asked import ack_all, check_max_messages, check_mode, consume_frame, needs_broker
+from shmq_clients.asked import check_mode
 from shmq_clients.attachments import Attachments
-from shmq_clients.consumer import Consumer, DirectConsumer, SocketConsumer
-from shmq_clients.direct_path import DirectPath
+from shmq_clients.channel import Channel
+from shmq_clients.consumer import DirectConsumer
 from shmq_clients.durations import SECOND_NS, nanoseconds, wait_nanoseconds
 from shmq_clients.link import HELLO_TIMEOUT, RECONNECT_TIMEOUT, Link
 from shmq_clients.outgoing import PublishKeywords
 from shmq_clients.publishing import Publishing
+from shmq_clients.receiving import Consumers, Paths, Receiving
 from shmq_clients.session import Mode, Session
+from shmq_clients.settling import ack_all
 from shmq_clients.socket_path import SocketPath
 from shmq_clients.topology import Topology
 from shmq_clients.url import socket_paths, url_of
+from shmq_clients.watch import Event
 
 CLOSE_TIMEOUT: Final = 2.0
-
-Consumers: TypeAlias = weakref.WeakValueDictionary[str, DirectConsumer | SocketConsumer]
 
 
 def connect(
@@ -61,19 +59,21 @@ def connect(
     return Connection(Link(socket_paths(url), mode, patience), mode, timeout)
 
 
-class Connection(Topology):
+class Connection(Topology, Receiving):
     """A session with the broker, and the queues it works in. Made by `connect`."""
 
     def __init__(self, link: Link, mode: Mode, timeout: float) -> None:
         self._link = link
         self._attachments = Attachments(self._link)
         self._socket = SocketPath(self._link)
-        self._direct = DirectPath(self._attachments)
+        self._paths = Paths(self._link, mode, self._attachments, self._socket)
+        self._own = self._paths.consumers
+        self._channels: dict[int, Channel] = {}  # the last of each number
         self._publishing = Publishing(self._attachments, self._socket, insist=mode == "direct")
         self._mode = mode
-        self._numbers = itertools.count(1)
-        self._consumers: Consumers = weakref.WeakValueDictionary()
-        announce_all = functools.partial(_announce_all, self._consumers)  # not `self`: nothing here keeps it alive
+        announce_all = functools.partial(
+            _announce_all, self._paths.consumers
+        )  # not `self`: nothing here keeps it alive
         self._link.on_welcome += [self._attachments.on_welcome, self._socket.on_welcome, announce_all]
         self._link.open(timeout)
         if mode == "direct" and not self._attachments.granted:
@@ -143,92 +143,44 @@ class Connection(Topology):
         self._attachments.drop(queue)
         return count
 
-    # -- getting ------------------------------------------------------------------------------------------------------
-
-    def get(self, queue: str, *, timeout: float | None = 0, no_ack: bool = False) -> Message | None:
-        """Return the next message, or None when `timeout` seconds are over (None: wait for ever). Raises NotFound, and
-        DaemonNotRunning or ConnectionLost when it would wait and the daemon stays away (`reconnect_timeout`).
-        """
-        check_name(queue, "queue")
-        wait_ns = wait_nanoseconds(timeout, "timeout")
-        if self._is_direct(queue):
-            return self._direct.get(queue, wait_ns, no_ack=no_ack)  # type: ignore[return-value] # the core makes DirectMessage
-        return next(iter(self._socket.get(queue, 1, wait_ns, no_ack=no_ack)), None)
-
-    def get_batch(
-        self, queue: str, *, max_messages: int = 100, max_wait: float | None = 0, no_ack: bool = False
-    ) -> Sequence[Message]:
-        """Wait up to `max_wait` seconds for a message, then return those that are there, `max_messages` at most."""
-        check_name(queue, "queue")
-        check_max_messages(max_messages)
-        wait_ns = wait_nanoseconds(max_wait, "max_wait")
-        if self._is_direct(queue):
-            return self._direct.get_batch(queue, max_messages, wait_ns, no_ack=no_ack)  # type: ignore[return-value] # as get
-        return self._socket.get(queue, max_messages, wait_ns, no_ack=no_ack)
-
     # -- consuming ----------------------------------------------------------------------------------------------------
 
-    def consume(
-        self,
-        queue: str,
-        *,
-        prefetch: int = 0,
-        no_ack: bool = False,
-        exclusive: bool = False,
-        consumer_tag: str = "",
-        priority: int = 0,
-        ack_timeout: float | None = None,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> Consumer:
-        """Iterate over the messages (`shmq.Message`) of a queue, waiting for more, until `cancel`.
-
-        `prefetch`: how many may be unacked at a time, 0: any number. Exclusive, prioritised or timed consumers are
-        served through the broker; `arguments`: `x-priority`, `x-consumer-timeout` (milliseconds). Raises NotFound, also
-        when the queue is deleted later; AccessRefused, ResourceLocked. Iteration also raises DaemonNotRunning or
-        ConnectionLost when there is nothing to deliver and the daemon stays away (`reconnect_timeout`); iterating again
-        goes on, and tries again.
+    def channel(self) -> Channel:
+        """Open a channel: consumers and gets whose deliveries have tags of their own, and one live window over all of
+        them. Without one, this connection's deliveries are settled by themselves. Raises NotAllowed when there are
+        too many.
         """
-        tag = consumer_tag or f"ctag-{next(self._numbers)}"
-        consume = consume_frame(
-            queue,
-            tag,
-            prefetch=prefetch,
-            no_ack=no_ack,
-            exclusive=exclusive,
-            priority=priority,
-            ack_timeout=ack_timeout,
-            arguments=arguments,
-        )
-        if tag in self._consumers:
-            raise NotAllowed(f"consumer tag {tag!r} is in use")
-        consumer: DirectConsumer | SocketConsumer
-        if not needs_broker(consume, self._mode) and self._is_direct(queue):
-            attachment = self._attachments.attach(queue)
-            by_frames = None if self._mode == "direct" else self._socket
-            consumer = DirectConsumer(consume, self._attachments, attachment, by_frames=by_frames, keep=self)
-            self._link.later(consumer.announce)
-            self._link.advance(0)
-        else:
-            consumer = SocketConsumer(self._socket, self._socket.consume(consume), keep=self)
-        self._consumers[tag] = consumer
-        return consumer
+        self._link.check()
+        channel = Channel(self._paths, self)
+        self._channels[channel.number] = channel
+        return channel
+
+    def fileno(self) -> int:
+        """Return one descriptor that is readable when `drain` may have something: for event loops of any kind, to be
+        polled for reading. From the first call on, all consumers of this connection and its channels are `drain`'s
+        until they are cancelled, and need not be kept or iterated over.
+        """
+        return self._paths.watch.epoll
+
+    def drain(self, limit: int = 1, *, timeout: float = 0) -> list[Event]:
+        """Return at most `limit` events of all consumers, in turn: messages, and consumers that have ended (`error`),
+        as when their queue is gone. Without a `timeout` it does not wait.
+
+        Call it when `fileno()` is readable, and once in `drain_pause` seconds though it is not: wake-ups are hints.
+        What is left keeps the descriptor readable. Raises what an iteration would, when there is nothing.
+        """
+        if type(limit) is not int or limit < 1:
+            raise InvalidArgument(argument="limit", value=limit, allowed="a number from 1")
+        return self._paths.watch.drain(limit, nanoseconds(timeout, "timeout") / SECOND_NS)
+
+    @property
+    def drain_pause(self) -> float:
+        """Seconds until `drain` is worth calling though the descriptor is not readable, a quarter at most."""
+        return self._paths.watch.pause
 
     def ack_many(self, messages: Iterable[Message]) -> None:
         """Ack each of them; all are tried, then the first error is raised."""
         ack_all(messages)
-
-    def cancel(self, consumer_tag: str) -> None:
-        """End a consumer's iteration, also in another thread. What was handed out stays unacked. Raises NotFound."""
-        self._link.check()
-        consumer = self._consumers.pop(consumer_tag, None)
-        if consumer is None:
-            raise NotFound(kind="consumer", name=consumer_tag)
-        consumer.cancel()
-
-    def _is_direct(self, queue: str) -> bool:
-        """Whether this queue is worked in directly; attaches it. Raises NotFound; in mode "direct" DirectRefused."""
-        self._link.check()
-        return self._attachments.serves(queue, insist=self._mode == "direct")
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -246,8 +198,11 @@ class Connection(Topology):
             return
         clean = False
         try:
-            for consumer in list(self._consumers.values()):
+            for consumer in list(self._paths.consumers.values()):
                 consumer.stop()
+            for channel in list(self._channels.values()):
+                channel.forget()
+            self._paths.close()
             clean = self._attachments.close()
         finally:
             link.close(clean=clean, timeout=timeout)

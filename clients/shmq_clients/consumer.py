@@ -7,8 +7,11 @@ consumer keeps its connection alive while somebody iterates.
 """
 
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
+
+from msgspec.structs import replace
 
 from shmq.core import _core as core
 from shmq.errors import DirectRefused
@@ -17,7 +20,7 @@ from shmq.message import Message
 from shmq.wire.frames import Cancel, Consume, Ok, Ping
 from shmq_clients.attachments import Attachment, Attachments, why_brokered
 from shmq_clients.durations import SECOND_NS
-from shmq_clients.link import SLICE
+from shmq_clients.link import SLICE, Link
 from shmq_clients.message import SocketMessage
 from shmq_clients.session import Session
 from shmq_clients.socket_path import SocketPath
@@ -47,29 +50,59 @@ class Taker:
     """What takes from a segment by itself, and has the broker count it. `on_empty`: as core.Consumer wants it."""
 
     def __init__(
-        self, consume: Consume, attachments: Attachments, attachment: Attachment, on_empty: Callable[[], object]
+        self,
+        consume: Consume,
+        attachments: Attachments,
+        attachment: Attachment,
+        on_empty: Callable[[], object],
+        ledger: core.Ledger | None = None,
     ) -> None:
         self.consumer_tag = consume.consumer_tag
         self.queue_name = consume.queue
+        self._consume = consume
         self._attachments = attachments
         self._attachment: Attachment | None = attachment
         self._cancelled = self._stopped = False
-        self._no_ack = consume.no_ack
         self._announced_in: Session | None = None
         self._is_subscribed = False  # while only the broker hands out, to what it counts
-        self._core = core.Consumer((attachment.queue,), consume.prefetch, consume.no_ack, on_empty)
+        self._core = core.Consumer((attachment.queue,), consume.prefetch, consume.no_ack, on_empty, ledger)
+
+    @property
+    def wire_tag(self) -> str:
+        """What the broker calls it."""
+        return self._consume.consumer_tag
+
+    @property
+    def attachment(self) -> Attachment | None:
+        """The queue that it takes from by itself, while it does."""
+        return None if self._is_subscribed else self._attachment
+
+    @property
+    def queue(self) -> core.Queue | None:
+        """The same, mapped."""
+        attachment = self.attachment
+        return None if attachment is None else attachment.queue
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it hands out nothing more."""
+        return self._cancelled or self._stopped
+
+    @property
+    def is_over(self) -> bool:
+        """The same, or its queue is gone."""
+        attachment = self._attachment
+        return self.is_cancelled or attachment is None or attachment.queue.deleted
 
     def announce(self, session: Session) -> None:
         """Have the broker count this consumer. Nobody waits for the answer: messages are taken, whatever it is."""
         if not self._cancelled and self._announced_in is not session and not self._is_subscribed:
             self._announced_in = session
-            prefetch, no_ack = self._core.prefetch, self._no_ack
-            consume = Consume(SEQ_MAX, self.queue_name, self.consumer_tag, prefetch, no_ack, direct=True)
-            session.say(consume, self._attachments.link.read_on)
+            session.say(replace(self._consume, seq=SEQ_MAX, direct=True), self._attachments.link.read_on)
 
     def _withdraw(self) -> None:
         """At the next chance: also called from a finalizer, which may run anywhere."""
-        link, announced_in, cancel = self._attachments.link, self._announced_in, Cancel(SEQ_MAX, self.consumer_tag)
+        link, announced_in, cancel = self._attachments.link, self._announced_in, Cancel(SEQ_MAX, self.wire_tag)
         if announced_in is not None:
             link.later(lambda session: session.say(cancel, link.read_on) if session is announced_in else None)
 
@@ -98,7 +131,7 @@ class Taker:
         self._attachments.link.advance(0)
         self._announced_in = None
         self._is_subscribed = True
-        return Consume(0, self.queue_name, self.consumer_tag, self._core.prefetch, self._no_ack)
+        return self._consume
 
     def _unsubscribed(self) -> None:
         """It hands out no more."""
@@ -126,22 +159,55 @@ class DirectConsumer(Taker):
         attachment: Attachment,
         *,
         by_frames: SocketPath | None = None,
+        ledger: core.Ledger | None = None,
         keep: object,
     ) -> None:
-        super().__init__(consume, attachments, attachment, self._on_empty)
+        on_empty = self._on_empty if ledger is None else _weakly(self._on_empty)
+        super().__init__(consume, attachments, attachment, on_empty, ledger)
+        self._ledger = ledger
+        self._on_news: Callable[[], object] = bool
         self._by_frames = by_frames
         self._subscription: Subscription | None = None  # while only the broker hands out
         self._keep = keep
 
     def __iter__(self) -> Iterator[Any]:
-        return self._core
+        return self._core if self._ledger is None else self
 
     def __next__(self) -> Any:  # noqa: ANN401 - a DirectMessage, which the core makes
         return next(self._core)
 
+    def take(self) -> Any:  # noqa: ANN401 - what the core or the broker makes
+        """Return a message that is there, without waiting for one, or None. Raises what ended it."""
+        self._attachments.link.check()
+        attachment = self._attachment
+        if attachment is None or self._cancelled:
+            return None
+        if not attachment.queue.closed and attachment.queue.brokered:
+            subscription = self._subscription_of(attachment)
+            return None if subscription is None else subscription.take()
+        self._unsubscribe()
+        self._follow(attachment)
+        message = self._core.take()
+        if message is None and attachment.queue.deleted:
+            raise self._attachments.deleted(attachment)
+        return message
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may hand out one more."""
+        return self._core.has_room
+
+    def tell_watch(self, on_room: Callable[[], object], on_news: Callable[[], object]) -> None:
+        """Tell somebody who waits for many consumers."""
+        self._on_news = on_news
+        self._core.on_room = on_room
+        if self._ledger is not None:
+            self._ledger.on_room = on_room
+
     def cancel(self) -> None:
         attachment = self._cancel()
         self._unsubscribe()
+        self._on_news()
         if attachment is not None and not attachment.queue.closed:
             attachment.queue.bell_ring(core.CONSUMERS, ALL_TOKENS)
 
@@ -154,29 +220,37 @@ class DirectConsumer(Taker):
         if attachment is not None and not attachment.queue.closed and attachment.queue.brokered:
             return self._from_broker(attachment) or not self._cancelled
         self._unsubscribe()
-        if 0 < self._core.prefetch <= self._core.unacked:
-            self._wait_for_acks()
-        else:
+        if self._core.has_room:
             self._wait_for_messages()
+        else:
+            wait_for_acks(self._attachments.link, lambda: self._core.has_room or self._cancelled)
         return not self._cancelled
 
     def _from_broker(self, attachment: Attachment) -> SocketMessage | None:
         """Consume as others do, through the broker; None: look whether that is still so."""
-        path, link = self._by_frames, self._attachments.link
-        if path is None:
-            raise DirectRefused(queue=self.queue_name, reason=why_brokered(attachment))
-        subscription = self._subscription
+        subscription, link = self._subscription_of(attachment), self._attachments.link
         if subscription is None:
-            subscription = self._subscription = path.consume(self._subscribed())
-        if self._cancelled:  # by another thread, meanwhile
-            self._unsubscribe()
             return None
         message = subscription.take()
         if message is None:
             link.raise_failures()
             link.check_reach()
+            if subscription.waits_for_room:
+                wait_for_acks(link, lambda: subscription.has_room or self._cancelled)
             link.advance(SLICE, subscription.has_news)
         return message or subscription.take()
+
+    def _subscription_of(self, attachment: Attachment) -> Subscription | None:
+        path, subscription = self._by_frames, self._subscription
+        if path is None:
+            raise DirectRefused(queue=self.queue_name, reason=why_brokered(attachment))
+        if subscription is None:
+            subscription = self._subscription = path.consume(self._subscribed())
+            subscription.tell = self._on_news
+        if self._cancelled:  # by another thread, meanwhile
+            self._unsubscribe()
+            return None
+        return subscription
 
     def _unsubscribe(self) -> None:
         """Back to the segment: what was pushed and not handed out is back in the queue before anything is taken."""
@@ -198,18 +272,6 @@ class DirectConsumer(Taker):
         self._attachments.wait(attachment, core.CONSUMERS, SLICE_NS)
         self._follow(attachment)
 
-    def _wait_for_acks(self) -> None:
-        """Another thread has to ack. No bell tells of it, so look: often at first, then every two milliseconds."""
-        consumer, turns, pause = self._core, 0, PAUSE_FIRST
-        while 0 < consumer.prefetch <= consumer.unacked and not self._cancelled:
-            if turns < YIELDS:
-                turns += 1
-                time.sleep(0)
-                continue
-            time.sleep(pause)
-            pause = min(2 * pause, PAUSE_MAX)
-            self._attachments.link.advance(0)
-
 
 class SocketConsumer:
     """Hands out what the broker pushes."""
@@ -220,12 +282,13 @@ class SocketConsumer:
         self._cancelled = False
         self._path = path
         self._subscription = subscription
+        self._on_news: Callable[[], object] = bool
         self._keep = keep
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> Any:  # noqa: ANN401 - a SocketMessage
+    def __next__(self) -> Any:  # noqa: ANN401 - a DirectMessage, which the core makes
         while not self._cancelled:
             self._path.link.check()
             message = self._subscription.take()
@@ -233,11 +296,51 @@ class SocketConsumer:
                 return message
             self._path.link.raise_failures()
             self._path.link.check_reach()
+            if self._subscription.waits_for_room:
+                wait_for_acks(self._path.link, lambda: self._subscription.has_room or self._cancelled)
             self._path.link.advance(SLICE, self._has_news)
         raise StopIteration
 
     def _has_news(self) -> bool:
         return self._cancelled or self._subscription.has_news()
+
+    @property
+    def wire_tag(self) -> str:
+        """As DirectConsumer's."""
+        return self._subscription.consume.consumer_tag
+
+    @property
+    def attachment(self) -> None:
+        """It takes from no queue by itself."""
+
+    @property
+    def queue(self) -> None:
+        """The same."""
+
+    @property
+    def is_cancelled(self) -> bool:
+        """As DirectConsumer's."""
+        return self._cancelled
+
+    @property
+    def is_over(self) -> bool:
+        """As DirectConsumer's."""
+        return self._cancelled or self._subscription.is_over
+
+    @property
+    def has_room(self) -> bool:
+        """As DirectConsumer's."""
+        return self._subscription.has_room
+
+    def take(self) -> Any:  # noqa: ANN401 - what the core or the broker makes
+        """As DirectConsumer's."""
+        self._path.link.check()
+        return None if self._cancelled else self._subscription.take()
+
+    def tell_watch(self, on_room: Callable[[], object], on_news: Callable[[], object]) -> None:
+        """As DirectConsumer's."""
+        self._on_news = self._subscription.tell = on_news
+        self._subscription.on_room(on_room)
 
     def stop(self) -> None:
         """Nothing to let go of: the link's end ends it."""
@@ -245,9 +348,34 @@ class SocketConsumer:
     def cancel(self) -> None:
         if not self._cancelled:
             self._cancelled = True
+            self._on_news()
             self._path.cancel(self._subscription)
 
     def __del__(self) -> None:
         """Nobody iterates any more: the broker must not go on pushing. May run anywhere, so others do the writing."""
         if not getattr(self, "_cancelled", True):
             self._path.abandon(self._subscription)
+
+
+def wait_for_acks(link: Link, done: Callable[[], bool]) -> None:
+    """Another thread has to settle. No bell tells of it, so look: often at first, then every two milliseconds."""
+    turns, pause = 0, PAUSE_FIRST
+    while not done():
+        if turns < YIELDS:
+            turns += 1
+            time.sleep(0)
+            continue
+        time.sleep(pause)
+        pause = min(2 * pause, PAUSE_MAX)
+        link.advance(0)
+
+
+def _weakly(ask: Callable[[], object]) -> Callable[[], object]:
+    """Return what asks as long as there is somebody to ask: messages that a channel keeps refer to it."""
+    method = weakref.WeakMethod(ask)
+
+    def on_empty() -> object:
+        found = method()
+        return found is not None and found()
+
+    return on_empty

@@ -300,6 +300,12 @@ class Link:
         """Have something done in a session by the next caller; for those who must not write themselves."""
         self._chores.append(chore)
 
+    @property
+    def has_chores(self) -> bool:
+        """Whether something was left for the next caller."""
+        session = self._session
+        return bool(self._chores) or (session is not None and bool(session.orphans))
+
     def _do_chores(self) -> None:
         session = self.session
         if session is None or session.ended is not None or not session.is_open:
@@ -327,9 +333,10 @@ class Link:
         *,
         repeat: bool = True,
         timeout: float = REQUEST_TIMEOUT,
+        at_once: Callable[[], object] | None = None,
     ) -> FrameT:
         """Send a request and return its answer, without descriptors. Raises as `request`."""
-        frame = self.request(make, repeat=repeat, timeout=timeout).frame
+        frame = self.request(make, repeat=repeat, timeout=timeout, at_once=at_once).frame
         assert isinstance(frame, expect), f"{type(frame).__name__} answers a request for {expect.__name__}"
         return frame
 
@@ -340,9 +347,10 @@ class Link:
         repeat: bool = True,
         timeout: float = REQUEST_TIMEOUT,
         reach: float | None = None,
+        at_once: Callable[[], object] | None = None,
     ) -> Reply:
         """Send a request and wait for its answer. `repeat`: it may be sent again in a new session. `reach`: seconds to
-        wait for a session; then each answer has the whole timeout.
+        wait for a session; then each answer has the whole timeout. `at_once`: as Answer's.
 
         Raises what the broker answered; ConnectionLost when the session ended meanwhile and it must not be repeated;
         DaemonNotRunning, OperationTimeout when time is up.
@@ -354,7 +362,7 @@ class Link:
             if reach is not None:
                 deadline = time.monotonic() + timeout
             try:
-                number, answer = session.begin(make, self.read_on)
+                number, answer = session.begin(make, self.read_on, at_once)
             except ConnectionLost as error:
                 self.lose(session, error)
                 continue

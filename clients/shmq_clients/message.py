@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
-from shmq.core._core import PERSISTENT
+from shmq.core._core import PERSISTENT, Ledger
 from shmq.core._core import Message as CoreMessage
 from shmq.errors import AlreadySettled, StaleDelivery
 from shmq.message import Envelope, Headers, Properties, decode_envelope
@@ -133,10 +133,14 @@ class Settling(Protocol):
     def ack(self, delivery_tag: int) -> None: ...
     def ack_all(self, delivery_tags: list[int]) -> None: ...
     def nack(self, delivery_tag: int, requeue: bool, delay_ns: int) -> None: ...  # noqa: FBT001 - AMQP's form
+    def nack_all(self, delivery_tags: list[int], *, requeue: bool, delay_ns: int) -> None: ...
     def reject(self, delivery_tag: int, requeue: bool) -> None: ...  # noqa: FBT001 - AMQP's form
     def touch(self, delivery_tag: int, extend: float) -> None: ...
     def hands_out(self) -> bool:
         """Whether deliveries of this session can still be settled."""
+
+    def is_of(self, session: object) -> bool:
+        """Whether it is this session's."""
 
     def check(self) -> None:
         """Raise ForkedHandle in a forked child, ConnectionClosed after close()."""
@@ -145,16 +149,26 @@ class Settling(Protocol):
 class SocketMessage(Enveloped):
     """A delivery that came in a frame and is settled by one."""
 
-    __slots__ = ("_delivery", "_queue_name", "_session", "_state")
+    __slots__ = ("_counted", "_delivery", "_ledger", "_queue_name", "_session", "_state", "_tag")
 
     def __init__(self, delivery: Delivery, queue_name: str, session: Settling, *, no_ack: bool) -> None:
         self._delivery = delivery
         self._queue_name = queue_name
         self._session = session
         self._state = "auto" if no_ack else "unacked"
+        self._ledger: Ledger | None = None  # until it is settled
+        self._tag = 0
+        self._counted = False
+
+    def enter(self, ledger: Ledger, *, counted: bool) -> None:
+        """It is handed out on a channel: `counted`: against its prefetch."""
+        is_unacked = self._state == "unacked"
+        self._tag = ledger.enter(self if is_unacked else None, counted)
+        if is_unacked:
+            self._ledger, self._counted = ledger, counted
 
     def __repr__(self) -> str:
-        return f"<SocketMessage {self.delivery_tag} of {self._queue_name!r}, {self.body_bytes} bytes, {self._state}>"
+        return f"<SocketMessage {self.broker_tag} of {self._queue_name!r}, {self.body_bytes} bytes, {self._state}>"
 
     @property
     def queue_name(self) -> str:
@@ -165,8 +179,17 @@ class SocketMessage(Enveloped):
         """Where it is settled."""
         return self._session
 
+    def is_of(self, session: object) -> bool:
+        """Whether it came in this session."""
+        return self._session.is_of(session)
+
     @property
     def delivery_tag(self) -> int:
+        return self._tag
+
+    @property
+    def broker_tag(self) -> int:
+        """What it is called in frames."""
         return self._delivery.delivery_tag
 
     @property
@@ -225,33 +248,40 @@ class SocketMessage(Enveloped):
 
     def ack(self) -> None:
         if self.begin_settling("acked"):
-            self._session.ack(self.delivery_tag)
+            self._session.ack(self.broker_tag)
 
     def nack(self, requeue: bool = True, delay: float | None = None) -> None:  # noqa: FBT001, FBT002 - AMQP's form
         delay_ns = 0 if delay is None else nanoseconds(delay, "delay")
         self.begin_settling("nacked")
-        self._session.nack(self.delivery_tag, requeue, delay_ns)
+        self._session.nack(self.broker_tag, requeue, delay_ns)
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - AMQP's form
         self.begin_settling("rejected")
-        self._session.reject(self.delivery_tag, requeue)
+        self._session.reject(self.broker_tag, requeue)
 
     def touch(self, extend: float) -> None:
         self._check_unsettled()
-        self._session.touch(self.delivery_tag, extend)
+        self._session.touch(self.broker_tag, extend)
 
     def begin_settling(self, state: str) -> bool:
         """Mark it settled, or raise AlreadySettled, StaleDelivery. False: acked at delivery, as is wanted now."""
         if self._state == "auto" and state == "acked":
             return False
         self._check_unsettled()
-        self._state = state
+        self.end(state)
         return True
+
+    def end(self, state: str) -> None:
+        """It is settled, or stale, whoever did it."""
+        self._state = state
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            ledger.leave(self._tag, self._counted)
 
     def _check_unsettled(self) -> None:
         self._session.check()
         if self._state == "stale" or (self._state == "unacked" and not self._session.hands_out()):
-            self._state = "stale"
+            self.end("stale")
             raise StaleDelivery
         if self._state != "unacked":
             raise AlreadySettled(f"this delivery was {self._state} before")

@@ -47,11 +47,14 @@ class Sink(Protocol):
 
 
 class Answer:
-    """What a request waits for. `tell` is called when it has come, by whoever reads, and must not wait."""
+    """What a request waits for. `tell` is called when it has come, by whoever reads, and must not wait; before it
+    `at_once`, unless that is an error: nothing that came behind it has been looked at then.
+    """
 
-    __slots__ = ("descriptors", "done", "error", "frame", "tell")
+    __slots__ = ("at_once", "descriptors", "done", "error", "frame", "tell")
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: Callable[[], object] | None = None) -> None:
+        self.at_once = at_once
         self.frame: BrokerFrame | None = None
         self.descriptors: tuple[int, ...] = ()
         self.error: ShmqError | None = None
@@ -63,6 +66,8 @@ class Answer:
 
     def settle(self, frame: BrokerFrame | None, error: ShmqError | None = None) -> None:
         """It has come: one of the two."""
+        if error is None and self.at_once is not None:
+            self.at_once()
         self.frame, self.error, self.done = frame, error, True
         if self.tell is not None:
             self.tell()
@@ -94,9 +99,14 @@ class Session:
 
     # -- out ----------------------------------------------------------------------------------------------------------
 
-    def begin(self, make: Callable[[int], ClientFrame], read: Callable[[], object]) -> tuple[int, Answer]:
+    def begin(
+        self,
+        make: Callable[[int], ClientFrame],
+        read: Callable[[], object],
+        at_once: Callable[[], object] | None = None,
+    ) -> tuple[int, Answer]:
         """Send a request; its answer is there once `done`. Say `forget(number)` when it was used or given up."""
-        answer = Answer()
+        answer = Answer(at_once)
         number = next(self._numbers) % SEQ_MAX + 1
         with self._lock:
             if self.ended is not None:
@@ -110,7 +120,10 @@ class Session:
         return number, answer
 
     def forget(self, number: int) -> None:
-        self._answers.pop(number, None)
+        """Nobody waits for this answer any more; what is to be done with it at once is done all the same."""
+        answer = self._answers.get(number)
+        if answer is not None and answer.at_once is None:
+            self._answers.pop(number, None)
 
     def give_up(self, number: int, answer: Answer) -> None:
         """As `forget`, when nobody will look at the answer: what has come with it goes back."""

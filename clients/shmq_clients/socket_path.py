@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-from shmq.core._core import PERSISTENT
+from msgspec.structs import replace
+
+from shmq.core._core import PERSISTENT, Ledger
 from shmq.errors import BodyTooLarge, ConnectionLost, NotFound, PublishError, PublishRejected, QueueFull, ShmqError
 from shmq.limits import (
     BATCH_BYTES_MAX,
@@ -36,6 +38,7 @@ from shmq.wire.frames import (
     Publish,
     PublishMany,
     Recover,
+    SetPrefetch,
     Welcome,
 )
 from shmq_clients.durations import SECOND_NS
@@ -60,6 +63,7 @@ class SocketPath:
         self._deliveries: Deliveries | None = None
         self._current: Session | None = None
         self._used = False  # there may be deliveries of ours at the broker
+        self.ledgers: dict[int, Ledger] = {}  # of channels, by number
         self._window: Window | None = None
         self._room = Room()
         self._unsure: ShmqError | None = None  # a session ended with publishes that nobody had confirmed
@@ -69,6 +73,9 @@ class SocketPath:
         deliveries = self.deliveries(session)
         if welcome.resumed and self._used:
             session.say(Recover(SEQ_MAX), self.link.read_on)
+        for number, ledger in list(self.ledgers.items()):
+            if ledger.prefetch:
+                session.say(SetPrefetch(SEQ_MAX, ledger.prefetch, channel=number), self.link.read_on)
         for subscription in list(self._subscriptions.values()):
             subscription.begin(session, deliveries)
 
@@ -187,7 +194,9 @@ class SocketPath:
 
     # -- getting ------------------------------------------------------------------------------------------------------
 
-    def get(self, queue: str, max_messages: int, wait_ns: int, *, no_ack: bool) -> list[SocketMessage]:
+    def get(
+        self, queue: str, max_messages: int, wait_ns: int, *, no_ack: bool, channel: int = 0
+    ) -> list[SocketMessage]:
         """Wait for the first message, then return those that are there. An empty list when time is up."""
         self._used = True
         deadline = time.monotonic_ns() + wait_ns
@@ -196,7 +205,8 @@ class SocketPath:
             slice_ns = 0 if got else max(0, min(deadline - time.monotonic_ns(), GET_SLICE_NS))
             try:
                 reach = REQUEST_TIMEOUT + max(0, deadline - time.monotonic_ns()) / SECOND_NS
-                part = self._get(queue, min(max_messages - len(got), BATCH_MESSAGES_MAX), slice_ns, no_ack, reach)
+                most = min(max_messages - len(got), BATCH_MESSAGES_MAX)
+                part = self._get(Get(0, queue, most, slice_ns, no_ack, channel), reach)
             except ShmqError:
                 if got:
                     return got  # the next call meets the error again
@@ -205,23 +215,15 @@ class SocketPath:
             if len(got) >= max_messages or (not more_may_be_there(part) and (got or time.monotonic_ns() >= deadline)):
                 return got
 
-    def _get(
-        self,
-        queue: str,
-        max_messages: int,
-        wait_ns: int,
-        no_ack: bool,  # noqa: FBT001
-        reach: float,
-    ) -> list[SocketMessage]:
+    def _get(self, get: Get, reach: float) -> list[SocketMessage]:
         reply = self.link.request(
-            lambda seq: Get(seq, queue, max_messages, wait_ns, no_ack),
-            repeat=not no_ack,
-            timeout=REQUEST_TIMEOUT + wait_ns / SECOND_NS,
+            lambda seq: replace(get, seq=seq),
+            repeat=not get.no_ack,
+            timeout=REQUEST_TIMEOUT + get.max_wait_ns / SECOND_NS,
             reach=reach,
         )
         assert isinstance(reply.frame, Got)
-        deliveries = self.deliveries(reply.session)
-        return deliveries.messages(reply.frame.deliveries, queue, no_ack=no_ack)
+        return self.deliveries(reply.session).messages(reply.frame.deliveries, get.queue, no_ack=get.no_ack)
 
     # -- consuming ----------------------------------------------------------------------------------------------------
 
@@ -229,7 +231,7 @@ class SocketPath:
         """Begin to consume; the broker has agreed when this returns."""
         self._used = True
         deadline = time.monotonic() + REQUEST_TIMEOUT
-        subscription = Subscription(consume, self.link.read_on)
+        subscription = Subscription(consume, self.link.read_on, self.ledgers.get(consume.channel))
         self._begin(subscription, deadline)
         self._subscriptions[consume.consumer_tag] = subscription
         try:
@@ -260,12 +262,26 @@ class SocketPath:
             with contextlib.suppress(NotFound):  # that session ended, and the next one never knew of it
                 self.link.ask(lambda seq: Cancel(seq, tag), Ok)
 
+    def ended_here(self, subscription: Subscription) -> None:
+        """As `cancel`; the broker is told otherwise."""
+        self._forget(subscription)
+
     def abandon(self, subscription: Subscription) -> None:
         """As `cancel`, at the next chance and without an answer."""
         self._forget(subscription)
         self.link.later(
             lambda session: session.say(Cancel(SEQ_MAX, subscription.consume.consumer_tag), self.link.read_on)
         )
+
+    def consumes(self, channel: int) -> bool:
+        """Whether something may be pushed to this channel."""
+        return any(subscription.consume.channel == channel for subscription in list(self._subscriptions.values()))
+
+    def recovered(self, channel: int) -> None:
+        """The broker has taken back what this channel had: what was pushed and not handed out is not to be."""
+        for subscription in list(self._subscriptions.values()):
+            if subscription.consume.channel == channel:
+                subscription.recovered()
 
     def _forget(self, subscription: Subscription) -> None:
         self._subscriptions.pop(subscription.consume.consumer_tag, None)

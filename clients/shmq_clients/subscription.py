@@ -10,6 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
+from msgspec.structs import replace
+
+from shmq.core._core import Ledger
 from shmq.errors import ConnectionLost, NotFound, ShmqError, StaleDelivery
 from shmq.limits import BATCH_MESSAGES_MAX
 from shmq.wire.fields import Delivery
@@ -36,6 +39,9 @@ class Deliveries:
     def hands_out(self) -> bool:
         return self._session.ended is None and not self._link.closed
 
+    def is_of(self, session: object) -> bool:
+        return self._session is session
+
     def check(self) -> None:
         self._link.check()
 
@@ -45,6 +51,11 @@ class Deliveries:
     def ack_all(self, delivery_tags: list[int]) -> None:
         starts = range(0, len(delivery_tags), BATCH_MESSAGES_MAX)
         self._say(*(Ack(0, delivery_tags[start : start + BATCH_MESSAGES_MAX]) for start in starts))
+
+    def nack_all(self, delivery_tags: list[int], *, requeue: bool, delay_ns: int) -> None:
+        starts = range(0, len(delivery_tags), BATCH_MESSAGES_MAX)
+        parts = (delivery_tags[start : start + BATCH_MESSAGES_MAX] for start in starts)
+        self._say(*(Nack(0, part, requeue=requeue, delay_ns=delay_ns) for part in parts))
 
     def nack(self, delivery_tag: int, requeue: bool, delay_ns: int) -> None:  # noqa: FBT001 - AMQP's form
         self._say(Nack(0, [delivery_tag], requeue=requeue, delay_ns=delay_ns))
@@ -66,10 +77,11 @@ class Deliveries:
 
 
 class Subscription:
-    """One consumer at the broker, over all sessions. `check` raises what ended it."""
+    """One consumer at the broker, over all sessions. `check` raises what ended it. `ledger`: its channel's, if any."""
 
-    def __init__(self, consume: Consume, read_on: Callable[[], object]) -> None:
+    def __init__(self, consume: Consume, read_on: Callable[[], object], ledger: Ledger | None = None) -> None:
         self.consume = consume
+        self._ledger = ledger
         self.tell: Callable[[], object] = bool  # called when there is news, by whoever reads
         self._read_on = read_on
         self._ready: deque[SocketMessage] = deque()
@@ -98,25 +110,38 @@ class Subscription:
         self._answer.tell = self.tell
 
     def _frame(self, seq: int) -> Consume:
-        consume = self.consume
-        return Consume(
-            seq,
-            consume.queue,
-            consume.consumer_tag,
-            consume.prefetch,
-            consume.no_ack,
-            consume.exclusive,
-            consume.priority,
-            consume.ack_timeout_ns,
-        )
+        return replace(self.consume, seq=seq)
+
+    def recovered(self) -> None:
+        """The broker has taken back all that it had pushed until now."""
+        self._ready.clear()
 
     # Called by the consumer.
     def take(self) -> SocketMessage | None:
-        """Return the next delivery, if one is here."""
-        if self._ready:
-            return self._ready.popleft()
-        self.check()
+        """Return the next delivery, if one is here and may be handed out."""
+        if self._ready and self.has_room:
+            message = self._ready.popleft()
+            if self._ledger is not None:
+                message.enter(self._ledger, counted=True)
+            return message
+        if not self._ready:
+            self.check()
         return None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether its channel lets it hand out more."""
+        return self._ledger is None or self.consume.no_ack or self._ledger.has_room
+
+    def on_room(self, tell: Callable[[], object]) -> None:
+        """Tell somebody when its channel has room again."""
+        if self._ledger is not None:
+            self._ledger.on_room = tell
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether something is here that may not be handed out yet."""
+        return bool(self._ready) and not self.has_room
 
     def check(self) -> None:
         """Raise what ended this consumer, if anything has."""
@@ -128,8 +153,15 @@ class Subscription:
         if self._error is not None:
             raise self._error
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the broker has ended it."""
+        return self._error is not None
+
     def has_news(self) -> bool:
-        return bool(self._ready) or self._error is not None or (self._answer is not None and self._answer.done)
+        if self._ready:
+            return self.has_room
+        return self._error is not None or (self._answer is not None and self._answer.done)
 
     def is_answered(self) -> bool:
         return self._answer is None or self._answer.done
@@ -141,5 +173,5 @@ class Subscription:
             return
         session.sinks.pop(self.consume.consumer_tag, None)
         if not self.consume.no_ack:
-            session.orphans.extend(message.delivery_tag for message in self._ready)
+            session.orphans.extend(message.broker_tag for message in self._ready)
         self._ready.clear()

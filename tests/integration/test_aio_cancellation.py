@@ -185,7 +185,7 @@ def _give_way_next(conn: Any) -> Callable[[], Awaitable[None]]:
     """Have the next call give way to others first: one await at least."""
 
     async def full() -> None:
-        conn._turns = 1 << 20
+        conn._paths._turns = 1 << 20
 
     return full
 

@@ -63,7 +63,7 @@ class AdaptedConsumer(Adapted):
             raise StopIteration from None
 
 
-class AdaptedConnection(Adapted):
+class AdaptedReceiving(Adapted):
     def get(self, queue: str, **keywords: Any) -> Adapted | None:
         message = self._loop.run(self._inner.get(queue, **keywords))
         return None if message is None else Adapted(self._loop, message)
@@ -71,14 +71,41 @@ class AdaptedConnection(Adapted):
     def get_batch(self, queue: str, **keywords: Any) -> list[Adapted]:
         return [Adapted(self._loop, message) for message in self._loop.run(self._inner.get_batch(queue, **keywords))]
 
-    def ack_many(self, messages: Iterable[Adapted]) -> None:
-        self._loop.run(self._inner.ack_many([message._inner for message in messages]))
-
     def consume(self, queue: str, **keywords: Any) -> AdaptedConsumer:
         async def begin() -> Any:
             return await self._inner.consume(queue, **keywords)
 
         return AdaptedConsumer(self._loop, self._loop.run(begin()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class AdaptedChannel(AdaptedReceiving):
+    @property
+    def prefetch(self) -> int:
+        return int(self._inner.prefetch)
+
+    @prefetch.setter
+    def prefetch(self, prefetch: int) -> None:
+        async def change() -> None:
+            self._inner.prefetch = prefetch
+
+        self._loop.run(change())
+
+
+class AdaptedConnection(AdaptedReceiving):
+    def channel(self) -> AdaptedChannel:
+        async def begin() -> Any:
+            return self._inner.channel()
+
+        return AdaptedChannel(self._loop, self._loop.run(begin()))
+
+    def ack_many(self, messages: Iterable[Adapted]) -> None:
+        self._loop.run(self._inner.ack_many([message._inner for message in messages]))
 
     @contextlib.contextmanager
     def loan(self, body_bytes: int, **keywords: Any) -> Iterator[memoryview]:
@@ -91,12 +118,6 @@ class AdaptedConnection(Adapted):
                 raise
         else:
             self._loop.run(stack.aclose())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def connect_adapted(loop: LoopThread, url: str, **keywords: Any) -> shmq.Connection:

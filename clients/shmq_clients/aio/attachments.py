@@ -92,11 +92,6 @@ class AsyncAttachments(Attachments):
         if attachment.queue.bells_stale and not self._renew(attachment):
             self._freshen_at = time.monotonic() + FRESHEN_SECONDS_MAX
 
-    def renew(self, attachment: Attachment) -> bool:
-        """Ask for new bells where ours are stale, without waiting. Whether they are those that others ring."""
-        queue = attachment.queue
-        return queue.closed or not queue.bells_stale or self._renew(attachment)
-
     def _set_bells(self, queue: core.Queue, bells: tuple[int, int, int], epoch: int) -> None:
         self.bells.leave(queue)
         super()._set_bells(queue, bells, epoch)

@@ -1,7 +1,7 @@
 """The public face of the asyncio client: connect, publish, consume, get, settle, close; the names of the blocking one.
 
-Owns: which path serves a call, consumer tags, the life of a connection. Does not own: the paths, topology
-(topology.py).
+Owns: the life of a connection, which acts as a channel without tags. Does not own: getting and consuming
+(receiving.py), channels (channel.py), topology (topology.py).
 Invariants: of one event loop, without a thread; many tasks may use it at a time; a call never holds the loop up longer
 than a few milliseconds, the copy of a large body excepted, and one that goes on without waiting gives way to others
 now and then; in a forked child every use raises ForkedHandle and nothing is closed for the parent.
@@ -10,40 +10,33 @@ now and then; in a forked child every use raises ForkedHandle and nothing is clo
 import asyncio
 import contextlib
 import functools
-import itertools
 import warnings
-import weakref
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias, Unpack, cast
+from typing import Any, Self, Unpack
 
 from shmq.core import _core as core
-from shmq.errors import DirectRefused, NotAllowed, NotFound, ShmqError
+from shmq.errors import DirectRefused, ShmqError
 from shmq.message import AsyncMessage
-from shmq.names import check_name
-from shmq.wire.frames import Consume, Welcome
+from shmq.wire.frames import Welcome
 from shmq_clients import forks
 from shmq_clients.aio.attachments import AsyncAttachments
-from shmq_clients.aio.consumer import TURN_BYTES_LOG2, TURNS_MAX, AsyncConsumer, DirectSource, SocketSource, Source
-from shmq_clients.aio.direct_path import AsyncDirectPath
+from shmq_clients.aio.channel import AsyncChannel
+from shmq_clients.aio.consumer import TURN_BYTES_LOG2, DirectSource
 from shmq_clients.aio.link import AsyncLink
-from shmq_clients.aio.message import AsyncDirectMessage, AsyncSocketMessage, context_of
 from shmq_clients.aio.publishing import AsyncPublishing
-from shmq_clients.aio.socket_path import AsyncDeliveries, AsyncSocketPath
+from shmq_clients.aio.receiving import AsyncPaths, AsyncReceiving, Consumers, settle_in_parts
+from shmq_clients.aio.socket_path import AsyncSocketPath
 from shmq_clients.aio.topology import AsyncTopology
-from shmq_clients.aio.waiting import Waiters
-from shmq_clients.asked import ack_all, check_max_messages, check_mode, consume_frame, needs_broker
+from shmq_clients.asked import check_mode
 from shmq_clients.connection import CLOSE_TIMEOUT
 from shmq_clients.durations import SECOND_NS, nanoseconds, wait_nanoseconds
 from shmq_clients.link import HELLO_TIMEOUT, RECONNECT_TIMEOUT
 from shmq_clients.outgoing import PublishKeywords
 from shmq_clients.session import Mode, Session
+from shmq_clients.settling import ack_all
 from shmq_clients.url import socket_paths, url_of
-
-ACKS_AT_ONCE: Final = 1000
-
-Consumers: TypeAlias = weakref.WeakValueDictionary[str, AsyncConsumer]
 
 
 def connect_async(
@@ -91,7 +84,7 @@ class Connecting:
             await self._connection.__aexit__(kind, error, trace)
 
 
-class AsyncConnection(AsyncTopology):
+class AsyncConnection(AsyncTopology, AsyncReceiving):
     """A session with the broker, and the queues it works in. Made by `connect_async`; for one event loop."""
 
     def __init__(self, link: AsyncLink, mode: Mode) -> None:
@@ -99,14 +92,15 @@ class AsyncConnection(AsyncTopology):
         self._link = link
         self._attachments = AsyncAttachments(link)
         self._socket = AsyncSocketPath(link)
-        self._direct = AsyncDirectPath(self._attachments)
+        self._paths = AsyncPaths(link, mode, self._attachments, self._socket)
+        self._own = self._paths.consumers
+        self._channels: dict[int, AsyncChannel] = {}  # the last of each number
         self._publishing = AsyncPublishing(link, self._attachments, self._socket, insist=mode == "direct")
         self._mode = mode
-        self._numbers = itertools.count(1)
-        self._consumers: Consumers = weakref.WeakValueDictionary()
-        self._turns = 0
         self._publish: Callable[..., Awaitable[None] | None] = self._publishing.publish
-        announce_all = functools.partial(_announce_all, self._consumers)  # not `self`: nothing here keeps it alive
+        announce_all = functools.partial(
+            _announce_all, self._paths.consumers
+        )  # not `self`: nothing here keeps it alive
         link.on_welcome += [self._attachments.on_welcome, self._socket.on_welcome, announce_all]
 
     async def open(self, timeout: float) -> None:
@@ -135,7 +129,7 @@ class AsyncConnection(AsyncTopology):
         not published, or only in some of the queues if there are several. Cancelled in socket mode, it may or may not
         be published.
         """
-        await self._give_way(len(body) if type(body) is bytes else 0)
+        await self._paths.give_way(len(body) >> TURN_BYTES_LOG2 if type(body) is bytes else 0)
         waiting = self._publish(body, **keywords)
         if waiting is not None:
             await waiting
@@ -144,7 +138,7 @@ class AsyncConnection(AsyncTopology):
         """Publish several bodies in order, with the same keywords as `publish`. An error, or being cancelled, leaves
         the first ones published.
         """
-        await self._give_way(0)
+        await self._paths.give_way(0)
         await self._publishing.publish_many(bodies, **keywords)
 
     def loan(self, body_bytes: int, **keywords: Unpack[PublishKeywords]) -> AbstractAsyncContextManager[memoryview]:
@@ -172,131 +166,18 @@ class AsyncConnection(AsyncTopology):
         self._attachments.drop(queue)
         return count
 
-    # -- getting ------------------------------------------------------------------------------------------------------
-
-    async def get(self, queue: str, *, timeout: float | None = 0, no_ack: bool = False) -> AsyncMessage | None:
-        """Return the next message, or None when `timeout` seconds are over (None: wait for ever). Errors are those of
-        `Connection.get`. Cancelled, it takes nothing: what came for it goes back to its place.
-        """
-        check_name(queue, "queue")
-        wait_ns = wait_nanoseconds(timeout, "timeout")
-        await self._give_way(0)
-        if await self._is_direct(queue):
-            return await self._direct.get(queue, wait_ns, no_ack=no_ack)  # type: ignore[return-value] # the core makes AsyncDirectMessage
-        got = await self._socket.get(queue, 1, wait_ns, no_ack=no_ack)
-        return got[0] if got else None  # type: ignore[return-value] # as made by AsyncDeliveries
-
-    async def get_batch(
-        self, queue: str, *, max_messages: int = 100, max_wait: float | None = 0, no_ack: bool = False
-    ) -> Sequence[AsyncMessage]:
-        """Wait up to `max_wait` seconds for a message, then return those that are there, `max_messages` at most.
-        Cancelled as `get`. In direct mode they are taken without giving way to others: ask for some thousands at most.
-        """
-        check_name(queue, "queue")
-        check_max_messages(max_messages)
-        wait_ns = wait_nanoseconds(max_wait, "max_wait")
-        await self._give_way(0)
-        if await self._is_direct(queue):
-            return await self._direct.get_batch(queue, max_messages, wait_ns, no_ack=no_ack)  # type: ignore[return-value] # as get
-        return await self._socket.get(queue, max_messages, wait_ns, no_ack=no_ack)  # type: ignore[return-value] # as get
-
     # -- consuming ----------------------------------------------------------------------------------------------------
 
-    def consume(
-        self,
-        queue: str,
-        *,
-        prefetch: int = 0,
-        no_ack: bool = False,
-        exclusive: bool = False,
-        consumer_tag: str = "",
-        priority: int = 0,
-        ack_timeout: float | None = None,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> AsyncConsumer:
-        """Iterate over the messages of a queue (`async for`), waiting for more, until `cancel`.
-
-        It begins with the first iteration; `await conn.consume(...)` begins at once and gives the consumer. Arguments
-        and errors are those of `Connection.consume`. An iteration that is cancelled loses nothing, and may be gone on
-        with.
-        """
-        tag = consumer_tag or f"ctag-{next(self._numbers)}"
-        consume = consume_frame(
-            queue,
-            tag,
-            prefetch=prefetch,
-            no_ack=no_ack,
-            exclusive=exclusive,
-            priority=priority,
-            ack_timeout=ack_timeout,
-            arguments=arguments,
-        )
+    def channel(self) -> AsyncChannel:
+        """As `Connection.channel`; nothing to await."""
         self._link.check()
-        if tag in self._consumers:
-            raise NotAllowed(f"consumer tag {tag!r} is in use")
-        needs_broker(consume, self._mode)
-        forget = functools.partial(self._consumers.pop, tag, None)
-        consumer = self._consumers[tag] = AsyncConsumer(consume, self._source_of, ended=forget, keep=self)
-        return consumer
-
-    async def _source_of(self, consume: Consume) -> Source:
-        if not needs_broker(consume, self._mode) and await self._is_direct(consume.queue):
-            attachment = await self._attachments.attached(consume.queue)
-            subscribe = None if self._mode == "direct" else self._pushed
-            source = DirectSource(consume, self._link, self._attachments, attachment, subscribe)
-            self._link.later(source.announce)
-            self._link.advance(0)
-            return source
-        return await self._pushed(consume)
-
-    async def _pushed(self, consume: Consume) -> SocketSource:
-        news = Waiters()
-        return SocketSource(self._link, self._socket, await self._socket.consumed(consume, news), news)
+        channel = AsyncChannel(self._paths, self)
+        self._channels[channel.number] = channel
+        return channel
 
     async def ack_many(self, messages: Iterable[AsyncMessage]) -> None:
         """Ack each of them; all are tried, then the first error is raised. Cancelled, it leaves some acked."""
-        pending = list(messages)
-        first: ShmqError | None = None
-        for start in range(0, len(pending), ACKS_AT_ONCE):
-            if start:
-                await asyncio.sleep(0)
-            part = pending[start : start + ACKS_AT_ONCE]
-            try:
-                ack_all(part)
-            except ShmqError as error:
-                first = first or error
-            for context in {context_of(message.queue) for message in part if isinstance(message, AsyncDirectMessage)}:
-                context.tell()
-        for deliveries in {message.session for message in pending if isinstance(message, AsyncSocketMessage)}:
-            try:
-                await cast("AsyncDeliveries", deliveries).written()
-            except ShmqError as error:
-                first = first or error
-        if first is not None:
-            raise first
-
-    async def cancel(self, consumer_tag: str) -> None:
-        """End a consumer's iteration, also in another task. What was handed out stays unacked. Raises NotFound."""
-        self._link.check()
-        consumer = self._consumers.get(consumer_tag)
-        if consumer is None:
-            raise NotFound(kind="consumer", name=consumer_tag)
-        await consumer.cancel()
-
-    async def _is_direct(self, queue: str) -> bool:
-        """Whether this queue is worked in directly; attaches it. Raises NotFound; in mode "direct" DirectRefused."""
-        self._link.check()
-        if self._attachments.is_served(queue):
-            return True
-        insist = self._mode == "direct"
-        return await self._link.settled(lambda: self._attachments.serves(queue, insist=insist))
-
-    async def _give_way(self, size: int) -> None:
-        """Let others run, after a few calls or bytes that did not have to wait."""
-        self._turns += 1 + (size >> TURN_BYTES_LOG2)
-        if self._turns > TURNS_MAX:
-            self._turns = 0
-            await asyncio.sleep(0)
+        await settle_in_parts(messages, ack_all)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -317,8 +198,10 @@ class AsyncConnection(AsyncTopology):
 
     def _let_go(self) -> bool:
         """Whether nothing of ours is left in any segment."""
-        for consumer in list(self._consumers.values()):
+        for consumer in list(self._paths.consumers.values()):
             consumer.stop()
+        for channel in list(self._channels.values()):
+            channel.forget()
         return self._attachments.close()
 
     def __repr__(self) -> str:

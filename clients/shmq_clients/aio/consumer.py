@@ -31,6 +31,10 @@ TURN_BYTES_LOG2: Final = 13
 class Source(Protocol):
     """Where messages come from."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing comes from there any more."""
+
     def take(self) -> Any:  # noqa: ANN401 - an AsyncMessage, which the core makes
         """Return one that is there, or None. Raises what ended it."""
 
@@ -39,6 +43,9 @@ class Source(Protocol):
 
     def stop(self) -> object:
         """Take nothing more, and wake who waits."""
+
+    def end_here(self) -> None:
+        """End it; the broker is told otherwise."""
 
     async def cancel(self) -> None:
         """End it, for the broker too."""
@@ -49,28 +56,22 @@ class AsyncConsumer:
 
     def __init__(
         self,
-        consume: Consume,
-        start: Callable[[Consume], Awaitable[Source]],
+        queue: str,
+        consumer_tag: str,
+        begin: Callable[[], Awaitable[Source]],
         *,
-        ended: Callable[[str], object],
+        ended: Callable[[], object],
         keep: object,
     ) -> None:
-        self._consume = consume
-        self._begin = start
+        self.queue_name = queue
+        self.consumer_tag = consumer_tag
+        self._begin = begin
         self._ended = ended
         self._keep = keep
         self._source: Source | None = None
         self._cancelled = False
         self._starting = asyncio.Lock()
         self._turns = 0
-
-    @property
-    def consumer_tag(self) -> str:
-        return self._consume.consumer_tag
-
-    @property
-    def queue_name(self) -> str:
-        return self._consume.queue
 
     @property
     def source(self) -> Source | None:
@@ -87,10 +88,15 @@ class AsyncConsumer:
     async def _start(self) -> Source:
         async with self._starting:
             if self._source is None:
-                self._source = await self._begin(self._consume)
+                self._source = await self._begin()
                 if self._cancelled:  # meanwhile, by another task
                     await self._end(self._source)
             return self._source
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was cancelled, or its queue is gone."""
+        return self._cancelled or (self._source is not None and self._source.is_over)
 
     def __aiter__(self) -> Self:
         return self
@@ -114,13 +120,21 @@ class AsyncConsumer:
         if self._cancelled:
             return
         self._cancelled = True
-        self._ended(self.consumer_tag)
+        self._ended()
         if self._source is not None:
             await self._end(self._source)
 
     async def _end(self, source: Source) -> None:
         source.stop()
         await source.cancel()
+
+    def end_here(self) -> None:
+        """As `cancel`; the broker is told otherwise."""
+        if not self._cancelled:
+            self._cancelled = True
+            self._ended()
+            if self._source is not None:
+                self._source.end_here()
 
     def stop(self) -> None:
         """The connection is to be closed."""
@@ -151,16 +165,22 @@ class DirectSource(Taker):
         attachments: AsyncAttachments,
         attachment: Attachment,
         subscribe: Callable[[Consume], Awaitable["SocketSource"]] | None,
+        *,
+        ledger: core.Ledger | None = None,
+        room: Waiters | None = None,
     ) -> None:
         self._again = Again()
-        super().__init__(consume, attachments, attachment, self._again)
+        super().__init__(consume, attachments, attachment, self._again, ledger)
+        self._room = room
+        if room is not None:
+            self._core.on_room = room.tell_all
         self._link = link
         self._places = attachments
         self._subscribe = subscribe
         self._pushed: SocketSource | None = None
         self._changing = asyncio.Lock()  # of the two ways
 
-    def take(self) -> Any:  # noqa: ANN401 - an AsyncDirectMessage, which the core makes; or an AsyncSocketMessage
+    def take(self) -> Any:  # noqa: ANN401 - an AsyncMessage, which the core makes
         if self._pushed is None:
             return None if self._is_subscribed else next(self._core, None)
         return self._pushed.take() if self._is_brokered() else None
@@ -180,8 +200,9 @@ class DirectSource(Taker):
         if self._is_subscribed:
             await self._back_to_segment()
             return
-        if 0 < self._core.prefetch <= self._core.unacked:
-            await context_of(attachment.queue).settled.wait(SLICE)
+        if not self._core.has_room:
+            room = context_of(attachment.queue).settled if self._room is None else self._room
+            await room.wait(SLICE)
             return
         if attachment.queue.deleted:
             raise await self._places.gone(attachment)
@@ -230,7 +251,14 @@ class DirectSource(Taker):
         if attachment is not None:
             self._places.bells.tell(attachment.queue)
             context_of(attachment.queue).tell()
+        if self._room is not None:
+            self._room.tell_all()
         return attachment
+
+    def end_here(self) -> None:
+        self._cancel()
+        if self._pushed is not None:
+            self._pushed.end_here()
 
     async def cancel(self) -> None:
         self._cancel()
@@ -241,24 +269,47 @@ class DirectSource(Taker):
 class SocketSource:
     """Hands out what the broker pushes."""
 
-    def __init__(self, link: AsyncLink, path: AsyncSocketPath, subscription: Subscription, news: Waiters) -> None:
+    def __init__(
+        self,
+        link: AsyncLink,
+        path: AsyncSocketPath,
+        subscription: Subscription,
+        news: Waiters,
+        room: Waiters | None = None,
+    ) -> None:
         self._link = link
         self._path = path
         self._subscription = subscription
         self._news = news
+        self._room = room
         self._cancelled = False
 
-    def take(self) -> Any:  # noqa: ANN401 - an AsyncSocketMessage
+    @property
+    def is_over(self) -> bool:
+        """As Source's."""
+        return self._cancelled or self._subscription.is_over
+
+    def take(self) -> Any:  # noqa: ANN401 - an AsyncMessage, which the core makes
         self._link.check()
         return self._subscription.take()
 
     async def wait(self, timeout: float | None = None) -> None:
         self._link.raise_failures()
         self._link.check_reach()
+        if self._room is not None and self._subscription.waits_for_room:
+            await self._room.wait(SLICE)
+            return
         await self._news.wait(SLICE if self._link.session is None else timeout)
 
     def stop(self) -> None:
         self._news.tell_all()
+        if self._room is not None:
+            self._room.tell_all()
+
+    def end_here(self) -> None:
+        self._cancelled = True
+        self.stop()
+        self._path.ended_here(self._subscription)
 
     async def cancel(self) -> None:
         self._cancelled = True

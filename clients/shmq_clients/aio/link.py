@@ -224,6 +224,7 @@ class AsyncLink(Link):
         repeat: bool = True,
         timeout: float = REQUEST_TIMEOUT,
         reach: float | None = None,  # noqa: ARG002 - as inherited
+        at_once: Callable[[], object] | None = None,  # noqa: ARG002 - nothing inherited asks so
     ) -> Reply:
         """Return what `settled` found out, or raise Unanswered."""
         question = make(0)
@@ -267,9 +268,10 @@ class AsyncLink(Link):
         *,
         repeat: bool = True,
         timeout: float = REQUEST_TIMEOUT,
+        at_once: Callable[[], object] | None = None,
     ) -> FrameT:
         """As `ask`."""
-        frame = (await self.requested(make, repeat=repeat, timeout=timeout)).frame
+        frame = (await self.requested(make, repeat=repeat, timeout=timeout, at_once=at_once)).frame
         assert isinstance(frame, expect), f"{type(frame).__name__} answers a request for {expect.__name__}"
         return frame
 
@@ -281,6 +283,7 @@ class AsyncLink(Link):
         timeout: float = REQUEST_TIMEOUT,
         reach: float | None = None,
         take_back: Callable[[int], ClientFrame] | None = None,
+        at_once: Callable[[], object] | None = None,
     ) -> Reply:
         """As the inherited `request`. Cancelled: it was sent or not; nothing that comes for it is kept. `take_back`
         makes what the broker is told then, of the request of this number.
@@ -292,7 +295,7 @@ class AsyncLink(Link):
             if reach is not None:
                 deadline = time.monotonic() + timeout
             try:
-                number, answer = session.begin(make, self.read_on)
+                number, answer = session.begin(make, self.read_on, at_once)
             except ConnectionLost as error:
                 self.lose(session, error)
                 continue

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, ClassVar, Final
 
+from shmq.core._core import Ledger
 from shmq.errors import ConnectionLost, NotFound, OperationTimeout, PublishError, ShmqError, StaleDelivery
 from shmq.limits import BATCH_MESSAGES_MAX, WAITING_GETS_MAX
 from shmq.wire.frames import Cancel, CancelGet, ClientFrame, Consume, Counted, Deliver, Get, Got, Ok, Ping
@@ -66,14 +67,14 @@ class AsyncDeliveries(Deliveries):
 
     def give_back(self, messages: Sequence[SocketMessage]) -> None:
         """Nobody got them."""
-        self._session.orphans.extend(message.delivery_tag for message in messages)
+        self._session.orphans.extend(message.broker_tag for message in messages)
         self._link.later(_nothing)  # the chores: giving back is one
 
     def hand_out(self, messages: Sequence[SocketMessage]) -> list[SocketMessage]:
         """Return them acked, or none when they went back to their queue with the session."""
         if not messages or not self.hands_out():
             return []
-        self.ack_all([message.delivery_tag for message in messages])
+        self.ack_all([message.broker_tag for message in messages])
         for message in messages:
             assert isinstance(message, AsyncSocketMessage)
             message.settle_at_delivery()
@@ -83,8 +84,8 @@ class AsyncDeliveries(Deliveries):
 class Backlog(Subscription):
     """A subscription that knows how many bytes wait in it; `on_less` is called when there are fewer."""
 
-    def __init__(self, consume: Consume, link: AsyncLink, on_less: Callable[[], object]) -> None:
-        super().__init__(consume, link.read_on)
+    def __init__(self, consume: Consume, link: AsyncLink, on_less: Callable[[], object], ledger: Ledger | None) -> None:
+        super().__init__(consume, link.read_on, ledger)
         self.bytes_waiting = 0
         self._on_less = on_less
 
@@ -109,6 +110,11 @@ class Backlog(Subscription):
         """As inherited."""
         self._less(self.bytes_waiting)
         super().end()
+
+    def recovered(self) -> None:
+        """As inherited."""
+        self._less(self.bytes_waiting)
+        super().recovered()
 
     def _less(self, count: int) -> None:
         self.bytes_waiting -= count
@@ -252,7 +258,9 @@ class AsyncSocketPath(SocketPath):
 
     # -- getting ------------------------------------------------------------------------------------------------------
 
-    async def get(self, queue: str, max_messages: int, wait_ns: int, *, no_ack: bool) -> list[SocketMessage]:  # type: ignore[override] # awaited here
+    async def get(  # type: ignore[override] # awaited here
+        self, queue: str, max_messages: int, wait_ns: int, *, no_ack: bool, channel: int = 0
+    ) -> list[SocketMessage]:
         """As inherited. Cancelled: what was got goes back."""
         self._used = True
         deadline = time.monotonic_ns() + wait_ns
@@ -260,7 +268,8 @@ class AsyncSocketPath(SocketPath):
         while True:
             left_ns = 0 if got else max(0, deadline - time.monotonic_ns())
             try:
-                part = await self._got(queue, min(max_messages - len(got), BATCH_MESSAGES_MAX), left_ns, no_ack=no_ack)
+                most = min(max_messages - len(got), BATCH_MESSAGES_MAX)
+                part = await self._got(queue, most, left_ns, no_ack=no_ack, channel=channel)
             except ShmqError:
                 if got:
                     return got  # the next call meets the error again
@@ -272,22 +281,24 @@ class AsyncSocketPath(SocketPath):
             if len(got) >= max_messages or (not more_may_be_there(part) and (got or time.monotonic_ns() >= deadline)):
                 return got
 
-    async def _got(self, queue: str, max_messages: int, left_ns: int, *, no_ack: bool) -> list[SocketMessage]:
-        reply = await self._got_in_turn(queue, max_messages, left_ns)
+    async def _got(
+        self, queue: str, max_messages: int, left_ns: int, *, no_ack: bool, channel: int
+    ) -> list[SocketMessage]:
+        reply = await self._got_in_turn(queue, max_messages, left_ns, channel)
         assert isinstance(reply.frame, Got)
         deliveries = self.deliveries(reply.session)
         assert isinstance(deliveries, AsyncDeliveries)
         part = deliveries.messages(reply.frame.deliveries, queue, no_ack=False)
         return deliveries.hand_out(part) if no_ack else part
 
-    async def _got_in_turn(self, queue: str, max_messages: int, left_ns: int) -> Reply:
+    async def _got_in_turn(self, queue: str, max_messages: int, left_ns: int, channel: int) -> Reply:
         """Only so many may wait at the broker; one that may not looks, and looks again when another one has ended."""
         may_wait = left_ns > 0 and self._gets < GETS_MAX
         wait_ns = min(left_ns, GET_SLICE_NS) if may_wait else 0
         self._gets += may_wait
         try:
             reply = await self._link.requested(
-                lambda seq: Get(seq, queue, max_messages, wait_ns),
+                lambda seq: Get(seq, queue, max_messages, wait_ns, channel=channel),
                 timeout=REQUEST_TIMEOUT + wait_ns / SECOND_NS,
                 reach=REQUEST_TIMEOUT + left_ns / SECOND_NS,
                 take_back=(lambda number: CancelGet(0, number)) if may_wait else None,
@@ -312,7 +323,7 @@ class AsyncSocketPath(SocketPath):
         """As `consume`; `news` are told whenever the subscription has any. Cancelled: nothing is consumed."""
         self._used = True
         deadline = time.monotonic() + REQUEST_TIMEOUT
-        subscription = Backlog(consume, self._link, self._on_less)
+        subscription = Backlog(consume, self._link, self._on_less, self.ledgers.get(consume.channel))
         subscription.tell = news.tell_all
         await self._begun(subscription, deadline)
         self._subscriptions[consume.consumer_tag] = subscription

@@ -1,0 +1,219 @@
+"""Getting and consuming for tasks, as a connection and its channels do it.
+
+Owns: which path serves a call, consumer tags, giving way. Does not own: the paths, iteration (consumer.py), delivery
+tags and the window of a channel (channel.py).
+Invariants: those of the blocking client's (shmq_clients.receiving); nothing is awaited between taking a message and
+returning it.
+"""
+
+import asyncio
+import functools
+import itertools
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias, cast
+
+from shmq.core import _core as core
+from shmq.errors import NotAllowed, NotFound, ShmqError
+from shmq.message import AsyncMessage
+from shmq.names import check_name
+from shmq.wire.frames import Consume
+from shmq_clients.aio.attachments import AsyncAttachments
+from shmq_clients.aio.consumer import TURNS_MAX, AsyncConsumer, DirectSource, SocketSource, Source
+from shmq_clients.aio.direct_path import AsyncDirectPath
+from shmq_clients.aio.link import AsyncLink
+from shmq_clients.aio.message import AsyncDirectMessage, AsyncSocketMessage, context_of
+from shmq_clients.aio.socket_path import AsyncDeliveries, AsyncSocketPath
+from shmq_clients.aio.waiting import Waiters
+from shmq_clients.asked import check_max_messages, consume_frame, needs_broker
+from shmq_clients.durations import wait_nanoseconds
+from shmq_clients.receiving import named
+from shmq_clients.session import Mode
+
+SETTLED_AT_ONCE: Final = 1000
+
+Consumers: TypeAlias = weakref.WeakValueDictionary[str, AsyncConsumer]
+
+
+class AsyncPaths:
+    """What a connection and its channels share. `consumers`: all of them, by the tags that the broker knows."""
+
+    def __init__(
+        self, link: AsyncLink, mode: Mode, attachments: AsyncAttachments, socket_path: AsyncSocketPath
+    ) -> None:
+        self.link = link
+        self.mode: Mode = mode
+        self.attachments = attachments
+        self.socket = socket_path
+        self.direct = AsyncDirectPath(attachments)
+        self.consumers: Consumers = weakref.WeakValueDictionary()
+        self.numbers = itertools.count(1)
+        self._turns = 0
+
+    async def is_direct(self, queue: str) -> bool:
+        """Whether this queue is worked in directly; attaches it. Raises NotFound; in mode "direct" DirectRefused."""
+        self.link.check()
+        if self.attachments.is_served(queue):
+            return True
+        insist = self.mode == "direct"
+        return await self.link.settled(lambda: self.attachments.serves(queue, insist=insist))
+
+    def wire_tag(self, consumer_tag: str) -> str:
+        """Return what the broker is to call it: the same, if no other channel has that."""
+        while consumer_tag in self.consumers:
+            consumer_tag = f"ctag-{next(self.numbers)}"
+        return consumer_tag
+
+    async def give_way(self, turns: int) -> None:
+        """Let others run, after a few calls or bytes that did not have to wait."""
+        self._turns += 1 + turns
+        if self._turns > TURNS_MAX:
+            self._turns = 0
+            await asyncio.sleep(0)
+
+
+class AsyncReceiving:
+    """The part of a connection and of a channel by which messages come. `_ledger`: the channel's."""
+
+    _paths: AsyncPaths
+    _number = 0
+    _ledger: core.Ledger | None = None
+    _room: Waiters | None = None
+    _own: Consumers  # by the tags that this channel knows
+
+    # -- getting ------------------------------------------------------------------------------------------------------
+
+    async def get(self, queue: str, *, timeout: float | None = 0, no_ack: bool = False) -> AsyncMessage | None:
+        """Return the next message, or None when `timeout` seconds are over (None: wait for ever). Errors are those of
+        `Connection.get`. Cancelled, it takes nothing: what came for it goes back to its place.
+        """
+        check_name(queue, "queue")
+        wait_ns = wait_nanoseconds(timeout, "timeout")
+        self._check()
+        await self._paths.give_way(0)
+        if await self._paths.is_direct(queue):
+            message: Any = await self._paths.direct.get(queue, wait_ns, no_ack=no_ack)
+        else:
+            got = await self._paths.socket.get(queue, 1, wait_ns, no_ack=no_ack, channel=self._number)
+            message = got[0] if got else None
+        if message is not None:
+            self._hand_out([message])
+        return message  # type: ignore[no-any-return] # the core makes AsyncDirectMessage
+
+    async def get_batch(
+        self, queue: str, *, max_messages: int = 100, max_wait: float | None = 0, no_ack: bool = False
+    ) -> Sequence[AsyncMessage]:
+        """Wait up to `max_wait` seconds for a message, then return those that are there, `max_messages` at most.
+        Cancelled as `get`. In direct mode they are taken without giving way to others: ask for some thousands at most.
+        """
+        check_name(queue, "queue")
+        check_max_messages(max_messages)
+        wait_ns = wait_nanoseconds(max_wait, "max_wait")
+        self._check()
+        await self._paths.give_way(0)
+        messages: list[Any] = []
+        if await self._paths.is_direct(queue):
+            messages += await self._paths.direct.get_batch(queue, max_messages, wait_ns, no_ack=no_ack)
+        else:
+            messages += await self._paths.socket.get(queue, max_messages, wait_ns, no_ack=no_ack, channel=self._number)
+        self._hand_out(messages)
+        return messages
+
+    # -- consuming ----------------------------------------------------------------------------------------------------
+
+    def consume(
+        self,
+        queue: str,
+        *,
+        prefetch: int = 0,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str = "",
+        priority: int = 0,
+        ack_timeout: float | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> AsyncConsumer:
+        """Iterate over the messages of a queue (`async for`), waiting for more, until `cancel`.
+
+        It begins with the first iteration; `await conn.consume(...)` begins at once and gives the consumer. Arguments
+        and errors are those of `Connection.consume`. An iteration that is cancelled loses nothing, and may be gone on
+        with.
+        """
+        tag = consumer_tag or f"ctag-{next(self._paths.numbers)}"
+        consume = consume_frame(
+            queue,
+            tag,
+            prefetch=prefetch,
+            no_ack=no_ack,
+            exclusive=exclusive,
+            priority=priority,
+            ack_timeout=ack_timeout,
+            arguments=arguments,
+        )
+        self._check()
+        if (known := self._own.get(tag)) is not None and not known.is_over:
+            raise NotAllowed(f"consumer tag {tag!r} is in use")
+        needs_broker(consume, self._paths.mode)
+        wire_tag, own, consumers = self._paths.wire_tag(tag), self._own, self._paths.consumers
+
+        def ended() -> None:
+            own.pop(tag, None)
+            consumers.pop(wire_tag, None)
+
+        begin = functools.partial(self._source_of, named(consume, wire_tag, self._number))
+        consumer = own[tag] = consumers[wire_tag] = AsyncConsumer(queue, tag, begin, ended=ended, keep=self)
+        return consumer
+
+    async def _source_of(self, consume: Consume) -> Source:
+        paths = self._paths
+        if not needs_broker(consume, paths.mode) and await paths.is_direct(consume.queue):
+            attachment = await paths.attachments.attached(consume.queue)
+            subscribe = None if paths.mode == "direct" else self._pushed
+            source = DirectSource(
+                consume, paths.link, paths.attachments, attachment, subscribe, ledger=self._ledger, room=self._room
+            )
+            paths.link.later(source.announce)
+            paths.link.advance(0)
+            return source
+        return await self._pushed(consume)
+
+    async def _pushed(self, consume: Consume) -> SocketSource:
+        news, path = Waiters(), self._paths.socket
+        return SocketSource(self._paths.link, path, await path.consumed(consume, news), news, self._room)
+
+    async def cancel(self, consumer_tag: str) -> None:
+        """End a consumer's iteration, also in another task. What was handed out stays unacked. Raises NotFound."""
+        self._check()
+        consumer = self._own.get(consumer_tag)
+        if consumer is None:
+            raise NotFound(kind="consumer", name=consumer_tag)
+        await consumer.cancel()
+
+    def _check(self) -> None:
+        self._paths.link.check()
+
+    def _hand_out(self, messages: list[Any]) -> None:
+        """What was got is the caller's now."""
+
+
+async def settle_in_parts(messages: Iterable[Any], settle: Callable[[list[Any]], object]) -> None:
+    """Settle them; all are tried, then the first error is raised. Cancelled, it leaves some settled."""
+    pending = list(messages)
+    first: ShmqError | None = None
+    for start in range(0, len(pending), SETTLED_AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        part = pending[start : start + SETTLED_AT_ONCE]
+        try:
+            settle(part)
+        except ShmqError as error:
+            first = first or error
+        for context in {context_of(message.queue) for message in part if isinstance(message, AsyncDirectMessage)}:
+            context.tell()
+    for deliveries in {message.session for message in pending if isinstance(message, AsyncSocketMessage)}:
+        try:
+            await cast("AsyncDeliveries", deliveries).written()
+        except ShmqError as error:
+            first = first or error
+    if first is not None:
+        raise first

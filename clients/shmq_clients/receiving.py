@@ -1,0 +1,199 @@
+"""Getting and consuming, as a connection and its channels do it.
+
+Owns: which path serves a call, consumer tags. Does not own: the paths, iteration (consumer.py), delivery tags and the
+window of a channel (channel.py).
+Invariants: a consumer tag is in use once on each channel; the broker knows each consumer by one that is used once on
+the connection.
+"""
+
+import itertools
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from msgspec.structs import replace
+
+from shmq.core import _core as core
+from shmq.errors import NotAllowed, NotFound
+from shmq.message import Message
+from shmq.names import check_name
+from shmq.wire.frames import Consume
+from shmq_clients.asked import check_max_messages, consume_frame, needs_broker
+from shmq_clients.attachments import Attachments
+from shmq_clients.consumer import Consumer, DirectConsumer, SocketConsumer
+from shmq_clients.direct_path import DirectPath
+from shmq_clients.durations import wait_nanoseconds
+from shmq_clients.link import Link
+from shmq_clients.session import Mode
+from shmq_clients.socket_path import SocketPath
+from shmq_clients.watch import Watch
+
+Consumers: TypeAlias = weakref.WeakValueDictionary[str, DirectConsumer | SocketConsumer]
+
+
+class Paths:
+    """What a connection and its channels share. `consumers`: all of them, by the tags that the broker knows."""
+
+    def __init__(self, link: Link, mode: Mode, attachments: Attachments, socket_path: SocketPath) -> None:
+        self.link = link
+        self.mode: Mode = mode
+        self.attachments = attachments
+        self.socket = socket_path
+        self.direct = DirectPath(attachments)
+        self.consumers: Consumers = weakref.WeakValueDictionary()
+        self.numbers = itertools.count(1)
+        self._watch: Watch | None = None
+        self._watching = threading.Lock()
+
+    @property
+    def watch(self) -> Watch:
+        """For who waits for all consumers at one descriptor: made when it is first asked for."""
+        self.link.check()
+        with self._watching:
+            if self._watch is None:
+                self._watch = Watch(self.link, self.attachments)
+                for consumer in list(self.consumers.values()):
+                    self._watch.add(consumer)
+            return self._watch
+
+    def begun(self, consumer: DirectConsumer | SocketConsumer) -> None:
+        """There is a new one."""
+        self.consumers[consumer.wire_tag] = consumer
+        if self._watch is not None:
+            self._watch.add(consumer)
+
+    def close(self) -> None:
+        """Wait nowhere any more."""
+        if self._watch is not None:
+            self._watch.close()
+
+    def is_direct(self, queue: str) -> bool:
+        """Whether this queue is worked in directly; attaches it. Raises NotFound; in mode "direct" DirectRefused."""
+        self.link.check()
+        return self.attachments.serves(queue, insist=self.mode == "direct")
+
+    def wire_tag(self, consumer_tag: str) -> str:
+        """Return what the broker is to call it: the same, if no other channel has that."""
+        while consumer_tag in self.consumers:
+            consumer_tag = f"ctag-{next(self.numbers)}"
+        return consumer_tag
+
+
+class Receiving:
+    """The part of a connection and of a channel by which messages come. `_ledger`: the channel's."""
+
+    _paths: Paths
+    _number = 0
+    _ledger: core.Ledger | None = None
+    _own: Consumers  # by the tags that this channel knows
+
+    # -- getting ------------------------------------------------------------------------------------------------------
+
+    def get(self, queue: str, *, timeout: float | None = 0, no_ack: bool = False) -> Message | None:
+        """Return the next message, or None when `timeout` seconds are over (None: wait for ever). Raises NotFound, and
+        DaemonNotRunning or ConnectionLost when it would wait and the daemon stays away (`reconnect_timeout`).
+        """
+        check_name(queue, "queue")
+        wait_ns = wait_nanoseconds(timeout, "timeout")
+        self._check()
+        if self._paths.is_direct(queue):
+            message: Any = self._paths.direct.get(queue, wait_ns, no_ack=no_ack)
+        else:
+            got = self._paths.socket.get(queue, 1, wait_ns, no_ack=no_ack, channel=self._number)
+            message = next(iter(got), None)
+        if message is not None:
+            self._hand_out([message])
+        return message  # type: ignore[no-any-return] # the core makes DirectMessage
+
+    def get_batch(
+        self, queue: str, *, max_messages: int = 100, max_wait: float | None = 0, no_ack: bool = False
+    ) -> Sequence[Message]:
+        """Wait up to `max_wait` seconds for a message, then return those that are there, `max_messages` at most."""
+        check_name(queue, "queue")
+        check_max_messages(max_messages)
+        wait_ns = wait_nanoseconds(max_wait, "max_wait")
+        self._check()
+        messages: list[Any] = []
+        if self._paths.is_direct(queue):
+            messages += self._paths.direct.get_batch(queue, max_messages, wait_ns, no_ack=no_ack)
+        else:
+            messages += self._paths.socket.get(queue, max_messages, wait_ns, no_ack=no_ack, channel=self._number)
+        self._hand_out(messages)
+        return messages
+
+    # -- consuming ----------------------------------------------------------------------------------------------------
+
+    def consume(
+        self,
+        queue: str,
+        *,
+        prefetch: int = 0,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        consumer_tag: str = "",
+        priority: int = 0,
+        ack_timeout: float | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> Consumer:
+        """Iterate over the messages (`shmq.Message`) of a queue, waiting for more, until `cancel`.
+
+        `prefetch`: how many may be unacked at a time, 0: any number. Exclusive, prioritised or timed consumers are
+        served through the broker; `arguments`: `x-priority`, `x-consumer-timeout` (milliseconds). Raises NotFound, also
+        when the queue is deleted later; AccessRefused, ResourceLocked. Iteration also raises DaemonNotRunning or
+        ConnectionLost when there is nothing to deliver and the daemon stays away (`reconnect_timeout`); iterating again
+        goes on, and tries again.
+        """
+        self._check()
+        tag = consumer_tag or f"ctag-{next(self._paths.numbers)}"
+        consume = consume_frame(
+            queue,
+            tag,
+            prefetch=prefetch,
+            no_ack=no_ack,
+            exclusive=exclusive,
+            priority=priority,
+            ack_timeout=ack_timeout,
+            arguments=arguments,
+        )
+        if (known := self._own.get(tag)) is not None and not known.is_over:
+            raise NotAllowed(f"consumer tag {tag!r} is in use")
+        consumer = self._begin(named(consume, self._paths.wire_tag(tag), self._number))
+        consumer.consumer_tag = tag
+        self._own[tag] = consumer
+        return consumer
+
+    def _begin(self, consume: Consume) -> DirectConsumer | SocketConsumer:
+        paths = self._paths
+        consumer: DirectConsumer | SocketConsumer
+        if not needs_broker(consume, paths.mode) and paths.is_direct(consume.queue):
+            attachment = paths.attachments.attach(consume.queue)
+            by_frames = None if paths.mode == "direct" else paths.socket
+            consumer = DirectConsumer(
+                consume, paths.attachments, attachment, by_frames=by_frames, ledger=self._ledger, keep=self
+            )
+            paths.link.later(consumer.announce)
+            paths.link.advance(0)
+        else:
+            consumer = SocketConsumer(paths.socket, paths.socket.consume(consume), keep=self)
+        paths.begun(consumer)
+        return consumer
+
+    def cancel(self, consumer_tag: str) -> None:
+        """End a consumer's iteration, also in another thread. What was handed out stays unacked. Raises NotFound."""
+        self._check()
+        consumer = self._own.pop(consumer_tag, None)
+        if consumer is None:
+            raise NotFound(kind="consumer", name=consumer_tag)
+        consumer.cancel()
+
+    def _check(self) -> None:
+        self._paths.link.check()
+
+    def _hand_out(self, messages: list[Any]) -> None:
+        """What was got is the caller's now."""
+
+
+def named(consume: Consume, wire_tag: str, channel: int) -> Consume:
+    """Return the same consumer under the tag and the number that the broker knows."""
+    return replace(consume, consumer_tag=wire_tag, channel=channel)
