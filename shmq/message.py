@@ -206,7 +206,11 @@ class Delivered(Protocol):
 
     @property
     def priority(self) -> int:
-        """The level it has in its queue: what was published, at most the queue's highest."""
+        """As published; a queue with fewer levels serves it as its highest."""
+
+    @property
+    def published_at(self) -> datetime:
+        """When it was published, with time zone UTC."""
 
     @property
     def persistent(self) -> bool: ...

@@ -79,7 +79,8 @@ class Attachments:
     def on_welcome(self, session: Session, welcome: Welcome) -> None:
         """Take over what came with the welcome; start afresh unless our index is still ours. Must not wait."""
         self.granted = welcome.direct and welcome.layout == core.LAYOUT
-        self.reason = welcome.reason or f"segment layout {welcome.layout}, we read {core.LAYOUT}"
+        other_layout = "" if self.granted else f"segment layout {welcome.layout}, we read {core.LAYOUT}"
+        self.reason = welcome.reason or other_layout
         self._refused.clear()
         self._settled_at = time.monotonic() + SETTLING_SECONDS if self._owner else 0.0
         with self._changing:
