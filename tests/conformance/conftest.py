@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import shmq
+from support import rules
 from support.adapted import LoopThread, connect_adapted
 from support.messages import QueueMaker
 
 ExchangeMaker = Callable[..., str]
 
 _numbers = itertools.count(1)
+
+
+pytest_runtest_makereport = rules.pytest_runtest_makereport
+pytest_sessionfinish = rules.pytest_sessionfinish
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +54,20 @@ def connect(
     broker: str, client: str, mode: str, request: pytest.FixtureRequest
 ) -> Iterator[Callable[[], shmq.Connection]]:
     """Open connections of the client and in the mode under test."""
+    yield from _connections(request, broker, client, mode)
+
+
+@pytest.fixture
+def by_broker(
+    broker: str, client: str, mode: str, request: pytest.FixtureRequest
+) -> Iterator[Callable[[], shmq.Connection]]:
+    """Open connections of the client under test that may go through the broker where direct ones can't."""
+    yield from _connections(request, broker, client, "socket" if mode == "socket" else "auto")
+
+
+def _connections(
+    request: pytest.FixtureRequest, broker: str, client: str, mode: str
+) -> Iterator[Callable[[], shmq.Connection]]:
     opened: list[shmq.Connection] = []
 
     def one() -> shmq.Connection:

@@ -18,6 +18,7 @@ ExchangeMaker = Callable[..., str]
 # -- CC, BCC, mandatory -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("ROUTE-15")
 @pytest.mark.parametrize("kind", ["", "direct", "topic"])
 def test_cc_and_bcc_are_routed_as_the_key_and_bcc_does_not_arrive(
     conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker, kind: str
@@ -40,6 +41,7 @@ def test_cc_and_bcc_are_routed_as_the_key_and_bcc_does_not_arrive(
     assert bodies(conn, queues[2]) == [b"1", b"2"]
 
 
+@pytest.mark.rule("ROUTE-15", "ERROR-3")
 @pytest.mark.parametrize("header", ["CC", "BCC"])
 @pytest.mark.parametrize("value", ["key", {"a": 1}, 5, [5]])
 def test_a_cc_that_is_no_array_of_strings_is_refused(
@@ -51,6 +53,7 @@ def test_a_cc_that_is_no_array_of_strings_is_refused(
     assert conn.get(queue) is None
 
 
+@pytest.mark.rule("ROUTE-16")
 def test_a_mandatory_message_that_no_queue_gets_is_told_before_the_confirm(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker
 ) -> None:
@@ -65,6 +68,7 @@ def test_a_mandatory_message_that_no_queue_gets_is_told_before_the_confirm(
     assert len(bodies(conn, queue)) == 1
 
 
+@pytest.mark.rule("PUBLISH-7")
 def test_a_full_queue_keeps_nothing_from_the_others(
     conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker
 ) -> None:
@@ -82,6 +86,7 @@ def test_a_full_queue_keeps_nothing_from_the_others(
     assert conn.queue_info(small).messages < before
 
 
+@pytest.mark.rule("PUBLISH-7")
 def test_a_publish_that_waits_for_one_queue_goes_on_when_that_is_deleted(
     conn: shmq.Connection, connect: Callable[[], shmq.Connection], new_queue: QueueMaker, new_exchange: ExchangeMaker
 ) -> None:
@@ -102,6 +107,7 @@ def test_a_publish_that_waits_for_one_queue_goes_on_when_that_is_deleted(
     assert bodies(conn, roomy) == [b"waits"]
 
 
+@pytest.mark.rule("PUBLISH-1", "PUBLISH-3")
 def test_a_queue_that_can_never_hold_a_body_keeps_it_from_nobody(
     conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker
 ) -> None:
@@ -116,6 +122,7 @@ def test_a_queue_that_can_never_hold_a_body_keeps_it_from_nobody(
     assert [bodies(conn, queue) for queue in queues] == [[], [body], [], [body]]
 
 
+@pytest.mark.rule("PUBLISH-1", "PUBLISH-6")
 def test_a_loan_goes_to_every_queue(conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker) -> None:
     exchange, queues = new_exchange("fanout"), [new_queue() for _ in range(3)]
     for queue in queues:
@@ -130,6 +137,7 @@ def test_a_loan_goes_to_every_queue(conn: shmq.Connection, new_queue: QueueMaker
 # -- delays -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("DELAY-1", "DELAY-3")
 def test_an_exchange_that_delays_routes_after_the_delay_of_the_header(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker
 ) -> None:
@@ -148,6 +156,7 @@ def test_an_exchange_that_delays_routes_after_the_delay_of_the_header(
     assert (message.body, message.headers) == (b"late", {"x-delay": -300})
 
 
+@pytest.mark.rule("DELAY-1")
 def test_a_delay_counts_only_at_an_exchange_that_delays(
     conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker
 ) -> None:
@@ -165,6 +174,7 @@ def test_a_delay_counts_only_at_an_exchange_that_delays(
     assert conn.get(later, timeout=5, no_ack=True) is not None
 
 
+@pytest.mark.rule("DELAY-3")
 def test_a_delay_of_many_years_is_taken_and_one_that_is_no_time_is_not(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker
 ) -> None:
@@ -180,6 +190,7 @@ def test_a_delay_of_many_years_is_taken_and_one_that_is_no_time_is_not(
 # -- dead letters, and routes that change -----------------------------------------------------------------------------
 
 
+@pytest.mark.rule("DEATH-1", "DEATH-5")
 @pytest.mark.parametrize(
     ("kind", "binding"), [("topic", {"routing_key": "dead.#"}), ("headers", {"arguments": {"n": 1}})]
 )
@@ -201,6 +212,7 @@ def test_dead_letters_are_routed_by_the_same_rules(
     assert conn.get(other) is None
 
 
+@pytest.mark.rule("DEATH-3", "DEATH-5")
 @pytest.mark.parametrize("key", [None, "own"])
 def test_a_dead_letter_keeps_its_cc_unless_its_queue_has_a_key_for_it_and_never_its_bcc(
     conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker, key: str | None
@@ -223,6 +235,7 @@ def test_a_dead_letter_keeps_its_cc_unless_its_queue_has_a_key_for_it_and_never_
     assert [name for name, queue in queues.items() if conn.get(queue, timeout=0.1)] == ([] if key else ["cc"])
 
 
+@pytest.mark.rule("ROUTE-17")
 def test_a_route_follows_every_change_behind_it(
     conn: shmq.Connection, connect: Callable[[], shmq.Connection], new_queue: QueueMaker, new_exchange: ExchangeMaker
 ) -> None:
@@ -242,6 +255,7 @@ def test_a_route_follows_every_change_behind_it(
     assert bodies(conn, queue) == [b"2", b"4"]
 
 
+@pytest.mark.rule("ROUTE-17", "ROUTE-20")
 def test_a_name_that_is_used_again_is_another_exchange(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     one, other = new_queue(), new_queue()
     for kind, queue in (("direct", one), ("fanout", other)):

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -12,20 +12,6 @@ from support.deadline import scaled, wait_until
 from support.messages import WAIT, QueueMaker, ready_bodies, wait_for
 
 Connect = Callable[[], shmq.Connection]
-
-
-@pytest.fixture
-def by_broker(broker: str, mode: str) -> Iterator[Connect]:
-    """Open connections that may go through the broker, where direct ones can't."""
-    opened: list[shmq.Connection] = []
-
-    def one() -> shmq.Connection:
-        opened.append(shmq.connect(broker, mode="socket" if mode == "socket" else "auto"))
-        return opened[-1]
-
-    yield one
-    for connection in opened:
-        connection.close()
 
 
 class Listener:
@@ -57,6 +43,7 @@ def publish(conn: shmq.Connection, queue: str, *numbers: int) -> list[bytes]:
 # -- one active -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("CONSUME-8")
 def test_only_one_consumer_is_active_and_the_next_takes_over(
     conn: shmq.Connection, by_broker: Connect, new_queue: QueueMaker
 ) -> None:
@@ -72,6 +59,7 @@ def test_only_one_consumer_is_active_and_the_next_takes_over(
     second.cancel()
 
 
+@pytest.mark.rule("CONSUME-8")
 def test_what_the_active_one_held_is_delivered_by_the_next(
     conn: shmq.Connection, by_broker: Connect, new_queue: QueueMaker
 ) -> None:
@@ -105,6 +93,7 @@ def test_consuming_from_one_active_needs_the_broker_and_publishing_does_not(
 # -- priority -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("CONSUME-9")
 def test_who_has_a_higher_priority_is_served_while_it_has_room(
     conn: shmq.Connection, by_broker: Connect, queue: str
 ) -> None:
@@ -125,6 +114,7 @@ def test_who_has_a_higher_priority_is_served_while_it_has_room(
     assert next(high_consumer).body == b"5"
 
 
+@pytest.mark.rule("CONSUME-9")
 def test_priority_may_be_an_argument(conn: shmq.Connection, by_broker: Connect, queue: str) -> None:
     low, high = by_broker().consume(queue), by_broker().consume(queue, arguments={"x-priority": 5, "x-team": "a"})
     published = publish(conn, queue, 1)
@@ -138,6 +128,7 @@ def test_priority_may_be_an_argument(conn: shmq.Connection, by_broker: Connect, 
         by_broker().consume(queue, priority=3, arguments={"x-priority": 4})
 
 
+@pytest.mark.rule("CONSUME-8")
 def test_where_one_is_active_none_is_exclusive(by_broker: Connect, new_queue: QueueMaker) -> None:
     queue = new_queue(single_active_consumer=True)
 
@@ -145,6 +136,7 @@ def test_where_one_is_active_none_is_exclusive(by_broker: Connect, new_queue: Qu
         by_broker().consume(queue, exclusive=True)
 
 
+@pytest.mark.rule("CONSUME-9")
 def test_equals_take_turns(conn: shmq.Connection, by_broker: Connect, queue: str) -> None:
     listeners = [Listener(by_broker(), queue, priority=3, prefetch=1) for _ in range(2)]
     for number in range(40):
@@ -156,6 +148,7 @@ def test_equals_take_turns(conn: shmq.Connection, by_broker: Connect, queue: str
     assert min(len(one.bodies) for one in listeners) > 5
 
 
+@pytest.mark.rule("CONSUME-9")
 def test_a_consumer_without_priority_stands_back_when_one_with_it_comes(
     conn: shmq.Connection, by_broker: Connect, queue: str
 ) -> None:
@@ -180,6 +173,7 @@ def test_a_consumer_without_priority_stands_back_when_one_with_it_comes(
 # -- exclusive ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("CONSUME-6")
 def test_an_exclusive_consumer_is_alone(conn: shmq.Connection, by_broker: Connect, queue: str) -> None:
     consumer = by_broker().consume(queue, exclusive=True)
     with pytest.raises(shmq.AccessRefused):
@@ -197,6 +191,7 @@ def test_an_exclusive_consumer_is_alone(conn: shmq.Connection, by_broker: Connec
     listener.cancel()
 
 
+@pytest.mark.rule("CONSUME-6")
 def test_where_others_consume_nobody_is_alone(
     conn: shmq.Connection, connect: Connect, by_broker: Connect, queue: str
 ) -> None:
@@ -211,6 +206,7 @@ def test_where_others_consume_nobody_is_alone(
 # -- urgency and waiting --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("PRIORITY-2")
 def test_urgency_is_strict_without_ageing(conn: shmq.Connection, queue: str) -> None:
     conn.publish(b"old", routing_key=queue, priority=0, confirm="memory")
     start = time.monotonic()
@@ -220,6 +216,7 @@ def test_urgency_is_strict_without_ageing(conn: shmq.Connection, queue: str) -> 
     assert ready_bodies(conn, queue) == [b"urgent", b"old"]
 
 
+@pytest.mark.rule("PRIORITY-3")
 def test_with_ageing_who_waits_rises(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_priority=9, priority_ageing=0.05)
     conn.publish(b"waits", routing_key=queue, priority=0, confirm="memory")
@@ -231,6 +228,7 @@ def test_with_ageing_who_waits_rises(conn: shmq.Connection, new_queue: QueueMake
     assert ready_bodies(conn, queue) == [b"9", b"waits", b"4"]
 
 
+@pytest.mark.rule("PRIORITY-3")
 def test_with_ageing_no_level_starves(conn: shmq.Connection, connect: Connect, new_queue: QueueMaker) -> None:
     queue = new_queue(max_priority=9, priority_ageing=0.02)
     conn.publish(b"low", routing_key=queue, priority=0, confirm="memory")

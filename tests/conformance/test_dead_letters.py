@@ -23,6 +23,7 @@ def summary(message: shmq.Message, which: str) -> tuple[str, ...]:
     return tuple(message.headers[f"x-{which}-death-{field}"] for field in FIELDS)
 
 
+@pytest.mark.rule("DEATH-3", "DEATH-5")
 def test_a_rejected_message_says_where_why_and_when_it_died(
     conn: shmq.Connection, new_queue: QueueMaker, dead: str
 ) -> None:
@@ -40,6 +41,7 @@ def test_a_rejected_message_says_where_why_and_when_it_died(
     assert (message.headers["mine"], message.message_id) == (1, "7")
 
 
+@pytest.mark.rule("DEATH-2", "DEATH-4")
 def test_the_first_and_the_last_death_are_summed_up(conn: shmq.Connection, new_queue: QueueMaker, dead: str) -> None:
     second = new_queue(dead_letter_exchange="", dead_letter_routing_key=dead, message_ttl=0.02)
     first = new_queue(dead_letter_exchange="", dead_letter_routing_key=second)
@@ -52,6 +54,7 @@ def test_the_first_and_the_last_death_are_summed_up(conn: shmq.Connection, new_q
     assert summary(message, "last") == (second, "expired", "")
 
 
+@pytest.mark.rule("DEATH-2")
 def test_who_died_elsewhere_meanwhile_comes_first_again(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     second = new_queue(dead_letter_exchange="amq.direct", dead_letter_routing_key=(key := unique("back")))
     first = new_queue(dead_letter_exchange="", dead_letter_routing_key=second)
@@ -63,6 +66,7 @@ def test_who_died_elsewhere_meanwhile_comes_first_again(conn: shmq.Connection, n
     assert deaths(wait_for(conn, second)) == [(first, "rejected", 2), (second, "rejected", 1)]
 
 
+@pytest.mark.rule("DEATH-2", "DEATH-3")
 def test_the_queue_of_a_round_is_counted_twice(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     jobs = new_queue(dead_letter_exchange="amq.direct", dead_letter_routing_key=(key := unique("again")))
     conn.bind_queue(jobs, "amq.direct", key)
@@ -80,6 +84,7 @@ def test_the_queue_of_a_round_is_counted_twice(conn: shmq.Connection, new_queue:
     second.ack()
 
 
+@pytest.mark.rule("DEATH-5")
 def test_without_a_key_of_its_own_the_message_keeps_its_keys(
     conn: shmq.Connection, new_queue: QueueMaker, dead: str
 ) -> None:
@@ -92,6 +97,7 @@ def test_without_a_key_of_its_own_the_message_keeps_its_keys(
     assert (message.exchange, message.routing_key) == ("amq.direct", jobs)
 
 
+@pytest.mark.rule("DEATH-1", "DEATH-3")
 def test_expiration_is_taken_away_and_told(conn: shmq.Connection, new_queue: QueueMaker, dead: str) -> None:
     jobs = new_queue(dead_letter_exchange="", dead_letter_routing_key=dead)
     conn.publish(b"late", routing_key=jobs, expiration=20, confirm="memory")
@@ -102,6 +108,7 @@ def test_expiration_is_taken_away_and_told(conn: shmq.Connection, new_queue: Que
     assert message.expiration is None
 
 
+@pytest.mark.rule("DEATH-6")
 def test_what_a_client_calls_a_death_is_not_interpreted(
     conn: shmq.Connection, new_queue: QueueMaker, dead: str
 ) -> None:
@@ -119,6 +126,7 @@ def test_what_a_client_calls_a_death_is_not_interpreted(
     assert summary(message, "first") == summary(message, "last") == (jobs, "rejected", "")
 
 
+@pytest.mark.rule("DEATH-6")
 def test_what_a_client_publishes_again_with_its_deaths_begins_anew(
     conn: shmq.Connection, new_queue: QueueMaker, dead: str
 ) -> None:
@@ -133,12 +141,12 @@ def test_what_a_client_publishes_again_with_its_deaths_begins_anew(
     conn.purge_queue(jobs)
 
 
+@pytest.mark.rule("DEATH-3", "DEATH-5")
 def test_copies_are_told_and_go_with_a_key_of_the_queues_own(
-    broker: str, conn: shmq.Connection, new_queue: QueueMaker, dead: str
+    conn: shmq.Connection, new_queue: QueueMaker, dead: str
 ) -> None:
     jobs = new_queue(dead_letter_exchange="", dead_letter_routing_key=dead)
-    with shmq.connect(broker) as publisher:
-        publisher.publish(b"bad", routing_key=jobs, headers={"CC": ["nowhere"]}, confirm="memory")
+    conn.publish(b"bad", routing_key=jobs, headers={"CC": ["nowhere"]}, confirm="memory")
     reject(conn, jobs)
 
     message = wait_for(conn, dead)
@@ -146,17 +154,18 @@ def test_copies_are_told_and_go_with_a_key_of_the_queues_own(
     assert "CC" not in message.headers
 
 
-def test_copies_stay_where_the_keys_stay(broker: str, conn: shmq.Connection, new_queue: QueueMaker, dead: str) -> None:
+@pytest.mark.rule("DEATH-5")
+def test_copies_stay_where_the_keys_stay(conn: shmq.Connection, new_queue: QueueMaker, dead: str) -> None:
     jobs = new_queue(dead_letter_exchange="amq.direct")
     conn.bind_queue(dead, "amq.direct", f"copy of {jobs}")
-    with shmq.connect(broker) as publisher:
-        publisher.publish(b"bad", routing_key=jobs, headers={"CC": [f"copy of {jobs}"]}, confirm="memory")
+    conn.publish(b"bad", routing_key=jobs, headers={"CC": [f"copy of {jobs}"]}, confirm="memory")
     reject(conn, jobs)
 
     message = wait_for(conn, dead)
     assert message.headers["CC"] == [f"copy of {jobs}"]
 
 
+@pytest.mark.rule("DEATH-10")
 def test_a_dead_letter_has_the_priority_it_was_published_with(
     conn: shmq.Connection, new_queue: QueueMaker, dead: str
 ) -> None:
@@ -170,6 +179,7 @@ def test_a_dead_letter_has_the_priority_it_was_published_with(
     assert [wait_for(conn, dead).body[0] for _ in range(3)] == [7, 5, 2]
 
 
+@pytest.mark.rule("DEATH-7")
 def test_a_cycle_without_a_rejection_ends(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     jobs = new_queue(message_ttl=0.01, dead_letter_exchange="amq.direct")
     conn.bind_queue(jobs, "amq.direct", jobs)
@@ -179,6 +189,7 @@ def test_a_cycle_without_a_rejection_ends(conn: shmq.Connection, new_queue: Queu
     assert conn.queue_info(jobs).totals["published"] == 1
 
 
+@pytest.mark.rule("DEATH-7")
 def test_the_other_targets_of_a_cycle_get_theirs(conn: shmq.Connection, new_queue: QueueMaker, dead: str) -> None:
     jobs = new_queue(message_ttl=0.01, dead_letter_exchange="amq.direct")
     conn.bind_queue(jobs, "amq.direct", jobs)
@@ -189,6 +200,7 @@ def test_the_other_targets_of_a_cycle_get_theirs(conn: shmq.Connection, new_queu
     wait_until_gone(conn, jobs)
 
 
+@pytest.mark.rule("DEATH-7")
 def test_a_rejection_on_the_way_allows_the_round(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     retry = new_queue(
         message_ttl=0.01, dead_letter_exchange="amq.direct", dead_letter_routing_key=(key := unique("jobs"))
@@ -202,6 +214,7 @@ def test_a_rejection_on_the_way_allows_the_round(conn: shmq.Connection, new_queu
     assert deaths(wait_for(conn, jobs)) == [(retry, "expired", 3), (jobs, "rejected", 3)]
 
 
+@pytest.mark.rule("DEATH-8")
 def test_what_is_purged_or_deleted_is_not_dead(conn: shmq.Connection, new_queue: QueueMaker, dead: str) -> None:
     jobs = new_queue(dead_letter_exchange="", dead_letter_routing_key=dead)
     conn.publish(b"purged", routing_key=jobs, confirm="memory")
@@ -212,6 +225,7 @@ def test_what_is_purged_or_deleted_is_not_dead(conn: shmq.Connection, new_queue:
     assert conn.get(dead, timeout=0.3) is None
 
 
+@pytest.mark.rule("DEATH-9")
 def test_without_its_exchange_a_dead_letter_is_dropped_and_counted(
     conn: shmq.Connection, new_queue: QueueMaker
 ) -> None:

@@ -15,6 +15,7 @@ ExchangeMaker = Callable[..., str]
 # -- types ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("ROUTE-2")
 def test_a_fanout_exchange_routes_everything_to_all(
     conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker
 ) -> None:
@@ -28,6 +29,7 @@ def test_a_fanout_exchange_routes_everything_to_all(
     assert [bodies(conn, queue) for queue in queues] == [[b"1", b"2"]] * 3
 
 
+@pytest.mark.rule("ROUTE-5", "ROUTE-6")
 @pytest.mark.parametrize(
     ("pattern", "matching", "others"),
     [
@@ -57,6 +59,7 @@ def test_a_topic_exchange_routes_by_patterns_of_words(  # noqa: PLR0917 - a row 
     assert bodies(conn, queue) == [key.encode() for key in matching]
 
 
+@pytest.mark.rule("ROUTE-7", "ROUTE-8", "ROUTE-9")
 @pytest.mark.parametrize(
     ("match", "arguments", "matching", "others"),
     [
@@ -74,6 +77,8 @@ def test_a_topic_exchange_routes_by_patterns_of_words(  # noqa: PLR0917 - a row 
         ("any", {"x-a": 1}, [], [{}, {"x-a": 1}]),
         (None, {}, [{}, {"a": 1}], []),
         ("any", {}, [], [{}, {"a": 1}]),
+        (None, {"a": "1"}, [{"a": "1"}], [{"a": 1}]),
+        (None, {"a": True}, [{"a": True}], [{"a": 1}, {"a": "true"}]),
     ],
 )
 def test_a_headers_exchange_routes_by_headers(  # noqa: PLR0917 - a row of the table, and fixtures
@@ -94,6 +99,7 @@ def test_a_headers_exchange_routes_by_headers(  # noqa: PLR0917 - a row of the t
     assert bodies(conn, queue) == [repr(headers).encode() for headers in matching]
 
 
+@pytest.mark.rule("ROUTE-7")
 def test_a_headers_binding_is_refused_for_a_form_that_there_is_not(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker
 ) -> None:
@@ -102,12 +108,14 @@ def test_a_headers_binding_is_refused_for_a_form_that_there_is_not(
         conn.bind_queue(queue, exchange, match="some")
 
 
+@pytest.mark.rule("ERROR-3")
 @pytest.mark.parametrize("arguments", [5, "x-match", [("n", 1)], {1: 2}, {"n": [1]}, {"n": "\ud800"}])
 def test_arguments_that_cannot_travel_are_refused(conn: shmq.Connection, queue: str, arguments: Any) -> None:
     with pytest.raises(shmq.InvalidArgument):
         conn.bind_queue(queue, "amq.headers", arguments=arguments)
 
 
+@pytest.mark.rule("ROUTE-4")
 @pytest.mark.parametrize("name", ["amq.direct", "amq.fanout", "amq.topic", "amq.headers", "amq.match"])
 def test_the_predeclared_exchanges_work(conn: shmq.Connection, queue: str, name: str) -> None:
     conn.bind_queue(queue, name, "k")
@@ -118,6 +126,7 @@ def test_the_predeclared_exchanges_work(conn: shmq.Connection, queue: str, name:
     assert bodies(conn, queue) == [b"m"]
 
 
+@pytest.mark.rule("NAME-2")
 def test_names_of_the_broker_are_refused(conn: shmq.Connection) -> None:
     with pytest.raises(shmq.AccessRefused):
         conn.declare_exchange("amq.mine")
@@ -130,6 +139,7 @@ def test_names_of_the_broker_are_refused(conn: shmq.Connection) -> None:
 # -- one copy, unbinding, equivalence ---------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("ROUTE-10")
 def test_a_queue_gets_one_copy_whatever_the_number_of_bindings_that_match(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker
 ) -> None:
@@ -142,6 +152,7 @@ def test_a_queue_gets_one_copy_whatever_the_number_of_bindings_that_match(
     assert bodies(conn, queue) == [b"x"]
 
 
+@pytest.mark.rule("ROUTE-11")
 def test_bindings_that_differ_in_their_arguments_are_two(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker
 ) -> None:
@@ -155,6 +166,7 @@ def test_bindings_that_differ_in_their_arguments_are_two(
     assert bodies(conn, queue) == [b"x"]
 
 
+@pytest.mark.rule("ROUTE-18")
 @pytest.mark.parametrize(
     ("argument", "declared", "asked"),
     [
@@ -182,6 +194,7 @@ def test_an_exchange_that_differs_is_refused_and_what_differs_named(
     assert caught.value.declared != caught.value.asked
 
 
+@pytest.mark.rule("DELAY-1", "ROUTE-18")
 def test_an_exchange_that_delays_says_how_it_routes(conn: shmq.Connection) -> None:
     with pytest.raises(shmq.InvalidArgument, match="x-delayed-type"):
         conn.declare_exchange("later", "x-delayed-message")
@@ -190,6 +203,7 @@ def test_an_exchange_that_delays_says_how_it_routes(conn: shmq.Connection) -> No
 # -- between exchanges ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("ROUTE-12")
 def test_exchanges_pass_messages_on_and_cycles_end(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker
 ) -> None:
@@ -206,6 +220,7 @@ def test_exchanges_pass_messages_on_and_cycles_end(
     assert bodies(conn, queue) == [b"passed"]
 
 
+@pytest.mark.rule("ROUTE-20")
 def test_binding_exchanges_that_are_not_there_is_not_found(conn: shmq.Connection, new_exchange: ExchangeMaker) -> None:
     exchange = new_exchange()
     for ends in ((exchange, "nowhere"), ("nowhere", exchange)):
@@ -215,6 +230,7 @@ def test_binding_exchanges_that_are_not_there_is_not_found(conn: shmq.Connection
         conn.bind_exchange("", exchange)
 
 
+@pytest.mark.rule("NAME-1")
 @pytest.mark.parametrize("name", ["a\0b", "x" * 256, "\ud800", None, 5])
 def test_a_bad_name_is_refused_wherever_it_stands(conn: shmq.Connection, name: Any) -> None:
     calls: list[Callable[[], None]] = [
@@ -227,6 +243,7 @@ def test_a_bad_name_is_refused_wherever_it_stands(conn: shmq.Connection, name: A
             call()
 
 
+@pytest.mark.rule("ROUTE-14")
 def test_an_internal_exchange_takes_from_exchanges_alone(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker
 ) -> None:
@@ -241,6 +258,7 @@ def test_an_internal_exchange_takes_from_exchanges_alone(
     assert bodies(conn, queue) == [b"x"]
 
 
+@pytest.mark.rule("ROUTE-13")
 def test_the_alternate_exchange_gets_what_matched_nothing_and_that_is_routed(
     conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker
 ) -> None:
@@ -257,6 +275,7 @@ def test_the_alternate_exchange_gets_what_matched_nothing_and_that_is_routed(
     assert (bodies(conn, known), bodies(conn, rest)) == ([b"1", b"3"], [b"2"])
 
 
+@pytest.mark.rule("ROUTE-13")
 def test_a_chain_of_alternates_stops_on_a_loop(conn: shmq.Connection, new_exchange: ExchangeMaker) -> None:
     first = new_exchange("direct", alternate_exchange="alternate-loop")
     conn.declare_exchange("alternate-loop", alternate_exchange=first)
@@ -267,6 +286,7 @@ def test_a_chain_of_alternates_stops_on_a_loop(conn: shmq.Connection, new_exchan
     conn.delete_exchange("alternate-loop")
 
 
+@pytest.mark.rule("ROUTE-13")
 def test_an_alternate_that_is_declared_later_counts_from_then_on(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker
 ) -> None:
@@ -281,6 +301,7 @@ def test_an_alternate_that_is_declared_later_counts_from_then_on(
     assert bodies(conn, queue) == [b"2"]
 
 
+@pytest.mark.rule("ROUTE-13")
 def test_the_default_exchange_may_be_the_alternate(conn: shmq.Connection, new_exchange: ExchangeMaker) -> None:
     first = new_exchange("direct", alternate_exchange="")
     publish(conn, first, "named-later", b"1")
@@ -294,6 +315,7 @@ def test_the_default_exchange_may_be_the_alternate(conn: shmq.Connection, new_ex
 # -- auto-delete ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("ROUTE-19")
 def test_an_auto_delete_exchange_goes_with_its_last_binding_as_source(
     conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker
 ) -> None:
@@ -313,6 +335,7 @@ def test_an_auto_delete_exchange_goes_with_its_last_binding_as_source(
             conn.declare_exchange(name, passive=True)
 
 
+@pytest.mark.rule("ROUTE-18")
 def test_an_exchange_in_use_stays_when_asked(conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker) -> None:
     exchange = new_exchange()
     conn.bind_queue(queue, exchange, "k")

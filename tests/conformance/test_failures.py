@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -21,6 +21,7 @@ def fail(conn: shmq.Connection, queue: str, times: int) -> None:
 # -- the delivery limit ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("SETTLE-7", "DEATH-1")
 def test_over_the_limit_a_message_is_a_dead_letter(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(delivery_limit=2, dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -33,6 +34,7 @@ def test_over_the_limit_a_message_is_a_dead_letter(conn: shmq.Connection, new_qu
     assert conn.get(queue) is None
 
 
+@pytest.mark.rule("SETTLE-6")
 def test_failures_are_told(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(delivery_limit=5)
     conn.publish(b"poison", routing_key=queue, confirm="memory")
@@ -45,6 +47,7 @@ def test_failures_are_told(conn: shmq.Connection, new_queue: QueueMaker) -> None
     assert counts == [None, 1, 2]
 
 
+@pytest.mark.rule("SETTLE-6")
 def test_what_an_application_gives_back_is_no_failure(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(delivery_limit=1)
     conn.publish(b"x", routing_key=queue, confirm="memory")
@@ -56,6 +59,7 @@ def test_what_an_application_gives_back_is_no_failure(conn: shmq.Connection, new
     assert message.headers == {}
 
 
+@pytest.mark.rule("SETTLE-7")
 def test_with_a_dead_letter_exchange_the_limit_is_20(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -67,6 +71,7 @@ def test_with_a_dead_letter_exchange_the_limit_is_20(conn: shmq.Connection, new_
     assert deaths(wait_for(conn, dead)) == [(queue, "delivery_limit", 1)]
 
 
+@pytest.mark.rule("SETTLE-7")
 @pytest.mark.parametrize("arguments", [{}, {"delivery_limit": -1}, {"delivery_limit": -1, "dead_letter_exchange": ""}])
 def test_without_a_limit_nothing_ends_its_rounds(
     conn: shmq.Connection, new_queue: QueueMaker, arguments: dict[str, object]
@@ -78,6 +83,7 @@ def test_without_a_limit_nothing_ends_its_rounds(
     assert wait_for(conn, queue).headers == {"x-delivery-count": 30}
 
 
+@pytest.mark.rule("SETTLE-7")
 def test_over_a_limit_without_an_exchange_it_is_dropped(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(delivery_limit=0)
     conn.publish(b"poison", routing_key=queue, confirm="memory")
@@ -99,6 +105,7 @@ def time_to_come_back(conn: shmq.Connection, queue: str) -> float:
     return took
 
 
+@pytest.mark.rule("SETTLE-8")
 def test_failed_messages_come_back_later_each_time(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(delayed_retry_type="failed", delayed_retry_min=0.1, delayed_retry_max=0.25)
     conn.publish(b"x", routing_key=queue, confirm="memory")
@@ -108,6 +115,7 @@ def test_failed_messages_come_back_later_each_time(conn: shmq.Connection, new_qu
         assert least - 0.005 <= wait < least + scaled(1)
 
 
+@pytest.mark.rule("SETTLE-8")
 @pytest.mark.parametrize(
     ("kind", "nack_waits", "reject_waits"),
     [("all", True, True), ("failed", False, True), ("returned", True, False), ("disabled", False, False)],
@@ -126,6 +134,7 @@ def test_which_of_them_wait_is_the_queues_to_say(
     assert conn.queue_info(queue).totals["delayed"] == nack_waits + reject_waits
 
 
+@pytest.mark.rule("SETTLE-8")
 def test_a_delay_that_is_asked_for_wins(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(delayed_retry_type="all", delayed_retry_min=30)
     conn.publish(b"x", routing_key=queue, confirm="memory")
@@ -134,6 +143,7 @@ def test_a_delay_that_is_asked_for_wins(conn: shmq.Connection, new_queue: QueueM
     assert wait_for(conn, queue).body == b"x"
 
 
+@pytest.mark.rule("SETTLE-8")
 def test_over_the_limit_nothing_waits(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(
@@ -152,6 +162,7 @@ def test_over_the_limit_nothing_waits(conn: shmq.Connection, new_queue: QueueMak
 # -- ack timeouts ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("SETTLE-9", "SETTLE-6")
 def test_an_overdue_delivery_goes_back_alone_and_its_late_ack_is_stale(
     conn: shmq.Connection, new_queue: QueueMaker
 ) -> None:
@@ -173,6 +184,7 @@ def test_an_overdue_delivery_goes_back_alone_and_its_late_ack_is_stale(
     again.ack()
 
 
+@pytest.mark.rule("SETTLE-9")
 def test_a_touch_puts_it_off(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(ack_timeout=0.2)
     conn.publish(b"slow", routing_key=queue, confirm="memory")
@@ -185,17 +197,15 @@ def test_a_touch_puts_it_off(conn: shmq.Connection, new_queue: QueueMaker) -> No
 
 
 @pytest.fixture
-def by_broker(broker: str, mode: str) -> Iterator[shmq.Connection]:
-    """Give a connection that may go through the broker, where direct ones can't."""
-    with shmq.connect(broker, mode="socket" if mode == "socket" else "auto") as connection:
-        yield connection
+def served(by_broker: Connect) -> shmq.Connection:
+    """Give a connection whose consumers the broker serves."""
+    return by_broker()
 
 
-def test_a_consumer_may_have_a_timeout_of_its_own(
-    conn: shmq.Connection, by_broker: shmq.Connection, queue: str
-) -> None:
+@pytest.mark.rule("SETTLE-9")
+def test_a_consumer_may_have_a_timeout_of_its_own(conn: shmq.Connection, served: shmq.Connection, queue: str) -> None:
     conn.publish_many([b"1", b"2"], routing_key=queue, confirm="memory")
-    consumer = by_broker.consume(queue, prefetch=2, ack_timeout=0.3)
+    consumer = served.consume(queue, prefetch=2, ack_timeout=0.3)
     slow, quick = itertools.islice(consumer, 2)
     consumer.cancel()
     quick.ack()
@@ -205,31 +215,33 @@ def test_a_consumer_may_have_a_timeout_of_its_own(
 
     def ack_late() -> None:
         slow.ack()
-        by_broker.wait_for_confirms()
+        served.wait_for_confirms()
 
     with pytest.raises(shmq.StaleDelivery):
         ack_late()
     again.ack()
 
 
-def test_a_touch_puts_the_consumers_timeout_off(by_broker: shmq.Connection, queue: str) -> None:
-    by_broker.publish(b"slow", routing_key=queue, confirm="memory")
-    message = next(iter(by_broker.consume(queue, prefetch=1, ack_timeout=0.2)))
+@pytest.mark.rule("SETTLE-9")
+def test_a_touch_puts_the_consumers_timeout_off(served: shmq.Connection, queue: str) -> None:
+    served.publish(b"slow", routing_key=queue, confirm="memory")
+    message = next(iter(served.consume(queue, prefetch=1, ack_timeout=0.2)))
     message.touch(30)
     start = time.monotonic()
     wait_until(lambda: time.monotonic() > start + 1, "longer than the timeout")
 
     message.ack()
-    by_broker.wait_for_confirms()
-    assert by_broker.queue_info(queue).unacked == 0
+    served.wait_for_confirms()
+    assert served.queue_info(queue).unacked == 0
 
 
-def test_the_consumers_timeout_beats_the_queues(by_broker: shmq.Connection, new_queue: QueueMaker) -> None:
+@pytest.mark.rule("SETTLE-9")
+def test_the_consumers_timeout_beats_the_queues(served: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(ack_timeout=0.2)
-    by_broker.publish(b"slow", routing_key=queue, confirm="memory")
-    message = next(iter(by_broker.consume(queue, prefetch=1, ack_timeout=30)))
+    served.publish(b"slow", routing_key=queue, confirm="memory")
+    message = next(iter(served.consume(queue, prefetch=1, ack_timeout=30)))
     start = time.monotonic()
     wait_until(lambda: time.monotonic() > start + 1.5, "longer than the queue's timeout")
 
     message.ack()
-    by_broker.wait_for_confirms()
+    served.wait_for_confirms()

@@ -21,6 +21,7 @@ def publish(conn: shmq.Connection, queue: str, *values: int, priority: int = 0) 
         conn.publish(body, routing_key=queue, priority=priority, confirm="memory")
 
 
+@pytest.mark.rule("LENGTH-1", "LENGTH-2")
 def test_beyond_its_length_a_queue_drops_its_head(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_length=3)
     publish(conn, queue, *range(10))
@@ -29,6 +30,7 @@ def test_beyond_its_length_a_queue_drops_its_head(conn: shmq.Connection, new_que
     assert ready_bodies(conn, queue) == numbers(7, 8, 9)
 
 
+@pytest.mark.rule("LENGTH-1", "LENGTH-2")
 def test_beyond_its_bytes_a_queue_drops_as_many_heads_as_it_takes(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_length_bytes=1000)
     for size in (300, 300, 300, 700):
@@ -37,6 +39,7 @@ def test_beyond_its_bytes_a_queue_drops_as_many_heads_as_it_takes(conn: shmq.Con
     assert [len(body) for body in ready_bodies(conn, queue)] == [300, 700]
 
 
+@pytest.mark.rule("LENGTH-2")
 def test_what_can_never_fit_is_dropped_with_all_before_it(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_length_bytes=1000)
     for size in (300, 2000):
@@ -45,6 +48,7 @@ def test_what_can_never_fit_is_dropped_with_all_before_it(conn: shmq.Connection,
     assert ready_bodies(conn, queue) == []
 
 
+@pytest.mark.rule("LENGTH-1")
 def test_only_ready_messages_count(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_length=2)
     publish(conn, queue, 1, 2)
@@ -57,6 +61,7 @@ def test_only_ready_messages_count(conn: shmq.Connection, new_queue: QueueMaker)
     assert ready_bodies(conn, queue) == numbers(3, 4)
 
 
+@pytest.mark.rule("LENGTH-5")
 def test_who_comes_back_is_the_head(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_length=2)
     publish(conn, queue, 1)
@@ -68,6 +73,7 @@ def test_who_comes_back_is_the_head(conn: shmq.Connection, new_queue: QueueMaker
     assert ready_bodies(conn, queue) == numbers(2, 3)
 
 
+@pytest.mark.rule("LENGTH-4")
 def test_the_least_urgent_are_dropped_first(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_length=3, max_priority=9)
     publish(conn, queue, 1, 2, priority=5)
@@ -77,6 +83,7 @@ def test_the_least_urgent_are_dropped_first(conn: shmq.Connection, new_queue: Qu
     assert ready_bodies(conn, queue) == numbers(5, 1, 2)
 
 
+@pytest.mark.rule("LENGTH-4")
 def test_an_urgent_victim_as_in_rabbitmq(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_length=3, max_priority=9, overflow_victim="highest")
     publish(conn, queue, 1, 2, priority=5)
@@ -85,6 +92,7 @@ def test_an_urgent_victim_as_in_rabbitmq(conn: shmq.Connection, new_queue: Queue
     assert ready_bodies(conn, queue) == numbers(2, 3, 4)
 
 
+@pytest.mark.rule("DEATH-1", "LENGTH-2")
 def test_the_dropped_are_dead_letters_of_reason_maxlen(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(max_length=1, dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -96,6 +104,7 @@ def test_the_dropped_are_dead_letters_of_reason_maxlen(conn: shmq.Connection, ne
     assert ready_bodies(conn, queue) == numbers(2)
 
 
+@pytest.mark.rule("LENGTH-2")
 def test_many_at_once_leave_the_last_ones(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_length=100)
     conn.publish_many(numbers(*range(5000)), routing_key=queue, confirm="memory")
@@ -112,6 +121,7 @@ def test_without_dead_letters_a_queue_drops_faster_than_its_capacity_fills(
     assert ready_bodies(conn, queue) == numbers(*range(9995, 10_000))
 
 
+@pytest.mark.rule("LENGTH-3")
 @pytest.mark.parametrize("overflow", ["reject-publish", "reject-publish-dlx"])
 def test_a_queue_may_refuse_instead(conn: shmq.Connection, new_queue: QueueMaker, overflow: str) -> None:
     queue = new_queue(max_length=2, overflow=overflow)
@@ -125,6 +135,7 @@ def test_a_queue_may_refuse_instead(conn: shmq.Connection, new_queue: QueueMaker
     assert ready_bodies(conn, queue) == numbers(4)
 
 
+@pytest.mark.rule("LENGTH-3")
 def test_a_queue_may_refuse_for_its_bytes(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_length_bytes=1000, overflow="reject-publish")
     conn.publish(bytes(600), routing_key=queue, confirm="memory")
@@ -134,6 +145,7 @@ def test_a_queue_may_refuse_for_its_bytes(conn: shmq.Connection, new_queue: Queu
     conn.publish(bytes(400), routing_key=queue, confirm="memory")
 
 
+@pytest.mark.rule("LENGTH-3", "PUBLISH-2")
 def test_a_refusal_is_told_to_who_does_not_wait_for_it(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_length=0, overflow="reject-publish")
 
@@ -145,6 +157,7 @@ def test_a_refusal_is_told_to_who_does_not_wait_for_it(conn: shmq.Connection, ne
         publish_and_ask()
 
 
+@pytest.mark.rule("LENGTH-3")
 def test_what_is_refused_may_be_a_dead_letter_all_the_same(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(
@@ -161,6 +174,7 @@ def test_what_is_refused_may_be_a_dead_letter_all_the_same(conn: shmq.Connection
     assert ready_bodies(conn, queue) == numbers(1)
 
 
+@pytest.mark.rule("LENGTH-3", "PUBLISH-5")
 def test_of_many_the_first_are_published_and_the_refused_one_dies_once(
     conn: shmq.Connection, new_queue: QueueMaker
 ) -> None:
@@ -178,6 +192,7 @@ def test_of_many_the_first_are_published_and_the_refused_one_dies_once(
     assert ready_bodies(conn, queue) == numbers(1, 2, 3)
 
 
+@pytest.mark.rule("PUBLISH-1")
 def test_the_other_queues_of_a_refused_publish_have_it(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     key = unique("key")
     short, long = new_queue(max_length=1, overflow="reject-publish"), new_queue()
@@ -194,6 +209,7 @@ def test_the_other_queues_of_a_refused_publish_have_it(conn: shmq.Connection, ne
     assert ready_bodies(conn, short) == numbers(1)
 
 
+@pytest.mark.rule("LENGTH-3")
 def test_a_loan_is_refused_like_a_publish(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_length=1, overflow="reject-publish")
     publish(conn, queue, 1)
@@ -203,6 +219,7 @@ def test_a_loan_is_refused_like_a_publish(conn: shmq.Connection, new_queue: Queu
     assert ready_bodies(conn, queue) == numbers(1)
 
 
+@pytest.mark.rule("LENGTH-3")
 def test_who_publishes_at_the_same_time_never_makes_it_too_long(
     conn: shmq.Connection, connect: Connect, new_queue: QueueMaker
 ) -> None:
@@ -226,6 +243,7 @@ def test_who_publishes_at_the_same_time_never_makes_it_too_long(
     assert sum(refused) == 350
 
 
+@pytest.mark.rule("DELAY-4")
 def test_what_is_delayed_counts_when_it_is_due(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(max_length=2)
     for body in numbers(1, 2, 3):
@@ -235,6 +253,7 @@ def test_what_is_delayed_counts_when_it_is_due(conn: shmq.Connection, new_queue:
     assert ready_bodies(conn, queue) == numbers(2, 3)
 
 
+@pytest.mark.rule("PUBLISH-7")
 def test_without_a_length_the_capacity_blocks(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(capacity_messages=2, overflow="drop-head")
     publish(conn, queue, 1, 2)

@@ -3,12 +3,14 @@
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import shmq
 from support.deadline import scaled, wait_until
+
+CLOCKS_APART = timedelta(milliseconds=100)  # the stamp is monotonic, read against the wall clock
 
 
 def bodies(messages: list[shmq.Message]) -> list[bytes]:
@@ -17,6 +19,7 @@ def bodies(messages: list[shmq.Message]) -> list[bytes]:
     return [message.body for message in messages]
 
 
+@pytest.mark.rule("PUBLISH-4")
 def test_a_message_comes_out_as_it_went_in(conn: shmq.Connection, queue: str) -> None:
     conn.publish(b"body", routing_key=queue)
 
@@ -29,6 +32,7 @@ def test_a_message_comes_out_as_it_went_in(conn: shmq.Connection, queue: str) ->
     message.ack()
 
 
+@pytest.mark.rule("PUBLISH-4")
 def test_headers_and_properties_travel(conn: shmq.Connection, queue: str) -> None:
     stamp = datetime(2024, 2, 29, tzinfo=UTC)
     conn.publish(
@@ -57,6 +61,7 @@ def test_headers_and_properties_travel(conn: shmq.Connection, queue: str) -> Non
     assert (message.reply_to, message.timestamp, message.type, message.app_id) == ("r", stamp, "t", "app")
 
 
+@pytest.mark.rule("PUBLISH-4")
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 5_000, 70_000, 1_048_577, 20_000_000])
 def test_bodies_of_any_size_are_intact(conn: shmq.Connection, queue: str, size: int) -> None:
     body = bytes(range(251)) * (size // 251 + 1)
@@ -70,6 +75,7 @@ def test_bodies_of_any_size_are_intact(conn: shmq.Connection, queue: str, size: 
     message.ack()
 
 
+@pytest.mark.rule("PUBLISH-4")
 @pytest.mark.parametrize("body", [bytearray(b"xyz"), memoryview(b"xyz"), memoryview(b"-xyz-")[1:4]])
 def test_any_buffer_is_a_body(conn: shmq.Connection, queue: str, body: object) -> None:
     conn.publish(body, routing_key=queue)
@@ -77,11 +83,13 @@ def test_any_buffer_is_a_body(conn: shmq.Connection, queue: str, body: object) -
     assert bodies(list(conn.get_batch(queue, max_wait=1))) == [b"xyz"]
 
 
+@pytest.mark.rule("PUBLISH-4")
 def test_text_is_no_body(conn: shmq.Connection, queue: str) -> None:
     with pytest.raises(TypeError):
         conn.publish("text", routing_key=queue)
 
 
+@pytest.mark.rule("PRIORITY-2")
 def test_messages_of_one_level_come_in_order(conn: shmq.Connection, queue: str) -> None:
     for number in range(100):
         conn.publish(str(number).encode(), routing_key=queue)
@@ -89,6 +97,7 @@ def test_messages_of_one_level_come_in_order(conn: shmq.Connection, queue: str) 
     assert bodies([m for _ in range(100) if (m := conn.get(queue, timeout=1))]) == [b"%d" % n for n in range(100)]
 
 
+@pytest.mark.rule("PRIORITY-2")
 def test_higher_levels_come_first(conn: shmq.Connection, queue: str) -> None:
     for priority in (0, 9, 4, 255, 9, 0):
         conn.publish(str(priority).encode(), routing_key=queue, priority=priority)
@@ -97,6 +106,7 @@ def test_higher_levels_come_first(conn: shmq.Connection, queue: str) -> None:
     assert bodies(list(conn.get_batch(queue, max_wait=1))) == [b"9", b"255", b"9", b"4", b"0", b"0", b"last"]
 
 
+@pytest.mark.rule("PUBLISH-5")
 def test_a_batch_is_published_in_order(conn: shmq.Connection, queue: str) -> None:
     batch = [str(number).encode() for number in range(1000)]
     conn.publish_many(batch, routing_key=queue, confirm="memory")
@@ -107,6 +117,7 @@ def test_a_batch_is_published_in_order(conn: shmq.Connection, queue: str) -> Non
     assert got == batch
 
 
+@pytest.mark.rule("PUBLISH-6")
 def test_a_loan_is_published_at_the_end_of_its_block(conn: shmq.Connection, queue: str) -> None:
     with conn.loan(1000, routing_key=queue) as body:
         body[:] = b"z" * 1000
@@ -114,6 +125,7 @@ def test_a_loan_is_published_at_the_end_of_its_block(conn: shmq.Connection, queu
     assert bodies(list(conn.get_batch(queue, max_wait=1))) == [b"z" * 1000]
 
 
+@pytest.mark.rule("PUBLISH-6")
 def test_a_loan_that_fails_publishes_nothing(conn: shmq.Connection, queue: str) -> None:
     with pytest.raises(ZeroDivisionError), conn.loan(1000, routing_key=queue):
         raise ZeroDivisionError
@@ -121,6 +133,7 @@ def test_a_loan_that_fails_publishes_nothing(conn: shmq.Connection, queue: str) 
     assert conn.get(queue) is None
 
 
+@pytest.mark.rule("CONSUME-10")
 def test_get_without_a_timeout_does_not_wait(conn: shmq.Connection, queue: str) -> None:
     start = time.monotonic()
 
@@ -129,6 +142,7 @@ def test_get_without_a_timeout_does_not_wait(conn: shmq.Connection, queue: str) 
     assert time.monotonic() - start < 0.5
 
 
+@pytest.mark.rule("CONSUME-10")
 def test_get_waits_no_longer_than_its_timeout(conn: shmq.Connection, queue: str) -> None:
     start = time.monotonic()
 
@@ -136,6 +150,7 @@ def test_get_waits_no_longer_than_its_timeout(conn: shmq.Connection, queue: str)
     assert 0.19 < time.monotonic() - start < 1
 
 
+@pytest.mark.rule("TTL-1")
 def test_an_expired_message_is_not_delivered(conn: shmq.Connection, queue: str) -> None:
     conn.publish(b"never", routing_key=queue, expiration=0, confirm="memory")
     conn.publish(b"now", routing_key=queue, expiration=60_000, confirm="memory")
@@ -143,6 +158,7 @@ def test_an_expired_message_is_not_delivered(conn: shmq.Connection, queue: str) 
     assert bodies(list(conn.get_batch(queue, max_wait=1))) == [b"now"]
 
 
+@pytest.mark.rule("DELAY-2")
 def test_a_delayed_message_comes_later(conn: shmq.Connection, queue: str) -> None:
     start = time.monotonic()
     conn.publish(b"later", routing_key=queue, delay=0.3, confirm="memory")
@@ -166,6 +182,7 @@ def test_two_connections_share_a_queue(connect: Callable[[], shmq.Connection], q
     second.ack()
 
 
+@pytest.mark.rule("PUBLISH-7")
 def test_a_publish_to_two_full_queues_goes_on_when_the_one_has_room_and_then_the_other(
     conn: shmq.Connection, connect: Callable[[], shmq.Connection], new_queue: Callable[..., str]
 ) -> None:
@@ -190,3 +207,28 @@ def test_a_publish_to_two_full_queues_goes_on_when_the_one_has_room_and_then_the
 
     assert time.monotonic() - started < scaled(1)
     assert [bodies(list(conn.get_batch(queue, max_wait=1))) for queue in queues] == [[b"new"], [b"new"]]
+
+
+@pytest.mark.rule("PRIORITY-1")
+def test_a_priority_above_the_highest_is_served_as_it_and_told_as_published(
+    conn: shmq.Connection, new_queue: Callable[..., str]
+) -> None:
+    levels, flat = new_queue(max_priority=5), new_queue()
+    for queue in (levels, flat):
+        for priority in (5, 9, 255, 3):
+            conn.publish(b"x", routing_key=queue, priority=priority, confirm="memory")
+        conn.publish(b"x", routing_key=queue, confirm="memory")
+
+    assert [message.priority for message in conn.get_batch(levels, no_ack=True)] == [5, 9, 255, 3, 0]
+    assert [message.priority for message in conn.get_batch(flat, no_ack=True)] == [5, 9, 255, 3, 0]
+
+
+@pytest.mark.rule("PUBLISH-8")
+def test_a_message_says_when_it_was_published(conn: shmq.Connection, queue: str) -> None:
+    before = datetime.now(UTC)
+    conn.publish(b"x", routing_key=queue, confirm="memory")
+    after = datetime.now(UTC)
+
+    message = conn.get(queue, timeout=1, no_ack=True)
+    assert message is not None
+    assert before - CLOCKS_APART <= message.published_at <= after + CLOCKS_APART

@@ -27,6 +27,7 @@ def is_there(conn: shmq.Connection, queue: str) -> bool:
 # -- equal ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("QUEUE-5")
 @pytest.mark.parametrize(
     ("argument", "there", "asked"),
     [
@@ -62,6 +63,7 @@ def test_a_difference_is_told_with_both_values(
     assert is_there(conn, queue)
 
 
+@pytest.mark.rule("QUEUE-5")
 @pytest.mark.parametrize("flag", ["durable", "auto_delete", "exclusive"])
 def test_a_different_flag_is_told(conn: shmq.Connection, new_queue: QueueMaker, flag: Any) -> None:
     queue = new_queue(**{flag: True})
@@ -71,6 +73,7 @@ def test_a_different_flag_is_told(conn: shmq.Connection, new_queue: QueueMaker, 
     assert (failure.value.argument, failure.value.declared, failure.value.asked) == (flag, True, False)
 
 
+@pytest.mark.rule("QUEUE-1")
 def test_keywords_and_arguments_say_the_same(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(message_ttl=1.5, expires=60, delivery_limit=3, delayed_retry_type="all", delayed_retry_min=2)
     arguments = {
@@ -84,6 +87,7 @@ def test_keywords_and_arguments_say_the_same(conn: shmq.Connection, new_queue: Q
     assert conn.declare_queue(queue, arguments=arguments).name == queue
 
 
+@pytest.mark.rule("QUEUE-3")
 @pytest.mark.parametrize(
     "arguments",
     [{"x-queue-mode": "lazy"}, {"x-queue-version": 2}, {"x-dead-letter-strategy": "at-least-once"}, {"x-team": "a"}],
@@ -97,6 +101,7 @@ def test_what_has_no_effect_is_accepted_and_not_compared(
     assert conn.queue_info(queue).definition.other == arguments
 
 
+@pytest.mark.rule("QUEUE-4", "ERROR-3")
 @pytest.mark.parametrize(
     ("argument", "value"),
     [
@@ -129,18 +134,21 @@ def test_a_wrong_argument_is_refused_by_name(conn: shmq.Connection, argument: st
 # -- types ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("QUEUE-2")
 def test_a_quorum_queue_is_durable(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(durable=False, queue_type="quorum")
 
     assert conn.queue_info(queue).definition.durable
 
 
+@pytest.mark.rule("QUEUE-2")
 def test_classic_needs_no_saying(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(queue_type="classic")
 
     assert conn.declare_queue(queue).name == queue
 
 
+@pytest.mark.rule("QUEUE-2")
 def test_streams_are_refused(conn: shmq.Connection) -> None:
     with pytest.raises(shmq.NotSupported, match="stream"):
         conn.declare_queue(unique("stream"), queue_type="stream")
@@ -149,6 +157,7 @@ def test_streams_are_refused(conn: shmq.Connection) -> None:
 # -- names ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("QUEUE-8")
 def test_the_broker_gives_names_that_nobody_guesses(conn: shmq.Connection) -> None:
     names = [conn.declare_queue(exclusive=True).name for _ in range(3)]
 
@@ -162,6 +171,7 @@ def test_the_broker_gives_names_that_nobody_guesses(conn: shmq.Connection) -> No
 # -- exclusive ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("QUEUE-9")
 def test_an_exclusive_queue_refuses_others_and_goes_with_its_connection(
     conn: shmq.Connection, connect: Connect
 ) -> None:
@@ -193,6 +203,7 @@ def by_broker(broker: str, mode: str) -> Iterator[shmq.Connection]:
         yield connection
 
 
+@pytest.mark.rule("QUEUE-10")
 def test_a_queue_deletes_itself_when_its_last_consumer_leaves(
     conn: shmq.Connection, by_broker: shmq.Connection, new_queue: QueueMaker
 ) -> None:
@@ -206,6 +217,7 @@ def test_a_queue_deletes_itself_when_its_last_consumer_leaves(
     wait_until(lambda: not is_there(conn, queue), "it is gone", WAIT)
 
 
+@pytest.mark.rule("QUEUE-10")
 def test_a_queue_that_never_had_a_consumer_stays(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(auto_delete=True)
     conn.publish(b"x", routing_key=queue, confirm="memory")
@@ -215,6 +227,7 @@ def test_a_queue_that_never_had_a_consumer_stays(conn: shmq.Connection, new_queu
     assert conn.queue_info(queue).messages == 1
 
 
+@pytest.mark.rule("QUEUE-10")
 def test_a_queue_deletes_itself_when_its_consumers_connection_closes(
     conn: shmq.Connection, broker: str, new_queue: QueueMaker
 ) -> None:

@@ -14,6 +14,7 @@ from support.messages import QueueMaker, deaths, ready_bodies, wait_for, wait_un
 Connect = Callable[[], shmq.Connection]
 
 
+@pytest.mark.rule("TTL-1")
 def test_what_expired_is_never_delivered(conn: shmq.Connection, queue: str) -> None:
     conn.publish(b"late", routing_key=queue, expiration=30, confirm="memory")
     conn.publish(b"kept", routing_key=queue, confirm="memory")
@@ -22,6 +23,7 @@ def test_what_expired_is_never_delivered(conn: shmq.Connection, queue: str) -> N
     assert ready_bodies(conn, queue) == [b"kept"]
 
 
+@pytest.mark.rule("TTL-1")
 @pytest.mark.parametrize(("queue_ttl", "expiration"), [(0.05, 60_000), (60.0, 50), (0.05, None)])
 def test_the_lower_time_of_queue_and_message_counts(
     conn: shmq.Connection, new_queue: QueueMaker, queue_ttl: float, expiration: int | None
@@ -35,6 +37,7 @@ def test_the_lower_time_of_queue_and_message_counts(
     assert 0.04 < time.monotonic() - start < scaled(2)
 
 
+@pytest.mark.rule("TTL-2")
 def test_expiry_is_anywhere_in_a_queue(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(max_priority=9, dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -46,6 +49,7 @@ def test_expiry_is_anywhere_in_a_queue(conn: shmq.Connection, new_queue: QueueMa
     assert ready_bodies(conn, queue) == [b"head", b"behind"]
 
 
+@pytest.mark.rule("TTL-2")
 def test_expiry_is_prompt(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -59,6 +63,7 @@ def test_expiry_is_prompt(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     assert sorted(late)[10] < scaled(0.03)
 
 
+@pytest.mark.rule("TTL-2")
 def test_a_shorter_time_behind_a_longer_one_is_seen(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -69,6 +74,7 @@ def test_a_shorter_time_behind_a_longer_one_is_seen(conn: shmq.Connection, new_q
     assert ready_bodies(conn, queue) == [b"60000"]
 
 
+@pytest.mark.rule("TTL-3")
 def test_a_time_of_zero_is_never_for_who_does_not_wait(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(message_ttl=0, dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -78,6 +84,7 @@ def test_a_time_of_zero_is_never_for_who_does_not_wait(conn: shmq.Connection, ne
     assert conn.get(queue) is None
 
 
+@pytest.mark.rule("TTL-3")
 def test_a_time_of_zero_is_now_for_who_waits(conn: shmq.Connection, connect: Connect, new_queue: QueueMaker) -> None:
     queue = new_queue(message_ttl=0)
     got: list[shmq.Message | None] = []
@@ -93,6 +100,7 @@ def test_a_time_of_zero_is_now_for_who_waits(conn: shmq.Connection, connect: Con
     assert got[0] is not None
 
 
+@pytest.mark.rule("TTL-4")
 def test_a_requeued_message_keeps_its_end(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(message_ttl=0.3, dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -106,6 +114,7 @@ def test_a_requeued_message_keeps_its_end(conn: shmq.Connection, new_queue: Queu
     assert 0.29 < time.monotonic() - start < 0.3 + scaled(0.25)
 
 
+@pytest.mark.rule("TTL-4")
 def test_what_is_held_expires_when_it_comes_back(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(message_ttl=0.05, dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -120,6 +129,7 @@ def test_what_is_held_expires_when_it_comes_back(conn: shmq.Connection, new_queu
     assert conn.get(queue) is None
 
 
+@pytest.mark.rule("DELAY-4")
 def test_what_is_delayed_begins_to_live_when_it_is_due(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -132,6 +142,7 @@ def test_what_is_delayed_begins_to_live_when_it_is_due(conn: shmq.Connection, ne
     assert time.monotonic() - start >= 0.69
 
 
+@pytest.mark.rule("TTL-2")
 def test_many_expire_in_their_order(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(message_ttl=0.1, dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -154,6 +165,7 @@ def is_there(conn: shmq.Connection, queue: str) -> bool:
     return True
 
 
+@pytest.mark.rule("QUEUE-11")
 def test_a_queue_that_nobody_uses_goes_with_its_messages(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(expires=0.3, dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -165,6 +177,7 @@ def test_a_queue_that_nobody_uses_goes_with_its_messages(conn: shmq.Connection, 
     assert conn.get(dead, timeout=0.1) is None
 
 
+@pytest.mark.rule("QUEUE-11")
 def test_asking_for_messages_and_declaring_are_use(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(expires=0.5)
     for turn in range(6):
@@ -175,6 +188,7 @@ def test_asking_for_messages_and_declaring_are_use(conn: shmq.Connection, new_qu
     wait_until(lambda: not is_there(conn, queue), "it is gone")
 
 
+@pytest.mark.rule("QUEUE-11")
 def test_a_consumer_keeps_a_queue(conn: shmq.Connection, connect: Connect, new_queue: QueueMaker) -> None:
     other = connect()
     queue = new_queue(expires=0.5)

@@ -20,6 +20,7 @@ def in_time(request: pytest.FixtureRequest) -> Iterator[None]:
     assert time.monotonic() - start < scaled(2), request.node.name
 
 
+@pytest.mark.rule("QUEUE-5", "QUEUE-7")
 def test_declaring_again_is_a_check(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
     queue = new_queue(max_priority=3)
     conn.publish(b"x", routing_key=queue, confirm="memory")
@@ -31,6 +32,7 @@ def test_declaring_again_is_a_check(conn: shmq.Connection, new_queue: Callable[.
     assert "max-priority" in caught.value.argument or "max_priority" in caught.value.argument
 
 
+@pytest.mark.rule("QUEUE-1")
 def test_times_of_a_queue_are_seconds(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
     queue = new_queue(message_ttl=1.5, ack_timeout=30)
 
@@ -41,6 +43,7 @@ def test_times_of_a_queue_are_seconds(conn: shmq.Connection, new_queue: Callable
         conn.declare_queue("wrong", ack_timeout=-1)
 
 
+@pytest.mark.rule("QUEUE-8")
 def test_the_broker_makes_a_name(conn: shmq.Connection) -> None:
     name = conn.declare_queue("", exclusive=True).name
 
@@ -48,18 +51,21 @@ def test_the_broker_makes_a_name(conn: shmq.Connection) -> None:
     conn.delete_queue(name)
 
 
+@pytest.mark.rule("QUEUE-6")
 def test_passive_only_looks(conn: shmq.Connection, queue: str) -> None:
     assert conn.declare_queue(queue, passive=True).name == queue
     with pytest.raises(shmq.NotFound):
         conn.declare_queue("there-is-none", passive=True)
 
 
+@pytest.mark.rule("NAME-1", "NAME-2")
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "x" * 256, "amq.mine"])
 def test_bad_names_are_refused(conn: shmq.Connection, name: str) -> None:
     with pytest.raises((shmq.InvalidName, shmq.AccessRefused)):
         conn.declare_queue(name)
 
 
+@pytest.mark.rule("ERROR-1")
 def test_the_session_survives_a_refusal(conn: shmq.Connection, queue: str) -> None:
     with pytest.raises(shmq.NotFound):
         conn.queue_info("there-is-none")
@@ -67,12 +73,14 @@ def test_the_session_survives_a_refusal(conn: shmq.Connection, queue: str) -> No
     assert conn.queue_info(queue).definition.name == queue
 
 
+@pytest.mark.rule("PRIORITY-1")
 @pytest.mark.parametrize("priority", [-1, 256, 1.5, "9", None, True])
 def test_a_bad_priority_is_refused(conn: shmq.Connection, queue: str, priority: object) -> None:
     with pytest.raises(shmq.InvalidArgument):
         conn.publish(b"", routing_key=queue, priority=priority)  # type: ignore[arg-type] # that is the point
 
 
+@pytest.mark.rule("ERROR-3")
 @pytest.mark.parametrize(
     "keywords",
     [
@@ -95,11 +103,13 @@ def test_bad_keywords_are_refused(conn: shmq.Connection, queue: str, keywords: d
     assert conn.get(queue) is None
 
 
+@pytest.mark.rule("PUBLISH-2")
 def test_disk_confirms_are_refused_without_a_journal(conn: shmq.Connection, queue: str) -> None:
     with pytest.raises(shmq.NotDurable):
         conn.publish(b"", routing_key=queue, confirm="disk")
 
 
+@pytest.mark.rule("ERROR-2")
 @pytest.mark.parametrize("call", ["get", "get_batch", "consume", "purge_queue", "queue_info"])
 def test_an_unknown_queue_is_not_found(conn: shmq.Connection, call: str) -> None:
     with pytest.raises(shmq.NotFound) as caught:
@@ -108,6 +118,7 @@ def test_an_unknown_queue_is_not_found(conn: shmq.Connection, call: str) -> None
     assert "there-is-none" in str(caught.value)
 
 
+@pytest.mark.rule("ROUTE-16")
 def test_an_unroutable_message_is_dropped_unless_it_is_mandatory(conn: shmq.Connection) -> None:
     conn.publish(b"", routing_key="there-is-none", confirm="memory")
 
@@ -115,11 +126,13 @@ def test_an_unroutable_message_is_dropped_unless_it_is_mandatory(conn: shmq.Conn
         conn.publish(b"", routing_key="there-is-none", mandatory=True)
 
 
+@pytest.mark.rule("ROUTE-20", "ERROR-2")
 def test_an_unknown_exchange_is_not_found(conn: shmq.Connection) -> None:
     with pytest.raises(shmq.NotFound):
         conn.publish(b"", exchange="there-is-none", routing_key="k", confirm="memory")
 
 
+@pytest.mark.rule("PUBLISH-3")
 def test_a_body_that_can_never_fit_is_refused(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
     queue = new_queue(capacity_bytes=1_000_000)
 
@@ -137,6 +150,7 @@ def fill(conn: shmq.Connection, queue: str) -> None:
             conn.publish(b"x", routing_key=queue, timeout=0, confirm="memory")
 
 
+@pytest.mark.rule("PUBLISH-7")
 def test_a_full_queue_refuses_after_the_timeout(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
     queue = new_queue(capacity_messages=16)
     fill(conn, queue)
@@ -150,6 +164,7 @@ def test_a_full_queue_refuses_after_the_timeout(conn: shmq.Connection, new_queue
     assert queue in str(caught.value)
 
 
+@pytest.mark.rule("PUBLISH-2")
 def test_waiting_for_confirms_tells_of_a_publish_that_found_no_room(
     conn: shmq.Connection, new_queue: Callable[..., str]
 ) -> None:
@@ -161,6 +176,7 @@ def test_waiting_for_confirms_tells_of_a_publish_that_found_no_room(
         conn.wait_for_confirms()
 
 
+@pytest.mark.rule("PUBLISH-7")
 def test_a_publisher_goes_on_when_there_is_room(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
     queue = new_queue(capacity_messages=16)
     fill(conn, queue)
@@ -171,6 +187,7 @@ def test_a_publisher_goes_on_when_there_is_room(conn: shmq.Connection, new_queue
     conn.publish(b"x", routing_key=queue, timeout=0.5, confirm="memory")
 
 
+@pytest.mark.rule("QUEUE-12", "QUEUE-13")
 def test_purge_and_delete_count(conn: shmq.Connection, queue: str) -> None:
     conn.publish_many([b"x"] * 7, routing_key=queue, confirm="memory")
     assert conn.purge_queue(queue) == 7
@@ -181,6 +198,7 @@ def test_purge_and_delete_count(conn: shmq.Connection, queue: str) -> None:
     assert conn.delete_queue(queue) == 3
 
 
+@pytest.mark.rule("QUEUE-14")
 def test_a_deleted_queue_may_be_declared_anew(conn: shmq.Connection, queue: str) -> None:
     conn.publish(b"old", routing_key=queue, confirm="memory")
     conn.delete_queue(queue)
@@ -218,6 +236,7 @@ def test_queue_info_tells_the_mode(conn: shmq.Connection, queue: str, mode: str)
     assert conn.queue_info(queue).mode == mode
 
 
+@pytest.mark.rule("ROUTE-1")
 def test_a_direct_exchange_routes_by_key(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
     one, other = new_queue(), new_queue()
     conn.declare_exchange("images")
@@ -234,6 +253,7 @@ def test_a_direct_exchange_routes_by_key(conn: shmq.Connection, new_queue: Calla
     conn.delete_exchange("images")
 
 
+@pytest.mark.rule("ROUTE-17")
 def test_a_route_follows_its_bindings(conn: shmq.Connection, new_queue: Callable[..., str]) -> None:
     queue = new_queue()
     conn.declare_exchange("follow")
@@ -252,6 +272,7 @@ def test_a_route_follows_its_bindings(conn: shmq.Connection, new_queue: Callable
     conn.delete_exchange("follow")
 
 
+@pytest.mark.rule("ROUTE-3")
 def test_the_default_exchange_cannot_be_changed(conn: shmq.Connection, queue: str) -> None:
     calls: list[Callable[[], object]] = [
         lambda: conn.declare_exchange(""),
@@ -268,6 +289,7 @@ def test_the_default_exchange_cannot_be_changed(conn: shmq.Connection, queue: st
             call()
 
 
+@pytest.mark.rule("QUEUE-12", "ROUTE-11")
 def test_what_is_not_there_is_deleted_and_unbound_without_a_word(conn: shmq.Connection, queue: str) -> None:
     assert conn.delete_queue("there-is-none", if_unused=True, if_empty=True) == 0
     conn.delete_exchange("there-is-none", if_unused=True)
@@ -279,6 +301,7 @@ def test_what_is_not_there_is_deleted_and_unbound_without_a_word(conn: shmq.Conn
     assert conn.queue_info(queue).messages == 0
 
 
+@pytest.mark.rule("QUEUE-9")
 def test_an_exclusive_queue_is_its_connections(conn: shmq.Connection, connect: Callable[[], shmq.Connection]) -> None:
     owner = connect()
     owner.declare_queue("mine", exclusive=True)
@@ -291,6 +314,7 @@ def test_an_exclusive_queue_is_its_connections(conn: shmq.Connection, connect: C
         conn.get("mine")
 
 
+@pytest.mark.rule("CONSUME-7")
 def test_a_consumer_tag_is_used_once(conn: shmq.Connection, queue: str) -> None:
     consumer = conn.consume(queue, consumer_tag="t")
 
