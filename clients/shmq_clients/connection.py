@@ -162,6 +162,10 @@ class Connection(Topology, Receiving):
         """
         return self._paths.watch.epoll
 
+    def control_fileno(self) -> int:
+        """Return the descriptor of the socket to the daemon, -1 while there is none."""
+        return self._link.fileno()
+
     def drain(self, limit: int = 1, *, timeout: float = 0) -> list[Event]:
         """Return at most `limit` events of all consumers, in turn: messages, and consumers that have ended (`error`),
         as when their queue is gone. Without a `timeout` it does not wait.
@@ -184,11 +188,16 @@ class Connection(Topology, Receiving):
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Give unacked messages back, say goodbye, close everything. Idempotent. Raises ForkedHandle in a forked
-        child.
+    @property
+    def is_open(self) -> bool:
+        """Whether it was neither closed nor inherited by a fork; whatever the daemon does."""
+        return not self._link.closed
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Give unacked messages back, say goodbye, close everything; wait at most `timeout` seconds for the daemon to
+        say goodbye. Idempotent. Raises ForkedHandle in a forked child.
         """
-        self._end(CLOSE_TIMEOUT)
+        self._end(nanoseconds(timeout, "timeout") / SECOND_NS)
 
     def _end(self, timeout: float) -> None:
         link = self._link

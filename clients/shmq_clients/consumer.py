@@ -17,7 +17,7 @@ from shmq.core import _core as core
 from shmq.errors import DirectRefused
 from shmq.limits import SEQ_MAX
 from shmq.message import Message
-from shmq.wire.frames import Cancel, Consume, Ok, Ping
+from shmq.wire.frames import Cancel, Consume, Ok, Ping, SetPrefetch
 from shmq_clients.attachments import Attachment, Attachments, why_brokered
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE, Link
@@ -93,6 +93,15 @@ class Taker:
         """The same, or its queue is gone."""
         attachment = self._attachment
         return self.is_cancelled or attachment is None or attachment.queue.deleted
+
+    def set_prefetch(self, prefetch: int) -> None:
+        """Let so many be unacked from now on, of this consumer. It may be below what is out."""
+        link, tag = self._attachments.link, self.wire_tag
+        self._consume = replace(self._consume, prefetch=prefetch)
+        self._core.prefetch = prefetch
+        if self._announced_in is not None:
+            link.later(lambda session: session.say(SetPrefetch(SEQ_MAX, prefetch, tag), link.read_on))
+            link.advance(0)
 
     def announce(self, session: Session) -> None:
         """Have the broker count this consumer. Nobody waits for the answer: messages are taken, whatever it is."""
@@ -196,6 +205,13 @@ class DirectConsumer(Taker):
     def has_room(self) -> bool:
         """Whether it may hand out one more."""
         return self._core.has_room
+
+    def set_prefetch(self, prefetch: int) -> None:
+        """As Taker's."""
+        super().set_prefetch(prefetch)
+        if self._subscription is not None and self._by_frames is not None:
+            self._by_frames.set_prefetch(self._subscription, prefetch)
+        self._on_news()
 
     def tell_watch(self, on_room: Callable[[], object], on_news: Callable[[], object]) -> None:
         """Tell somebody who waits for many consumers."""
@@ -336,6 +352,10 @@ class SocketConsumer:
         """As DirectConsumer's."""
         self._path.link.check()
         return None if self._cancelled else self._subscription.take()
+
+    def set_prefetch(self, prefetch: int) -> None:
+        """As Taker's."""
+        self._path.set_prefetch(self._subscription, prefetch)
 
     def tell_watch(self, on_room: Callable[[], object], on_news: Callable[[], object]) -> None:
         """As DirectConsumer's."""

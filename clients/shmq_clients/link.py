@@ -8,7 +8,6 @@ same as once.
 """
 
 import random
-import select
 import threading
 import time
 from collections import deque
@@ -33,7 +32,7 @@ from shmq.wire.frames import BrokerFrame, ClientFrame, Nack, Resume, Welcome
 from shmq_clients import forks
 from shmq_clients.reaching import reach
 from shmq_clients.session import Answer, Mode, Session
-from shmq_clients.stream import Stream, poll
+from shmq_clients.stream import POLLIN, Stream, poll
 
 FrameT = TypeVar("FrameT", bound=Frame)
 
@@ -284,7 +283,7 @@ class Link:
             time.sleep(pause)
             return
         fd = session.stream.fileno()
-        if fd >= 0 and poll(fd, select.POLLIN, pause):
+        if fd >= 0 and poll(fd, POLLIN, pause):
             self._read(session, session.read)
 
     def _read(self, session: Session, read: Callable[[], object]) -> None:

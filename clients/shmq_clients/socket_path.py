@@ -254,6 +254,13 @@ class SocketPath:
                 continue
             return
 
+    def set_prefetch(self, subscription: Subscription, prefetch: int) -> None:
+        """Let so many of this consumer be unacked from now on, without waiting for the answer."""
+        subscription.consume = replace(subscription.consume, prefetch=prefetch)
+        tag, link = subscription.consume.consumer_tag, self.link
+        link.later(lambda session: session.say(SetPrefetch(SEQ_MAX, prefetch, tag), link.read_on))
+        link.advance(0)
+
     def cancel(self, subscription: Subscription) -> None:
         """End it here and at the broker. What was handed out stays unacked."""
         self._forget(subscription)

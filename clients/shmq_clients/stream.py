@@ -27,6 +27,9 @@ READ_BYTES: Final = 64 * 1024
 READ_BYTES_MAX: Final = 1024 * 1024
 ANCILLARY_BYTES: Final = socket.CMSG_SPACE(PENDING_DESCRIPTORS_MAX * array.array("i").itemsize)
 SEND_TIMEOUT: Final = 30.0  # for a broker that reads nothing
+POLLIN: Final = select.POLLIN  # eventlet takes the names away from the module
+POLLOUT: Final = select.POLLOUT
+POLLNVAL: Final = select.POLLNVAL
 
 
 class Stream:
@@ -79,8 +82,8 @@ class Stream:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise OperationTimeout(operation="writing to shmqd", timeout=SEND_TIMEOUT)
-        events = poll(self.fileno(), select.POLLOUT | select.POLLIN, remaining)
-        if events & select.POLLIN:
+        events = poll(self.fileno(), POLLOUT | POLLIN, remaining)
+        if events & POLLIN:
             read()
 
     # -- in -----------------------------------------------------------------------------------------------------------
@@ -133,13 +136,25 @@ class Stream:
 
 
 def poll(fd: int, events: int, timeout: float) -> int:
-    """Wait for events on one descriptor; 0 when time is up. Signals are honoured."""
+    """Wait for events on one descriptor; 0 when time is up. Signals are honoured, and so is who replaced the calls of
+    `select` by those of an event loop (gevent; eventlet leaves nothing but select(2) itself).
+    """
     if fd < 0:  # closed by another thread
-        return select.POLLNVAL
+        return POLLNVAL
+    if not hasattr(select, "poll"):
+        return _select(fd, events, timeout)
     poller = select.poll()
     poller.register(fd, events)
     ready = poller.poll(max(0.0, timeout) * 1000)
     return ready[0][1] if ready else 0
+
+
+def _select(fd: int, events: int, timeout: float) -> int:
+    """As `poll`."""
+    readers, writers, _ = select.select(
+        [fd] * bool(events & POLLIN), [fd] * bool(events & POLLOUT), [], max(0.0, timeout)
+    )
+    return POLLIN * bool(readers) | POLLOUT * bool(writers)
 
 
 def close_all(descriptors: tuple[int, ...]) -> None:

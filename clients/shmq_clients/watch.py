@@ -11,7 +11,6 @@ waits, and by poll(2) as Python has it.
 import contextlib
 import functools
 import os
-import select
 import threading
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from shmq_clients.attachments import STALE_SLICE_NS, Attachments
 from shmq_clients.consumer import DirectConsumer, SocketConsumer
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE, Link
-from shmq_clients.stream import close_all, poll
+from shmq_clients.stream import POLLIN, close_all, poll
 
 STALE_SLICE: Final = STALE_SLICE_NS / SECOND_NS
 
@@ -152,7 +151,7 @@ class Watch:
             remaining = deadline - time.monotonic()
             if events or remaining <= 0:
                 return events
-            poll(self.epoll, select.POLLIN, min(remaining, self.pause))
+            poll(self.epoll, POLLIN, min(remaining, self.pause))
 
     def _drain(self, limit: int) -> list[Event]:
         self._link.check()
