@@ -12,6 +12,7 @@ from support.taking import publish, stays, take, unacked
 Connect = Callable[[], shmq.Connection]
 
 
+@pytest.mark.rule("CHANNEL-5")
 def test_a_window_holds_for_all_consumers_of_the_channel_together(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     first, second = new_queue(), new_queue()
     channel = conn.channel()
@@ -30,6 +31,7 @@ def test_a_window_holds_for_all_consumers_of_the_channel_together(conn: shmq.Con
         taker.stop()
 
 
+@pytest.mark.rule("CHANNEL-5")
 def test_a_window_may_change_at_any_time(conn: shmq.Connection, queue: str) -> None:
     channel = conn.channel()
     taker = take(channel.consume(queue))
@@ -53,6 +55,7 @@ def test_a_window_may_change_at_any_time(conn: shmq.Connection, queue: str) -> N
     taker.stop()
 
 
+@pytest.mark.rule("CHANNEL-5")
 def test_window_and_prefetch_hold_together(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     first, second = new_queue(), new_queue()
     channel = conn.channel()
@@ -72,6 +75,7 @@ def test_window_and_prefetch_hold_together(conn: shmq.Connection, new_queue: Que
     other.stop()
 
 
+@pytest.mark.rule("CHANNEL-5", "CONSUME-2")
 def test_a_window_does_not_hold_for_gets_and_gets_do_not_fill_it(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, *range(6))
     channel = conn.channel()
@@ -84,6 +88,7 @@ def test_a_window_does_not_hold_for_gets_and_gets_do_not_fill_it(conn: shmq.Conn
     assert channel.unacked == 6
 
 
+@pytest.mark.rule("CHANNEL-5")
 def test_a_window_is_one_channels(conn: shmq.Connection, queue: str) -> None:
     narrow, wide = conn.channel(), conn.channel()
     narrow.prefetch = 1
@@ -97,6 +102,7 @@ def test_a_window_is_one_channels(conn: shmq.Connection, queue: str) -> None:
     other.stop()
 
 
+@pytest.mark.rule("CHANNEL-5")
 def test_what_is_out_of_reach_of_the_window_is_everybodys(conn: shmq.Connection, connect: Connect, queue: str) -> None:
     channel = conn.channel()
     channel.prefetch = 2
@@ -109,6 +115,7 @@ def test_what_is_out_of_reach_of_the_window_is_everybodys(conn: shmq.Connection,
     assert [message.body for message in [*held, *others]] == [b"0", b"1", b"2", b"3", b"4"]
 
 
+@pytest.mark.rule("CHANNEL-5")
 @pytest.mark.parametrize("prefetch", [-1, 65_536, "1", None])
 def test_a_window_that_can_not_be_is_refused(conn: shmq.Connection, prefetch: object) -> None:
     channel = conn.channel()

@@ -17,6 +17,7 @@ Connect = Callable[[], shmq.Connection]
 # -- tags -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("CHANNEL-1")
 def test_tags_count_up_from_one_on_each_channel(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     first, second = new_queue(), new_queue()
     publish(conn, first, *range(3))
@@ -32,6 +33,7 @@ def test_tags_count_up_from_one_on_each_channel(conn: shmq.Connection, new_queue
     assert one.unacked == 3
 
 
+@pytest.mark.rule("CHANNEL-1")
 def test_a_connection_without_channels_gives_no_tags(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, 1)
 
@@ -41,6 +43,7 @@ def test_a_connection_without_channels_gives_no_tags(conn: shmq.Connection, queu
     message.ack()
 
 
+@pytest.mark.rule("CHANNEL-2")
 def test_an_ack_by_tag_settles_that_delivery(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, 1, 2, 3)
     channel = conn.channel()
@@ -54,6 +57,7 @@ def test_an_ack_by_tag_settles_that_delivery(conn: shmq.Connection, queue: str) 
     assert ready_bodies(conn, queue) == [b"1", b"3"]
 
 
+@pytest.mark.rule("CHANNEL-2")
 def test_a_message_settled_by_itself_uses_its_tag_up(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, 1)
     channel = conn.channel()
@@ -66,6 +70,7 @@ def test_a_message_settled_by_itself_uses_its_tag_up(conn: shmq.Connection, queu
         channel.ack(message.delivery_tag)
 
 
+@pytest.mark.rule("CHANNEL-2")
 def test_a_tag_outlives_the_message_in_hand(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, 1)
     channel = conn.channel()
@@ -78,6 +83,7 @@ def test_a_tag_outlives_the_message_in_hand(conn: shmq.Connection, queue: str) -
     assert unacked(conn, queue) == 0
 
 
+@pytest.mark.rule("CHANNEL-2", "SETTLE-1")
 @pytest.mark.parametrize("settle", ["ack", "nack", "reject"])
 @pytest.mark.parametrize("tag", [1, 2, 0, 99])
 def test_unknown_and_double_tags_are_refused_and_change_nothing(
@@ -99,6 +105,7 @@ def test_unknown_and_double_tags_are_refused_and_change_nothing(
     channel.ack(3)
 
 
+@pytest.mark.rule("CHANNEL-2")
 @pytest.mark.parametrize("tag", [-1, "1", 1.0, None, True])
 def test_what_is_no_tag_is_refused(conn: shmq.Connection, tag: object) -> None:
     channel = conn.channel()
@@ -107,6 +114,7 @@ def test_what_is_no_tag_is_refused(conn: shmq.Connection, tag: object) -> None:
         channel.ack(tag)  # type: ignore[arg-type] # what a program may get wrong
 
 
+@pytest.mark.rule("CHANNEL-1", "CONSUME-3")
 def test_a_tag_that_needs_no_ack_is_counted_and_unknown(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, 1, 2, 3)
     channel = conn.channel()
@@ -121,6 +129,7 @@ def test_a_tag_that_needs_no_ack_is_counted_and_unknown(conn: shmq.Connection, q
 # -- several --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("CHANNEL-3")
 @pytest.mark.parametrize(("tag", "left"), [(3, [b"4", b"5"]), (0, [])])
 def test_an_ack_of_several_settles_all_before(
     conn: shmq.Connection, new_queue: QueueMaker, tag: int, left: list[bytes]
@@ -142,6 +151,7 @@ def test_an_ack_of_several_settles_all_before(
     assert sorted(ready_bodies(conn, first) + ready_bodies(conn, second)) == left
 
 
+@pytest.mark.rule("CHANNEL-3")
 def test_an_ack_of_several_up_to_an_unknown_tag_settles_none(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, 1, 2, 3)
     channel = conn.channel()
@@ -155,6 +165,7 @@ def test_an_ack_of_several_up_to_an_unknown_tag_settles_none(conn: shmq.Connecti
     assert channel.unacked == 2
 
 
+@pytest.mark.rule("CHANNEL-3")
 def test_of_none_all_may_be_acked(conn: shmq.Connection) -> None:
     channel = conn.channel()
 
@@ -164,6 +175,7 @@ def test_of_none_all_may_be_acked(conn: shmq.Connection) -> None:
     assert channel.unacked == 0
 
 
+@pytest.mark.rule("CHANNEL-3", "SETTLE-2")
 def test_a_nack_of_several_gives_them_back_in_place(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, *range(5))
     channel = conn.channel()
@@ -178,6 +190,7 @@ def test_a_nack_of_several_gives_them_back_in_place(conn: shmq.Connection, queue
     conn.ack_many(again)
 
 
+@pytest.mark.rule("CHANNEL-3", "SETTLE-3")
 def test_a_nack_of_several_without_requeue_dead_letters_them(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     dead = new_queue()
     queue = new_queue(dead_letter_exchange="", dead_letter_routing_key=dead)
@@ -193,6 +206,7 @@ def test_a_nack_of_several_without_requeue_dead_letters_them(conn: shmq.Connecti
     conn.ack_many(letters)
 
 
+@pytest.mark.rule("CHANNEL-2", "SETTLE-2", "SETTLE-6")
 def test_a_nack_may_delay_and_a_reject_counts(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, 1, 2)
     channel = conn.channel()
@@ -211,6 +225,7 @@ def test_a_nack_may_delay_and_a_reject_counts(conn: shmq.Connection, queue: str)
 # -- recover --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("CHANNEL-4")
 def test_recover_gives_back_what_this_channel_holds_and_delivers_it_again(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, *range(6))
     channel, other = conn.channel(), conn.channel()
@@ -230,6 +245,7 @@ def test_recover_gives_back_what_this_channel_holds_and_delivers_it_again(conn: 
     channel.ack(8, multiple=True)
 
 
+@pytest.mark.rule("CHANNEL-4")
 def test_recover_without_requeue_is_not_done(conn: shmq.Connection) -> None:
     with pytest.raises(shmq.NotSupported):
         conn.channel().recover(requeue=False)
@@ -238,6 +254,7 @@ def test_recover_without_requeue_is_not_done(conn: shmq.Connection) -> None:
 # -- consumers of a channel -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("CONSUME-7")
 def test_a_consumer_tag_is_one_channels(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     first, second = new_queue(), new_queue()
     publish(conn, first, 1)
@@ -256,6 +273,7 @@ def test_a_consumer_tag_is_one_channels(conn: shmq.Connection, new_queue: QueueM
     assert next(consumers[1]).body == b"3"
 
 
+@pytest.mark.rule("CHANNEL-2", "CONSUME-4")
 def test_cancel_leaves_what_is_out_to_be_settled_by_tag(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, 1, 2, 3)
     channel = conn.channel()
@@ -270,6 +288,7 @@ def test_cancel_leaves_what_is_out_to_be_settled_by_tag(conn: shmq.Connection, q
     assert ready_bodies(conn, queue) == [b"2", b"3"]
 
 
+@pytest.mark.rule("CHANNEL-2")
 def test_a_consumer_that_is_forgotten_leaves_its_deliveries_to_the_channel(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, 1, 2)
     channel = conn.channel()
@@ -283,6 +302,7 @@ def test_a_consumer_that_is_forgotten_leaves_its_deliveries_to_the_channel(conn:
     assert next(iter(channel.consume(queue))).body == b"2"
 
 
+@pytest.mark.rule("CONSUME-5")
 def test_a_queue_that_goes_ends_its_consumer_and_no_other(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     first, second = new_queue(), new_queue()
     channel = conn.channel()
@@ -303,6 +323,7 @@ def test_a_queue_that_goes_ends_its_consumer_and_no_other(conn: shmq.Connection,
 # -- the end --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("CHANNEL-6", "SETTLE-4", "SETTLE-6")
 def test_closing_gives_back_what_is_unacked_and_counts_no_failure(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, *range(5))
     channel, other = conn.channel(), conn.channel()
@@ -327,6 +348,7 @@ def test_closing_gives_back_what_is_unacked_and_counts_no_failure(conn: shmq.Con
     conn.ack_many(again)
 
 
+@pytest.mark.rule("CHANNEL-6")
 def test_a_closed_channel_refuses_everything(conn: shmq.Connection, queue: str) -> None:
     with conn.channel() as channel:
         assert channel.is_open
@@ -347,6 +369,7 @@ def test_a_closed_channel_refuses_everything(conn: shmq.Connection, queue: str) 
     wait_for(conn, queue).ack()
 
 
+@pytest.mark.rule("CHANNEL-6")
 def test_the_number_and_the_window_of_a_closed_channel_are_free(conn: shmq.Connection, queue: str) -> None:
     channel = conn.channel()
     channel.prefetch = 1
@@ -372,6 +395,7 @@ def test_channels_are_bounded(conn: shmq.Connection) -> None:
     assert conn.channel().number == channels[7].number
 
 
+@pytest.mark.rule("ERROR-1", "CHANNEL-2")
 def test_an_error_on_a_channel_leaves_it_and_the_others_as_they_are(conn: shmq.Connection, queue: str) -> None:
     channel, other = conn.channel(), conn.channel()
     consumer = other.consume(queue, prefetch=1)
@@ -385,6 +409,7 @@ def test_an_error_on_a_channel_leaves_it_and_the_others_as_they_are(conn: shmq.C
     assert wait_for(channel, queue).delivery_tag == 1  # type: ignore[arg-type]
 
 
+@pytest.mark.rule("CHANNEL-6")
 def test_closing_the_connection_closes_its_channels(connect: Connect, conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, 1, 2)
     other = connect()

@@ -56,6 +56,7 @@ def greedy(conn: shmq.Connection, new_queue: QueueMaker) -> str:
     return queue
 
 
+@pytest.mark.rule("ALARM-1")
 def test_a_publisher_that_does_not_wait_is_told_why(conn: shmq.Connection, greedy: str) -> None:
     with pytest.raises(shmq.QueueStopped) as raised:
         conn.publish(BODY, routing_key=greedy, confirm="memory", timeout=0)
@@ -66,16 +67,19 @@ def test_a_publisher_that_does_not_wait_is_told_why(conn: shmq.Connection, greed
     assert "Consume, purge, delete queues" in str(error)
 
 
+@pytest.mark.rule("ALARM-1")
 def test_one_that_waits_is_told_at_its_deadline(conn: shmq.Connection, greedy: str) -> None:
     with pytest.raises(shmq.QueueStopped, match=r"may not grow after 0\.2 s"):
         conn.publish(BODY, routing_key=greedy, confirm="memory", timeout=0.2)
 
 
+@pytest.mark.rule("ALARM-1")
 def test_who_catches_a_full_queue_catches_this_too(conn: shmq.Connection, greedy: str) -> None:
     with pytest.raises(shmq.QueueFull):
         conn.publish(BODY, routing_key=greedy, confirm="memory", timeout=0)
 
 
+@pytest.mark.rule("ALARM-1")
 def test_others_and_consumers_go_on(conn: shmq.Connection, greedy: str, queue: str) -> None:
     for number in range(200):
         conn.publish(b"%d" % number, routing_key=queue, confirm="memory", timeout=0)
@@ -90,6 +94,7 @@ def test_others_and_consumers_go_on(conn: shmq.Connection, greedy: str, queue: s
     assert consume_all(conn, greedy) > 10
 
 
+@pytest.mark.rule("ALARM-2")
 def test_a_consumer_makes_room(connect: Connect, conn: shmq.Connection, greedy: str) -> None:
     before = conn.queue_info(greedy)
     with ThreadPoolExecutor() as pool:
@@ -100,6 +105,7 @@ def test_a_consumer_makes_room(connect: Connect, conn: shmq.Connection, greedy: 
         waiting.result(scaled(WAIT))
 
 
+@pytest.mark.rule("ALARM-2")
 def test_who_waits_goes_on_when_others_leave_enough(
     connect: Connect, conn: shmq.Connection, greedy: str, new_queue: QueueMaker
 ) -> None:
@@ -116,6 +122,7 @@ def test_who_waits_goes_on_when_others_leave_enough(
     assert conn.queue_info(other).messages == before.messages + 1
 
 
+@pytest.mark.rule("ALARM-1", "PUBLISH-7")
 def test_a_queue_that_may_not_grow_keeps_nothing_from_the_others(
     conn: shmq.Connection, greedy: str, queue: str
 ) -> None:
@@ -130,6 +137,7 @@ def test_a_queue_that_may_not_grow_keeps_nothing_from_the_others(
     assert conn.queue_info(queue).messages == 1
 
 
+@pytest.mark.rule("ALARM-1")
 def test_batches_and_loans_wait_too(conn: shmq.Connection, greedy: str) -> None:
     with pytest.raises(shmq.QueueStopped):
         conn.publish_many([BODY] * 100, routing_key=greedy, confirm="memory", timeout=0)
@@ -137,6 +145,7 @@ def test_batches_and_loans_wait_too(conn: shmq.Connection, greedy: str) -> None:
         pass
 
 
+@pytest.mark.rule("ALARM-3")
 def test_connections_are_told_once_that_publishers_wait_and_that_they_go_on(
     connect: Connect, conn: shmq.Connection, new_queue: QueueMaker
 ) -> None:
@@ -161,6 +170,7 @@ def test_connections_are_told_once_that_publishers_wait_and_that_they_go_on(
     wait_until(lambda: not conn.status().alarms, "nothing stands", WAIT)
 
 
+@pytest.mark.rule("ALARM-2")
 def test_memory_that_was_given_back_lets_publishers_go_on(conn: shmq.Connection, greedy: str) -> None:
     consume_all(conn, greedy)
     wait_until(lambda: conn.queue_info(greedy).totals["share_bytes"] == 0, "it may grow again", WAIT)

@@ -220,6 +220,18 @@ class PikaBroker:
             channel._impl._send_method(spec.Basic.Consume(queue=queue, consumer_tag=tag))
             self.pump(lambda: False, waits())
 
+    def recover(self, *, requeue: bool = True) -> None:
+        with self._on_channel() as channel:
+            channel.basic_recover(requeue)
+
+    def qos(self, prefetch: int, *, size: int = 0) -> None:
+        try:
+            with self._on_channel() as channel:
+                channel.basic_qos(size, prefetch, global_qos=True)
+        finally:
+            if self._connection.is_closed:
+                self._open()
+
     def another(self) -> "PikaBroker":
         self._others.append(PikaBroker(self._port))
         return self._others[-1]
@@ -250,4 +262,4 @@ def _settle(channel: Any, delivery_tag: int, how: str, **flags: bool) -> None:
     """A refusal closes the channel; it comes as the answer to the next request there."""
     with _refusals():
         getattr(channel, f"basic_{how}")(delivery_tag, **flags)
-        channel.basic_qos()
+        channel.flow(active=True)

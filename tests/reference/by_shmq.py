@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import shmq
 from reference.driver import QUIET, Arrived, Declared, Made, Refused, Table, waits
+from shmq_clients.channel import Channel
 
 Mode = Literal["auto", "socket"]
 FIRST_OF_OURS: Final = 600
@@ -39,8 +40,9 @@ def _refusals() -> Iterator[None]:
 class ShmqReceiving:
     """Deliveries of one consumer, in the order they came."""
 
-    def __init__(self, consumer: Any, connection: shmq.Connection) -> None:
+    def __init__(self, consumer: Any, channel: Channel, connection: shmq.Connection) -> None:
         self._consumer = consumer
+        self._channel = channel
         self._connection = connection
         self._came: queues.SimpleQueue[Arrived] = queues.SimpleQueue()
         self._cancelled = threading.Event()
@@ -50,7 +52,7 @@ class ShmqReceiving:
     def _receive(self) -> None:
         try:
             for message in self._consumer:
-                self._came.put(_arrived(message, self._connection))
+                self._came.put(_arrived(message, self._channel, self._connection))
         except shmq.NotFound:
             self._cancelled.set()
         except (shmq.ConnectionClosed, shmq.DetachedQueue):
@@ -84,6 +86,7 @@ class ShmqBroker:
         self._others: list[ShmqBroker] = []
         self._made = Made()
         self._connection = shmq.connect(url, mode=mode, timeout=waits())
+        self._channel = self._connection.channel()
 
     # -- topology -----------------------------------------------------------------------------------------------------
 
@@ -151,8 +154,8 @@ class ShmqBroker:
 
     def get(self, queue: str, *, no_ack: bool = False) -> Arrived | None:
         with _refusals():
-            message = self._connection.get(queue, no_ack=no_ack)
-        return None if message is None else _arrived(message, self._connection)
+            message = self._channel.get(queue, no_ack=no_ack)
+        return None if message is None else _arrived(message, self._channel, self._connection)
 
     def consume(
         self,
@@ -165,13 +168,21 @@ class ShmqBroker:
         priority: int = 0,
     ) -> ShmqReceiving:
         with _refusals():
-            consumer = self._connection.consume(
+            consumer = self._channel.consume(
                 queue, prefetch=prefetch, no_ack=no_ack, exclusive=exclusive, consumer_tag=tag, priority=priority
             )
-        return ShmqReceiving(consumer, self._connection)
+        return ShmqReceiving(consumer, self._channel, self._connection)
 
     def consume_again(self, queue: str, tag: str) -> None:
         self.consume(queue, tag=tag)
+
+    def recover(self, *, requeue: bool = True) -> None:
+        with _refusals():
+            self._channel.recover(requeue=requeue)
+
+    def qos(self, prefetch: int, *, size: int = 0) -> None:
+        with _refusals():
+            self._channel.qos(prefetch, size)
 
     def another(self) -> "ShmqBroker":
         self._others.append(ShmqBroker(self._url, self._mode))
@@ -184,7 +195,7 @@ class ShmqBroker:
         self._connection.close()
 
 
-def _arrived(message: shmq.Message, connection: shmq.Connection) -> Arrived:
+def _arrived(message: shmq.Message, channel: Channel, connection: shmq.Connection) -> Arrived:
     return Arrived(
         body=bytes(message.body).decode(),
         exchange=message.exchange,
@@ -193,13 +204,16 @@ def _arrived(message: shmq.Message, connection: shmq.Connection) -> Arrived:
         redelivered=message.redelivered,
         priority=message.priority,
         expiration=message.expiration,
-        settle=functools.partial(_settle, message, connection),
+        settle=functools.partial(_settle, message, channel, connection),
     )
 
 
-def _settle(message: shmq.Message, connection: shmq.Connection, how: str, **flags: bool) -> None:
-    """Settle, and wait until it has taken effect."""
-    flags = {name: value for name, value in flags.items() if value or name == "requeue"}
+def _settle(message: shmq.Message, channel: Channel, connection: shmq.Connection, how: str, **flags: bool) -> None:
+    """Settle, several by their tags, and wait until it has taken effect."""
+    several = flags.pop("multiple", False)
     with _refusals():
-        getattr(message, how)(**flags)
+        if several:
+            getattr(channel, how)(message.delivery_tag, multiple=True, **flags)
+        else:
+            getattr(message, how)(**flags)
         connection.wait_for_confirms(waits())

@@ -145,6 +145,12 @@ class Broker(Protocol):
     def consume_again(self, queue: str, tag: str) -> None:
         """Begin to consume with a tag that is in use."""
 
+    def recover(self, *, requeue: bool = True) -> None:
+        """Give back all that is unacked on this channel."""
+
+    def qos(self, prefetch: int, *, size: int = 0) -> None:
+        """Set the window of this channel, over all its consumers."""
+
     def another(self) -> "Broker":
         """Return another connection to the same broker; it ends with the case."""
 

@@ -165,3 +165,86 @@ def getting(broker: Broker, saw: Saw) -> None:
     saw("expiration", message.expiration)
     saw("headers", message.headers)
     saw("is not there twice", broker.get("q"))
+
+
+# -- several at once, recover, the window of a channel ----------------------------------------------------------------
+
+
+@case
+def several_acked(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker)
+    other = broker.another()
+    messages = get_all(other, 5)
+    messages[1].ack()
+    messages[2].ack(multiple=True)
+    other.close()
+    saw("left", [(message.body, message.redelivered) for message in get_all(broker, 2)])
+
+
+@case
+def several_given_back(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("dead")
+    broker.declare_queue("q", {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"})
+    publish_all(broker)
+    messages = get_all(broker, 5)
+    messages[2].nack(multiple=True)
+    saw("again", [(message.body, message.redelivered) for message in get_all(broker, 3)])
+    messages[4].nack(multiple=True, requeue=False)
+    saw("dead", wait_until_ready(broker, "dead", 2))
+    saw("which", sorted(bodies(broker, "dead")))
+
+
+@case
+def several_settled_twice(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker)
+    for how in ("ack", "nack"):
+        other = broker.another()
+        _, second = get_all(other, 2)
+        second.ack(multiple=True)
+        saw.answer(f"{how} of several that are acked", getattr(second, how), multiple=True)
+        other.close()
+        saw(f"ready after {how}", ready(broker, "q"))
+
+
+@case
+def recovering(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker)
+    consumer = broker.consume("q", prefetch=2)
+    pushed = consumer.take(2)
+    pushed[1].ack()
+    got = must_come(broker, "q")
+    saw("out", [pushed[0].body, got.body])
+    broker.recover()
+    saw("again", sorted((message.body, message.redelivered) for message in consumer.rest()))
+    saw.answer("without requeue", broker.another().recover, requeue=False)
+
+
+@case
+def a_window_over_consumers(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    one, two = broker.consume("q", prefetch=2), broker.consume("q", prefetch=2)
+    broker.qos(3)
+    publish_all(broker, bodies_=("1", "2", "3", "4", "5", "6", "7", "8"))
+    came = [*one.rest(), *two.rest()]
+    saw("three", len(came))
+    saw("get goes on", must_come(broker, "q").body)
+    saw("get leaves the window", len([*one.rest(), *two.rest()]))
+    broker.qos(4)
+    more = [*one.rest(), *two.rest()]
+    saw("one more, live", len(more))
+    broker.qos(2)
+    came[0].ack()
+    came[1].ack()
+    saw("below what is out", len([*one.rest(), *two.rest()]))
+    came[2].ack()
+    saw("room again", len([*one.rest(), *two.rest()]))
+    broker.qos(0)
+    saw("no window", len([*one.rest(), *two.rest()]))
+
+
+@case
+def a_window_in_bytes(broker: Broker, saw: Saw) -> None:
+    saw.answer("refused", broker.qos, 1, size=1000)
