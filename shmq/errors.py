@@ -35,6 +35,7 @@ from typing import Any, ClassVar, Final
 
 from shmq.shm import ADVICE, SHM_PATH, figures
 
+ROUND_TRIP_SECONDS: Final = 0.001  # an answer that did not come sooner than that says nothing about shmqd
 START_COMMAND: Final = "systemctl start shmqd, or one of your own: shmqd"
 
 
@@ -171,6 +172,8 @@ class OperationTimeout(SessionError):
 
     def _describe(self) -> str:
         what = self.operation or "the request"
+        if self.timeout < ROUND_TRIP_SECONDS:
+            return f"no answer to {what} within {self.timeout:g} s, which is shorter than one takes. Allow more time"
         return f"no answer to {what} within {self.timeout:g} s: shmqd is stopped, or has too much to do. See its log"
 
 

@@ -88,11 +88,12 @@ class Attachments:
                 self.routes.clear()
                 self._by_name.clear()
             self._owner, self._connection_id = welcome.client_index, welcome.connection_id
-        if self.granted and len(session.descriptors) > 1:
-            bell, words = session.descriptors[:2]
-            session.descriptors = session.descriptors[2:]
-            self._take_bell(bell)
-            self._map_words(words, welcome.words)
+        descriptors = session.take_descriptors()
+        if self.granted and len(descriptors) > 1:
+            self._take_bell(descriptors[0])
+            self._map_words(descriptors[1], welcome.words)
+            descriptors = descriptors[2:]
+        close_all(descriptors)
 
     def _take_bell(self, bell: int) -> None:
         with self._changing:

@@ -32,7 +32,7 @@ from shmq.wire.frames import BrokerFrame, ClientFrame, Nack, Resume, Welcome
 from shmq_clients import forks
 from shmq_clients.reaching import reach
 from shmq_clients.session import Answer, Mode, Session
-from shmq_clients.stream import POLLIN, Stream, poll
+from shmq_clients.stream import POLLIN, Stream, close_all, poll
 
 FrameT = TypeVar("FrameT", bound=Frame)
 
@@ -222,7 +222,7 @@ class Link:
     def _lose(self, session: Session, error: ShmqError) -> None:
         with self._turn:
             session.end(_recoverable(error, session))
-            session.close_descriptors()
+            close_all(session.take_descriptors())
             if self._session is not session:
                 return
             self._session = None
@@ -242,7 +242,7 @@ class Link:
             for tell in self.on_welcome:
                 tell(session, welcome)
         finally:
-            session.close_descriptors()
+            close_all(session.take_descriptors())
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 

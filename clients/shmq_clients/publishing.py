@@ -16,6 +16,7 @@ from shmq.limits import BODY_BYTES_MAX
 from shmq.routing.addressing import late
 from shmq_clients.attachments import Attachment, Attachments
 from shmq_clients.direct_path import DirectPath, QueueGone
+from shmq_clients.lending import Loaned
 from shmq_clients.outgoing import Outgoing, PublishKeywords, outgoing
 from shmq_clients.routes import Routes
 from shmq_clients.socket_path import SocketPath
@@ -74,12 +75,12 @@ class Publishing:
         deadline_ns = time.monotonic_ns() + out.timeout_ns
         copies = self._copies(out)
         if not copies:
-            return self._lend(body_bytes, keywords)
+            return Loaned(self._lend(body_bytes, keywords))
         try:
             loan = self._direct.loan(*copies[0], body_bytes, deadline_ns)
         except QueueGone:
-            return self._lend(body_bytes, keywords)
-        return loan if len(copies) == 1 else self._lend_first(loan, copies[1:], out.timeout_ns)
+            return Loaned(self._lend(body_bytes, keywords))
+        return loan if len(copies) == 1 else Loaned(self._lend_first(loan, copies[1:], out.timeout_ns))
 
     @contextlib.contextmanager
     def _lend(self, body_bytes: int, keywords: PublishKeywords) -> Iterator[memoryview]:

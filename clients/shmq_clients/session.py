@@ -88,7 +88,7 @@ class Session:
         self._failures = failures
         self.blocked = ""
         self.orphans: list[int] = []  # delivery tags that came for nobody
-        self.descriptors: tuple[int, ...] = ()  # of the welcome
+        self._descriptors: tuple[int, ...] = ()  # of the welcome
         self._answers: dict[int, Answer] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -181,10 +181,11 @@ class Session:
         for answer in waiting:
             answer.settle(None, error)
 
-    def close_descriptors(self) -> None:
-        """Close what came with the welcome and nobody took."""
-        descriptors, self.descriptors = self.descriptors, ()
-        close_all(descriptors)
+    def take_descriptors(self) -> tuple[int, ...]:
+        """Return what came with the welcome, for whoever comes first to keep or close."""
+        with self._lock:
+            descriptors, self._descriptors = self._descriptors, ()
+        return descriptors
 
     def _answer(self, frame: Any) -> None:  # noqa: ANN401 - any answer, all have seq
         answer = self._answers.pop(frame.seq, None)
@@ -197,7 +198,7 @@ class Session:
         answer.settle(frame)
 
     def _on_welcome(self, frame: Welcome) -> None:
-        self.descriptors = self.stream.wire.take_descriptors()
+        self._descriptors = self.stream.wire.take_descriptors()
         self.welcome = frame
 
     def _on_error(self, frame: Error) -> None:

@@ -103,8 +103,12 @@ static PyObject *loan_view(LoanObject *loan, PyObject *unused)
 
 static PyObject *loan_enter(LoanObject *loan, PyObject *unused)
 {
+    if (loan->entered) {
+        shmq_py_fail(ERROR_SETTLED, "this loan was entered before");
+        return NULL;
+    }
     PyObject *view = loan_view(loan, unused);
-    Py_XSETREF(loan->entered, Py_XNewRef(view));
+    loan->entered = Py_XNewRef(view);
     return view;
 }
 

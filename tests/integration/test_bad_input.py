@@ -208,8 +208,8 @@ def test_a_blocked_publisher_goes_on_as_soon_as_there_is_room(daemon: Shmqd, con
         message = other.get(small)
         assert message is not None
         timer = threading.Timer(0.2, message.ack)
-        timer.start()
         started = time.monotonic()
+        timer.start()
 
         conn.publish(b"late", routing_key=small, timeout=scaled(10), confirm="memory")
 

@@ -5,7 +5,6 @@ What a test says to a connection, a consumer, a message, it may say to the adapt
 """
 
 import asyncio
-import contextlib
 import functools
 import inspect
 import threading
@@ -63,6 +62,15 @@ class AdaptedConsumer(Adapted):
             raise StopIteration from None
 
 
+class AdaptedLoan(Adapted):
+    def __enter__(self) -> memoryview:
+        view: memoryview = self._loop.run(self._inner.__aenter__())
+        return view
+
+    def __exit__(self, *error: object) -> Any:
+        return self._loop.run(self._inner.__aexit__(*error))
+
+
 class AdaptedReceiving(Adapted):
     def get(self, queue: str, **keywords: Any) -> Adapted | None:
         message = self._loop.run(self._inner.get(queue, **keywords))
@@ -107,17 +115,8 @@ class AdaptedConnection(AdaptedReceiving):
     def ack_many(self, messages: Iterable[Adapted]) -> None:
         self._loop.run(self._inner.ack_many([message._inner for message in messages]))
 
-    @contextlib.contextmanager
-    def loan(self, body_bytes: int, **keywords: Any) -> Iterator[memoryview]:
-        stack = contextlib.AsyncExitStack()
-        view: memoryview = self._loop.run(stack.enter_async_context(self._inner.loan(body_bytes, **keywords)))
-        try:
-            yield view
-        except BaseException as error:
-            if not self._loop.run(stack.__aexit__(type(error), error, error.__traceback__)):
-                raise
-        else:
-            self._loop.run(stack.aclose())
+    def loan(self, body_bytes: int, **keywords: Any) -> AdaptedLoan:
+        return AdaptedLoan(self._loop, self._inner.loan(body_bytes, **keywords))
 
 
 def connect_adapted(loop: LoopThread, url: str, **keywords: Any) -> shmq.Connection:

@@ -29,6 +29,9 @@ TEXTS = {
     errors.OperationTimeout(
         operation="declare_queue", timeout=5.0
     ): "no answer to declare_queue within 5 s: shmqd is stopped, or has too much to do. See its log",
+    errors.OperationTimeout(
+        timeout=1e-320
+    ): "no answer to the request within 9.99989e-321 s, which is shorter than one",
     errors.FrameTooLarge(size=10, limit=5): "a frame of 10 bytes, allowed are 5",
     errors.AccessRefused(what="queue 'a'", reason="uid 7"): "access to queue 'a' refused: uid 7. Run as",
     errors.NotFound(name="a\nb"): "no queue 'a\\nb'. Declare it first (declare_queue)",

@@ -18,6 +18,7 @@ from shmq_clients.aio.link import AsyncLink
 from shmq_clients.aio.socket_path import AsyncSocketPath
 from shmq_clients.attachments import Attachment
 from shmq_clients.direct_path import QueueGone
+from shmq_clients.lending import AsyncLoaned
 from shmq_clients.outgoing import Outgoing, PublishKeywords
 from shmq_clients.publishing import GONE, Copy, Publishing, check_taken, one_of
 
@@ -68,7 +69,7 @@ class AsyncPublishing(Publishing):
         """As `AsyncConnection.loan`."""
         if type(body_bytes) is not int or not 0 <= body_bytes <= BODY_BYTES_MAX:
             raise InvalidArgument(argument="body_bytes", value=body_bytes, allowed=f"0 to {BODY_BYTES_MAX} bytes")
-        return self._lent(body_bytes, self._checked(keywords), keywords)
+        return AsyncLoaned(self._lent(body_bytes, self._checked(keywords), keywords))
 
     @contextlib.asynccontextmanager
     async def _lent(self, body_bytes: int, out: Outgoing, keywords: PublishKeywords) -> AsyncIterator[memoryview]:

@@ -14,7 +14,7 @@ from support.segments import QUEUE_ID, Segment, segment
 
 def new_session(client_index: int) -> Any:
     welcome = Welcome(1, LAYOUT, "1", "instance", f"{client_index:016x}", b"s" * 16, client_index, direct=True)
-    return SimpleNamespace(welcome=welcome, descriptors=())
+    return SimpleNamespace(welcome=welcome, take_descriptors=tuple)
 
 
 class Link:
