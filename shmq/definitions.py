@@ -248,6 +248,12 @@ def queue_arguments(definition: QueueDefinition) -> dict[str, Scalar]:
     return {argument: value for argument, value in known.items() if value is not None} | definition.other
 
 
+def exchange_arguments(definition: ExchangeDefinition) -> dict[str, Scalar]:
+    """As `queue_arguments`."""
+    known = {argument: getattr(definition, rule.field) for argument, rule in EXCHANGE_ARGUMENTS.items()}
+    return {argument: value for argument, value in known.items() if value is not None} | definition.other
+
+
 def _merge(
     struct: type[msgspec.Struct], rules: Mapping[str, Rule], arguments: Mapping[str, Any], keywords: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -123,6 +123,24 @@ def queues(connection: Connection, *, as_json: bool, watch: float | None) -> Non
 
 
 @main.command()
+@_connected
+def exchanges(connection: Connection, *, as_json: bool) -> None:
+    """List all exchanges but the default one."""
+    show = tables.show_exchanges_json if as_json else tables.show_exchanges
+    show(connection.exchanges())
+
+
+@main.command()
+@click.option("--source", help="Only those that start at this exchange.")
+@click.option("--destination", help="Only those that lead to this queue, or exchange.")
+@_connected
+def bindings(connection: Connection, *, as_json: bool, source: str | None, destination: str | None) -> None:
+    """List all bindings but those of the default exchange."""
+    show = tables.show_bindings_json if as_json else tables.show_bindings
+    show(connection.bindings(source=source, destination=destination))
+
+
+@main.command()
 @click.argument("name")
 @click.option("--durable/--transient", default=True, show_default=True)
 @click.option("--auto-delete", is_flag=True)

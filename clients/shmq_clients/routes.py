@@ -12,11 +12,10 @@ from typing import Final, NamedTuple, TypeAlias
 from shmq.errors import DirectRefused, NotFound, ResourceLocked
 from shmq.message import decode_envelope
 from shmq.routing.addressing import Addressed
-from shmq.routing.bindings import Binding, encode_arguments
+from shmq.routing.bindings import binding_of
 from shmq.routing.compiled import router_of
 from shmq.routing.router import Route as Way
 from shmq.routing.router import Router
-from shmq.wire.fields import RoutedBinding
 from shmq.wire.frames import Route, Routed
 from shmq_clients.attachments import Attachment, Attachments
 
@@ -103,7 +102,7 @@ class Routes:
         if not routed.direct:
             route = CompiledRoute(None, words)
         elif routed.exchanges:
-            graph = router_of(routed.queues, routed.exchanges, map(_binding, routed.bindings))
+            graph = router_of(routed.queues, routed.exchanges, map(binding_of, routed.bindings))
             route = CompiledRoute(Targets(), words, graph)
         else:
             route = CompiledRoute(self._attach_all(Way(tuple(routed.queues), tuple(routed.delayed))), words)
@@ -122,13 +121,3 @@ class Routes:
             return Targets(*(tuple(map(self._attachments.attach, names)) for names in way))
         except (DirectRefused, NotFound, ResourceLocked):  # refused, or gone since: the broker knows what to do
             return None
-
-
-def _binding(routed: RoutedBinding) -> Binding:
-    return Binding(
-        source=routed.source,
-        destination=routed.destination,
-        to_exchange=routed.to_exchange,
-        routing_key=routed.routing_key,
-        arguments=encode_arguments(routed.arguments),
-    )

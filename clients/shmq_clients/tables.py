@@ -8,6 +8,7 @@ import base64
 import json
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -15,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shmq.definitions import queue_arguments
+from shmq.definitions import ExchangeDefinition, Scalar, exchange_arguments, queue_arguments
 from shmq.message import Message
-from shmq.wire.fields import Latency, QueueInfo
+from shmq.wire.fields import BindingInfo, Latency, QueueInfo
 from shmq.wire.frames import StatusReport
 from shmq_clients.durations import shown
 
@@ -29,6 +30,7 @@ WORDS: Final = ("true", "false", "null")
 SET_APART: Final = "set apart"  # in a reason of the broker
 RATES: Final = ("published", "delivered", "acked")  # of a queue's totals
 PIPE_WIDTH: Final = 200  # columns where nobody sees where a line ends
+EXCHANGE_FLAGS: Final = ("durable", "auto_delete", "internal")
 LATENCIES: Final = ("in queue p50/p99", "to ack p50/p99")
 
 
@@ -94,8 +96,13 @@ def features(info: QueueInfo) -> str:
     """What sets a queue apart: flags, then arguments."""
     definition = info.definition
     flags = [flag for flag in ("durable", "exclusive", "auto_delete") if getattr(definition, flag)]
-    arguments = [f"{name}={_plain(value)}" for name, value in queue_arguments(definition).items()]
-    return " ".join([*flags, *arguments, *([f"({info.reason})"] if SET_APART in info.reason else [])])
+    arguments = _arguments(queue_arguments(definition))
+    apart = f"({info.reason})" if SET_APART in info.reason else ""
+    return " ".join(filter(None, [*flags, arguments, apart]))
+
+
+def _arguments(arguments: Mapping[str, Scalar]) -> str:
+    return " ".join(f"{name}={_plain(value)}" for name, value in arguments.items())
 
 
 def queue_facts(info: QueueInfo) -> dict[str, Any]:
@@ -118,6 +125,52 @@ def queue_facts(info: QueueInfo) -> dict[str, Any]:
         "time_to_ack": _named(info.time_to_ack),
         "totals": info.totals,
     }
+
+
+def show_exchanges(exchanges: list[ExchangeDefinition]) -> None:
+    """Write one line an exchange."""
+    if not exchanges:
+        _console().print("no exchanges")
+        return
+    table = _table("exchange", "type", "features")
+    for exchange in exchanges:
+        flags = [flag for flag in EXCHANGE_FLAGS if getattr(exchange, flag)]
+        arguments = _arguments(exchange_arguments(exchange))
+        table.add_row(Text(exchange.name), exchange.type, Text(" ".join(filter(None, [*flags, arguments]))))
+    _console().print(table)
+
+
+def show_exchanges_json(exchanges: list[ExchangeDefinition]) -> None:
+    """Write one array."""
+    flags = ("name", "type", *EXCHANGE_FLAGS)
+    show_json(
+        [
+            {name: getattr(exchange, name) for name in flags} | {"arguments": exchange_arguments(exchange)}
+            for exchange in exchanges
+        ]
+    )
+
+
+def show_bindings(bindings: list[BindingInfo]) -> None:
+    """Write one line a binding."""
+    if not bindings:
+        _console().print("no bindings")
+        return
+    table = _table("source", "destination", "kind", "routing key", "arguments")
+    for binding in bindings:
+        table.add_row(
+            Text(binding.source),
+            Text(binding.destination),
+            "exchange" if binding.to_exchange else "queue",
+            Text(binding.routing_key),
+            Text(_arguments(binding.arguments)),
+        )
+    _console().print(table)
+
+
+def show_bindings_json(bindings: list[BindingInfo]) -> None:
+    """Write one array."""
+    show_json([_named(binding) for binding in bindings])
 
 
 def show_status(report: StatusReport) -> None:

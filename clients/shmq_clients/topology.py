@@ -5,25 +5,29 @@ arguments and their errors are RabbitMQ's (AMQP 0-9-1 queue.*, exchange.*); time
 arguments milliseconds.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple, TypedDict, Unpack
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, TypedDict, TypeVar, Unpack
 
-from shmq.definitions import Scalar, define_exchange, define_queue
+from shmq.definitions import ExchangeDefinition, Scalar, define_exchange, define_queue
 from shmq.errors import InvalidArgument
 from shmq.limits import PAGE_ENTRIES_MAX
 from shmq.names import check_exchange_name, check_name, check_routing_key
 from shmq.routing.bindings import encode_arguments
 from shmq.routing.headers import MATCH
-from shmq.wire.fields import QueueInfo
+from shmq.wire.fields import BindingInfo, QueueInfo
 from shmq.wire.frames import (
     BindExchange,
+    BindingsListed,
     BindQueue,
     Counted,
     DeclareExchange,
     DeclareQueue,
     DeleteExchange,
     DeleteQueue,
+    ExchangesListed,
     InspectQueue,
+    ListBindings,
+    ListExchanges,
     ListQueues,
     Ok,
     PurgeQueue,
@@ -37,6 +41,8 @@ from shmq.wire.frames import (
 )
 from shmq_clients.durations import milliseconds
 from shmq_clients.link import Link
+
+Entry = TypeVar("Entry")
 
 
 class DeclaredQueue(NamedTuple):
@@ -123,18 +129,44 @@ class Topology:
         return self._link.ask(lambda seq: InspectQueue(seq, queue), QueueInspected).queue
 
     def queues(self) -> list[QueueInfo]:
-        """Return all queues, by name."""
-        return list(self._pages())
+        """Return all queues, by name; those that you may know of."""
 
-    def _pages(self) -> Iterator[QueueInfo]:
-        after, more = "", True
-        while more:
-            page = self._link.ask(lambda seq, after=after: ListQueues(seq, after, PAGE_ENTRIES_MAX), QueuesListed)  # type: ignore[misc] # the default binds this turn's value
-            yield from page.queues
-            more = page.more and bool(page.queues)
-            after = page.queues[-1].definition.name if page.queues else after
+        def page(last: QueueInfo | None) -> tuple[list[QueueInfo], bool]:
+            after = "" if last is None else last.definition.name
+            listed = self._link.ask(lambda seq: ListQueues(seq, after, PAGE_ENTRIES_MAX), QueuesListed)
+            return listed.queues, listed.more
+
+        return _all(page)
 
     # -- exchanges and bindings ---------------------------------------------------------------------------------------
+
+    def exchanges(self) -> list[ExchangeDefinition]:
+        """Return all exchanges that you may know of, by name; the default exchange, which is always there, left out."""
+
+        def page(last: ExchangeDefinition | None) -> tuple[list[ExchangeDefinition], bool]:
+            after = "" if last is None else last.name
+            listed = self._link.ask(lambda seq: ListExchanges(seq, after, PAGE_ENTRIES_MAX), ExchangesListed)
+            return listed.exchanges, listed.more
+
+        return _all(page)
+
+    def bindings(self, *, source: str | None = None, destination: str | None = None) -> list[BindingInfo]:
+        """Return all bindings between what you may know of, or those from one exchange, or to one queue or exchange.
+
+        By source, destination, key. Those of queues to the default exchange, by their names, are left out.
+        """
+        if source is not None:
+            check_name(source, "source")
+        if destination is not None:
+            check_name(destination, "destination")
+
+        def page(last: BindingInfo | None) -> tuple[list[BindingInfo], bool]:
+            listed = self._link.ask(
+                lambda seq: ListBindings(seq, source or "", destination or "", last, PAGE_ENTRIES_MAX), BindingsListed
+            )
+            return listed.bindings, listed.more
+
+        return _all(page)
 
     def declare_exchange(
         self,
@@ -240,6 +272,15 @@ class Topology:
     def status(self) -> StatusReport:
         """Return what the broker says about itself: processes, alarms, totals."""
         return self._link.ask(Status, StatusReport)
+
+
+def _all(page: Callable[[Entry | None], tuple[list[Entry], bool]]) -> list[Entry]:
+    """Return the entries of all pages; each is asked for by the last entry of the one before it."""
+    found, more = page(None)
+    while more and found:
+        following, more = page(found[-1])
+        found += following
+    return found
 
 
 def _check_binding(

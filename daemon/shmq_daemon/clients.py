@@ -235,6 +235,7 @@ class Clients:
             reason=reason,
             words=WORDS_MAX if direct else 0,
             descriptors=len(descriptors),
+            user_id=str(client.uid),
         )
         session.send(welcome, descriptors)
 

@@ -13,11 +13,10 @@ from shmq.core import _core
 from shmq.definitions import QueueDefinition, check_queue, queue_difference
 from shmq.errors import DirectRefused, InvalidArgument, PreconditionFailed, ShmFull
 from shmq.names import check_exchange_name, check_routing_key
-from shmq.routing.bindings import Binding, decode_arguments, encode_arguments
+from shmq.routing.bindings import Binding, encode_arguments, info_of
 from shmq.routing.compiled import Compiled, compile_route, compile_whole
 from shmq.routing.router import DEFAULT_EXCHANGE, Route
 from shmq.wire import frames as wire
-from shmq.wire.fields import RoutedBinding
 from shmq_daemon import policy, segments
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client
@@ -242,10 +241,7 @@ def _binding(frame: Bind | Unbind) -> Binding:
 
 
 def _routed(seq: int, compiled: Compiled, words: list[tuple[int, int]], *, direct: bool) -> wire.Routed:
-    bindings = [
-        RoutedBinding(one.source, one.destination, one.to_exchange, one.routing_key, decode_arguments(one.arguments))
-        for one in compiled.bindings
-    ]
+    bindings = [info_of(binding) for binding in compiled.bindings]
     queues, delayed = map(list, compiled.route)
     exchanges = list(compiled.exchanges)
     return wire.Routed(seq, queues, words, direct, delayed, exchanges, bindings, compiled.any_key)

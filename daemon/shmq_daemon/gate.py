@@ -32,7 +32,9 @@ class Gate:
             wire.DeleteQueue: _on_queue("configure"),
             wire.PurgeQueue: _on_queue("read"),
             wire.InspectQueue: _sees_queue,
-            wire.ListQueues: _nothing,  # shows what its client may see
+            wire.ListQueues: _nothing,  # these show what their client may see
+            wire.ListExchanges: _nothing,
+            wire.ListBindings: _nothing,
             wire.DeclareExchange: self._declare_exchange,
             wire.DeleteExchange: lambda access, frame: access.check("configure", "exchange", frame.exchange),
             wire.BindQueue: _bind,

@@ -6,9 +6,9 @@ Invariant: no name is told to a client that has no permission on it.
 
 import itertools
 import os
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from shmq.core import _core
 from shmq.errors import ShmqError
 from shmq.limits import ALARMS_TOLD_MAX, CONTROL_FRAME_BYTES_MAX, COUNT_MAX, PAGE_ENTRIES_MAX, PROTOCOL
 from shmq.quantiles import quantiles
+from shmq.routing.bindings import Binding, Destination, binding_of, info_of
 from shmq.wire import frames as wire
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client, Clients
@@ -27,11 +28,13 @@ from shmq_daemon.supervision import Alarm, Supervision
 from shmq_daemon.watermark import MEMORY, SHM_FULL
 
 PAGE: Final = min(PAGE_ENTRIES_MAX, 200)
-PAGE_BYTES: Final = CONTROL_FRAME_BYTES_MAX // 2  # then a page ends: one more queue fits, whatever its arguments
+PAGE_BYTES: Final = CONTROL_FRAME_BYTES_MAX // 2  # then a page ends: one more entry fits, whatever its arguments
 SUMMED: Final = ("published", "delivered", "acked", "requeued", "dead", "expired", "purged")
 GAUGES: Final = ("ready", "unacked", "delayed", "dead_pending", "arena_committed_bytes")
 ALARMS_OF_ALL: Final = (SHM_FULL, MEMORY)  # others have the name of a queue as their subject
 BOUNDS: Final = _core.Queue.histogram_bounds()
+
+Entry = TypeVar("Entry")
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -62,6 +65,8 @@ class Reporting:
             wire.Status: self.on_status,
             wire.InspectQueue: self.on_inspect_queue,
             wire.ListQueues: self.on_list_queues,
+            wire.ListExchanges: self.on_list_exchanges,
+            wire.ListBindings: self.on_list_bindings,
         }
 
     def on_status(self, client: Client, frame: wire.Status) -> None:
@@ -116,16 +121,38 @@ class Reporting:
         _answer(client, wire.QueueInspected(frame.seq, self._info(client, opened)))
 
     def on_list_queues(self, client: Client, frame: wire.ListQueues) -> None:
-        names = sorted(filter(client.access.sees, self._catalog.topology.queues))
-        start = bisect_right(names, frame.after) if frame.after else 0
-        infos: list[wire.QueueInfo] = []
-        size = 0
-        for name in itertools.islice(names, start, start + min(frame.limit or PAGE, PAGE)):
-            infos.append(self._info(client, self._catalog.open[self._catalog.topology.queues[name].queue_id]))
-            size += len(_encode(infos[-1]))
-            if size > PAGE_BYTES:
-                break
-        _answer(client, wire.QueuesListed(frame.seq, infos, start + len(infos) < len(names)))
+        queues, opened = self._catalog.topology.queues, self._catalog.open
+        infos = (self._info(client, opened[queues[name].queue_id]) for name in _seen(client, queues, frame.after))
+        _answer(client, wire.QueuesListed(frame.seq, *_page(infos, min(frame.limit or PAGE, PAGE))))
+
+    def on_list_exchanges(self, client: Client, frame: wire.ListExchanges) -> None:
+        exchanges = self._catalog.topology.exchanges
+        definitions = (exchanges[name].definition for name in _seen(client, exchanges, frame.after))
+        _answer(client, wire.ExchangesListed(frame.seq, *_page(definitions, frame.limit)))
+
+    def on_list_bindings(self, client: Client, frame: wire.ListBindings) -> None:
+        """Those whose ends it may see, both of them."""
+        sees = client.access.sees
+        found = (one for one in self._bindings(frame) if sees(one.source) and sees(one.destination))
+        _answer(client, wire.BindingsListed(frame.seq, *_page(map(info_of, found), frame.limit)))
+
+    def _bindings(self, frame: wire.ListBindings) -> Iterator[Binding]:
+        """In their order, the first of the page first; no more than one exchange's are sorted at a time."""
+        router, after = self._catalog.topology.router, frame.after
+        last = _order(binding_of(after)) if after is not None else None
+        groups: Iterable[AbstractSet[Binding]]
+        if frame.destination:
+            groups = [
+                router.leading_to(Destination(False, frame.destination))
+                | router.leading_to(Destination(True, frame.destination))
+            ]
+        else:
+            exchanges = sorted(self._catalog.topology.exchanges)
+            groups = (router.outgoing(name) for name in exchanges if last is None or name >= last[0])
+        for group in groups:
+            for binding in sorted(group, key=_order):
+                if frame.source in ("", binding.source) and (last is None or _order(binding) > last):
+                    yield binding
 
     def _info(self, client: Client, opened: OpenQueue) -> wire.QueueInfo:
         figures = _stats(opened)
@@ -144,6 +171,27 @@ class Reporting:
             _latency(opened, "queue"),
             _latency(opened, "ack"),
         )
+
+
+def _seen(client: Client, names: Iterable[str], after: str) -> Iterator[str]:
+    """Those behind one, in their order, that a client may know of."""
+    return filter(client.access.sees, sorted(name for name in names if name > after))
+
+
+def _page(entries: Iterable[Entry], limit: int) -> tuple[list[Entry], bool]:
+    """As many as were asked for (0: any number) and fit in a frame, and whether there are more."""
+    page: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if len(page) >= min(limit or PAGE_ENTRIES_MAX, PAGE_ENTRIES_MAX) or size > PAGE_BYTES:
+            return page, True
+        page.append(entry)
+        size += len(_encode(entry))
+    return page, False
+
+
+def _order(binding: Binding) -> tuple[str, str, bool, str, bytes]:
+    return binding.source, binding.destination, binding.to_exchange, binding.routing_key, binding.arguments
 
 
 def _stats(opened: OpenQueue) -> dict[str, int]:

@@ -12,6 +12,7 @@ import msgspec
 
 from shmq.definitions import Scalar, check_arguments
 from shmq.errors import InvalidArgument
+from shmq.wire.fields import BindingInfo
 
 ARGUMENTS_BYTES_MAX: Final = 1 << 16  # encoded; RabbitMQ's frames hold twice that, and a packet between our processes
 NO_ARGUMENTS: Final = b""
@@ -60,3 +61,20 @@ def encode_arguments(arguments: Mapping[str, Scalar]) -> bytes:
 def decode_arguments(arguments: bytes) -> dict[str, Scalar]:
     """Return what `encode_arguments` was given."""
     return _decode(arguments) if arguments else {}
+
+
+def binding_of(info: BindingInfo) -> Binding:
+    """Return a binding as a frame tells it. InvalidArgument as `encode_arguments`."""
+    return Binding(
+        source=info.source,
+        destination=info.destination,
+        to_exchange=info.to_exchange,
+        routing_key=info.routing_key,
+        arguments=encode_arguments(info.arguments),
+    )
+
+
+def info_of(binding: Binding) -> BindingInfo:
+    """Return what a frame tells of a binding."""
+    arguments = decode_arguments(binding.arguments)
+    return BindingInfo(binding.source, binding.destination, binding.to_exchange, binding.routing_key, arguments)

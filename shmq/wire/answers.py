@@ -8,11 +8,13 @@ from shmq.definitions import QueueDefinition
 from shmq.wire.fields import (
     U32,
     Alarms,
+    BindingPage,
     Code,
     Count,
     Deliveries,
     Descriptors,
     ErrorData,
+    ExchangePage,
     Frame,
     Geometry,
     Name,
@@ -51,6 +53,7 @@ class Welcome(Frame, tag=64, frozen=True):
     reason: Text = ""  # why not direct
     words: Count = 0  # generation words in that segment
     descriptors: Descriptors = 0
+    user_id: Name = ""  # what the property of that name must be in what this client publishes, if it is there
 
 
 class Closing(Frame, tag=65, frozen=True):
@@ -117,6 +120,22 @@ class QueuesListed(Frame, tag=76, frozen=True):
 
     seq: Seq
     queues: QueuePage
+    more: bool = False
+
+
+class ExchangesListed(Frame, tag=78, frozen=True):
+    """Answers ListExchanges, as QueuesListed."""
+
+    seq: Seq
+    exchanges: ExchangePage
+    more: bool = False
+
+
+class BindingsListed(Frame, tag=79, frozen=True):
+    """Answers ListBindings. More: ask again, after the last one."""
+
+    seq: Seq
+    bindings: BindingPage
     more: bool = False
 
 

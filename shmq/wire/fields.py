@@ -129,8 +129,8 @@ class Alarm(Part, frozen=True):
     raised_ns: Count
 
 
-class RoutedBinding(Part, frozen=True):
-    """A binding that a direct client follows by itself."""
+class BindingInfo(Part, frozen=True):
+    """A binding, from an exchange to a queue, or to an exchange."""
 
     source: Name
     destination: Name
@@ -140,8 +140,10 @@ class RoutedBinding(Part, frozen=True):
 
 
 QueuePage = Annotated[list[QueueInfo], Meta(max_length=PAGE_ENTRIES_MAX)]
+ExchangePage = Annotated[list[ExchangeDefinition], Meta(max_length=PAGE_ENTRIES_MAX)]
+BindingPage = Annotated[list[BindingInfo], Meta(max_length=PAGE_ENTRIES_MAX)]
 Processes = Annotated[list[ProcessInfo], Meta(max_length=64)]
 Alarms = Annotated[list[Alarm], Meta(max_length=1024)]
 RoutedExchanges = Annotated[list[ExchangeDefinition], Meta(max_length=4096)]
-RoutedBindings = Annotated[list[RoutedBinding], Meta(max_length=16_384)]
+RoutedBindings = Annotated[list[BindingInfo], Meta(max_length=16_384)]
 Deliveries = Annotated[list[Delivery], Meta(max_length=BATCH_MESSAGES_MAX)]

@@ -11,6 +11,7 @@ from typing import Final
 from shmq.wire.answers import (
     Attached,
     Bells,
+    BindingsListed,
     Blocked,
     Cancelled,
     Closing,
@@ -18,6 +19,7 @@ from shmq.wire.answers import (
     Counted,
     Deliver,
     Error,
+    ExchangesListed,
     Got,
     Ok,
     QueueDeclared,
@@ -28,7 +30,7 @@ from shmq.wire.answers import (
     Unblocked,
     Welcome,
 )
-from shmq.wire.fields import Alarm, Delivery, Frame, Latency, ProcessInfo, QueueInfo, Resume
+from shmq.wire.fields import Alarm, BindingInfo, Delivery, Frame, Latency, ProcessInfo, QueueInfo, Resume
 from shmq.wire.requests import (
     CONFIRM_DISK,
     CONFIRM_MEMORY,
@@ -52,6 +54,8 @@ from shmq.wire.requests import (
     Goodbye,
     Hello,
     InspectQueue,
+    ListBindings,
+    ListExchanges,
     ListQueues,
     Nack,
     Ping,
@@ -83,6 +87,8 @@ __all__ = [
     "Bells",
     "BindExchange",
     "BindQueue",
+    "BindingInfo",
+    "BindingsListed",
     "Blocked",
     "BrokerFrame",
     "Cancel",
@@ -102,6 +108,7 @@ __all__ = [
     "Delivery",
     "Detach",
     "Error",
+    "ExchangesListed",
     "Frame",
     "Get",
     "Goodbye",
@@ -109,6 +116,8 @@ __all__ = [
     "Hello",
     "InspectQueue",
     "Latency",
+    "ListBindings",
+    "ListExchanges",
     "ListQueues",
     "Nack",
     "Ok",
@@ -147,6 +156,8 @@ ClientFrame = (
     | PurgeQueue
     | InspectQueue
     | ListQueues
+    | ListExchanges
+    | ListBindings
     | DeclareExchange
     | DeleteExchange
     | BindQueue
@@ -182,6 +193,8 @@ BrokerFrame = (
     | QueueDeclared
     | QueueInspected
     | QueuesListed
+    | ExchangesListed
+    | BindingsListed
     | StatusReport
     | Attached
     | Bells

@@ -10,6 +10,7 @@ from shmq.wire.fields import (
     U32,
     Arguments,
     BatchSize,
+    BindingInfo,
     Bodies,
     Body,
     ConfirmLevel,
@@ -111,6 +112,24 @@ class ListQueues(Frame, tag=12, frozen=True):
 
     seq: Seq
     after: Name = ""
+    limit: Count = 0
+
+
+class ListExchanges(Frame, tag=19, frozen=True):
+    """ExchangesListed: as ListQueues."""
+
+    seq: Seq
+    after: Name = ""
+    limit: Count = 0
+
+
+class ListBindings(Frame, tag=20, frozen=True):
+    """BindingsListed: those that sort behind `after`. With a source, or a destination: of these alone."""
+
+    seq: Seq
+    source: Name = ""
+    destination: Name = ""
+    after: BindingInfo | None = None
     limit: Count = 0
 
 

@@ -64,6 +64,24 @@ def test_it_does_what_it_says(url: str) -> None:
     assert run_json("queues", *at) == []
 
 
+def test_exchanges_and_bindings_are_listed(url: str) -> None:
+    at = ("--url", url)
+    with shmq.connect(url) as conn:
+        conn.declare_queue("all")
+        conn.declare_exchange("[b]events", "x-delayed-message", delayed_type="topic", internal=True)
+        conn.bind_queue("all", "[b]events", "a.#", arguments={"n": 1})
+
+    (row,) = [line.split() for line in run("exchanges", *at).splitlines() if "events" in line]
+    assert row == ["[b]events", "x-delayed-message", "durable", "internal", "x-delayed-type=topic"]
+    (facts,) = [one for one in run_json("exchanges", *at) if one["name"] == "[b]events"]
+    assert (facts["type"], facts["arguments"]) == ("x-delayed-message", {"x-delayed-type": "topic"})
+    (row,) = [line.split() for line in run("bindings", "--destination", "all", *at).splitlines()[1:]]
+    assert row == ["[b]events", "all", "queue", "a.#", "n=1"]
+    binding = {"source": "[b]events", "destination": "all", "to_exchange": False, "routing_key": "a.#"}
+    assert run_json("bindings", "--source", "[b]events", *at) == [binding | {"arguments": {"n": 1}}]
+    assert run("bindings", "--source", "amq.topic", *at) == "no bindings\n"
+
+
 def test_queues_shows_how_long_messages_take(url: str) -> None:
     at = ("--url", url)
     run("declare", "timed", *at)

@@ -4,11 +4,12 @@ from typing import Final
 
 from shmq.definitions import ExchangeDefinition, QueueDefinition
 from shmq.wire import frames
-from shmq.wire.fields import Alarm, Delivery, Frame, Latency, ProcessInfo, QueueInfo, Resume, RoutedBinding
+from shmq.wire.fields import Alarm, BindingInfo, Delivery, Frame, Latency, ProcessInfo, QueueInfo, Resume
 
 SECRET: Final = bytes(range(16))
 QUEUE: Final = QueueDefinition("jobs", durable=True, max_priority=9, dead_letter_exchange="dead", other={"x-team": "a"})
 EXCHANGE: Final = ExchangeDefinition("images", "topic", durable=True, alternate_exchange="rest")
+BINDING: Final = BindingInfo("images", "jobs", arguments={"n": 1})
 DELIVERY: Final = Delivery(7, 5, 1, 2, 1, 123_456_789_000, 0, b"\x94\xa0\xa4jobs\x80\x80", b"body")
 INFO: Final = QueueInfo(
     *(QUEUE, 3, 10, 2, 1, 1_000_000, 1 << 30, "direct", "", {"published": 12}),
@@ -16,7 +17,19 @@ INFO: Final = QueueInfo(
     time_to_ack=Latency(10, 511, 767),
 )
 WELCOME: Final = frames.Welcome(
-    1, 1, "0.1.0", "00ff", "c-1", SECRET, 32, "memory", resumed=True, direct=True, words=4, descriptors=2
+    1,
+    1,
+    "0.1.0",
+    "00ff",
+    "c-1",
+    SECRET,
+    32,
+    "memory",
+    resumed=True,
+    direct=True,
+    words=4,
+    descriptors=2,
+    user_id="1000",
 )
 
 SAMPLES: Final[dict[str, Frame]] = {
@@ -31,6 +44,9 @@ SAMPLES: Final[dict[str, Frame]] = {
     "PurgeQueue": frames.PurgeQueue(5, "jobs"),
     "InspectQueue": frames.InspectQueue(6, "jobs"),
     "ListQueues": frames.ListQueues(7, "jobs", 100),
+    "ListExchanges": frames.ListExchanges(7, "images", 100),
+    "ListBindings": frames.ListBindings(7),
+    "ListBindings/after": frames.ListBindings(7, "images", "jobs", BINDING, 100),
     "DeclareExchange": frames.DeclareExchange(8, EXCHANGE),
     "DeleteExchange": frames.DeleteExchange(9, "images", if_unused=True),
     "BindQueue": frames.BindQueue(10, "jobs", "images", "a.*", {"x-match": "any", "n": 1}),
@@ -72,6 +88,8 @@ SAMPLES: Final[dict[str, Frame]] = {
     "QueueDeclared": frames.QueueDeclared(3, "jobs", 10, 1),
     "QueueInspected": frames.QueueInspected(6, INFO),
     "QueuesListed": frames.QueuesListed(7, [INFO], more=True),
+    "ExchangesListed": frames.ExchangesListed(7, [EXCHANGE], more=True),
+    "BindingsListed": frames.BindingsListed(7, [BINDING], more=True),
     "StatusReport": frames.StatusReport(
         2,
         "0.1.0",
@@ -87,9 +105,7 @@ SAMPLES: Final[dict[str, Frame]] = {
     "Attached": frames.Attached(12, QUEUE, 3, (10, 1000, 256, 256, 1 << 20), 1, 20, -1),
     "Bells": frames.Bells(13, 3, 2),
     "Routed": frames.Routed(15, ["jobs", "logs"], [(3, 1)], delayed=["later"]),
-    "Routed/graph": frames.Routed(
-        15, [], [(3, 1)], exchanges=[EXCHANGE], bindings=[RoutedBinding("images", "jobs", arguments={"n": 1})]
-    ),
+    "Routed/graph": frames.Routed(15, [], [(3, 1)], exchanges=[EXCHANGE], bindings=[BINDING]),
     "Consuming": frames.Consuming(19, "ctag"),
     "Got": frames.Got(18, [DELIVERY]),
     "Deliver": frames.Deliver("ctag", [DELIVERY, DELIVERY]),

@@ -47,6 +47,8 @@ class AsyncTopology:
     queues = awaited(Topology.queues)
     declare_exchange = awaited(Topology.declare_exchange)
     delete_exchange = awaited(Topology.delete_exchange)
+    exchanges = awaited(Topology.exchanges)
+    bindings = awaited(Topology.bindings)
     bind_queue = awaited(Topology.bind_queue)
     unbind_queue = awaited(Topology.unbind_queue)
     bind_exchange = awaited(Topology.bind_exchange)

@@ -9,7 +9,7 @@ from shmq.definitions import ExchangeDefinition
 from shmq.errors import DirectRefused, NotFound, ResourceLocked
 from shmq.message import encode_envelope
 from shmq.routing.addressing import Addressed
-from shmq.wire.fields import RoutedBinding
+from shmq.wire.fields import BindingInfo
 from shmq.wire.frames import Route, Routed
 from shmq_clients import routes
 from shmq_clients.routes import Routes
@@ -101,7 +101,7 @@ def test_where_no_key_is_read_one_answer_holds_for_all(broker: Broker, kept: Rou
 
 
 def test_a_graph_routes_every_key_and_follows_its_word(broker: Broker, kept: Routes) -> None:
-    bindings = [RoutedBinding("events", "a", routing_key="k.*"), RoutedBinding("events", "b", routing_key="#.1")]
+    bindings = [BindingInfo("events", "a", routing_key="k.*"), BindingInfo("events", "b", routing_key="#.1")]
     says(broker, any_key=True, exchanges=[EVENTS], bindings=bindings)
 
     assert [targets(kept, key) for key in ("k.1", "k.2", "l", "k.1")] == [
@@ -117,7 +117,7 @@ def test_a_graph_routes_every_key_and_follows_its_word(broker: Broker, kept: Rou
 
 
 def test_a_graph_reads_the_headers_of_each_message(broker: Broker, kept: Routes) -> None:
-    says(broker, any_key=True, exchanges=[FILTER], bindings=[RoutedBinding("events", "a", arguments={"n": 1})])
+    says(broker, any_key=True, exchanges=[FILTER], bindings=[BindingInfo("events", "a", arguments={"n": 1})])
 
     assert [targets(kept, "k", n=n) for n in (1, 2, 1.0, True)] == [(["a"], []), ([], []), (["a"], []), ([], [])]
     assert len(broker.asked) == 1

@@ -75,6 +75,8 @@ def needs(frame: wire.ClientFrame, topology: Topology | None = None) -> Needs:
         (wire.Consume(1, "q"), {("read", "q")}),
         (wire.Status(1), set()),
         (wire.ListQueues(1), set()),
+        (wire.ListExchanges(1), set()),
+        (wire.ListBindings(1, "x", "q"), set()),
     ],
 )
 def test_a_frame_needs(frame: wire.ClientFrame, needed: Needs) -> None:
