@@ -415,8 +415,9 @@ class QueueFull(PublishError):
 
     def _describe(self) -> str:
         waited = f" after {self.timeout:g} s" if self.timeout else ""
+        which = f"queue {self.queue!r}" if self.queue else "a queue that it was routed to"
         return (
-            f"queue {self.queue!r} is full{waited}: {self.depth} of {self.limit} {self.unit}."
+            f"{which} is full{waited}: {self.depth} of {self.limit} {self.unit}."
             " Consume, purge, or declare it with a larger capacity"
         )
 
@@ -442,9 +443,11 @@ class ShmFull(PublishError):
     """Shared memory is used up: nothing was published or created."""
 
     code = 506
+    queue: str = ""
 
     def _describe(self) -> str:
-        return f"no shared memory left{figures()}. {ADVICE}"
+        where = f"queue {self.queue!r} can't grow: " if self.queue else ""
+        return f"{where}no shared memory left{figures()}. {ADVICE}"
 
     def __str__(self) -> str:
         if not self.text or SHM_PATH in self.text:

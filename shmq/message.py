@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 
-from shmq.errors import InvalidArgument
+from shmq.errors import InvalidArgument, PreconditionFailed
 from shmq.limits import ENVELOPE_BYTES_MAX, HEADERS_DEPTH_MAX, TIME_MS_MAX
 
 Headers = dict[str, Any]
@@ -136,6 +136,15 @@ def with_headers(envelope: bytes, headers: Mapping[str, Any]) -> bytes:
 def envelope_names(envelope: bytes, exchange: str, routing_key: str) -> bool:
     """Does an envelope begin with this exchange and key? Without decoding what follows."""
     return envelope.startswith(b"\x94" + _encode(exchange) + _encode(routing_key))
+
+
+def check_user_id(user_id: str | None, uid: str) -> None:
+    """Raise PreconditionFailed for a property user_id that is not the uid (in digits) of who publishes. As RabbitMQ's
+    "validated user-id"; our users are the host's.
+    """
+    if user_id is not None and user_id != uid:
+        text = f"user_id is {user_id!r}, and who publishes is uid {uid}. Leave it out, or say {uid!r}"
+        raise PreconditionFailed(text, kind="message", argument="user_id", declared=uid, asked=user_id)
 
 
 def _check_headers(headers: Mapping[str, Any]) -> None:

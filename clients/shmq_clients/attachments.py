@@ -66,6 +66,7 @@ class Attachments:
         self.routes: dict[str, core.Queue] = {}
         self.granted = False
         self.reason = ""
+        self.user_id = ""  # ours, as the broker sees us
         self._by_name: dict[str, Attachment] = {}
         self._refused: dict[str, tuple[DirectRefused, float]] = {}  # and until when nobody asks again
         self._owner, self._connection_id = 0, ""
@@ -81,6 +82,7 @@ class Attachments:
         self.granted = welcome.direct and welcome.layout == core.LAYOUT
         other_layout = "" if self.granted else f"segment layout {welcome.layout}, we read {core.LAYOUT}"
         self.reason = welcome.reason or other_layout
+        self.user_id = welcome.user_id
         self._refused.clear()
         self._settled_at = time.monotonic() + SETTLING_SECONDS if self._owner else 0.0
         with self._changing:

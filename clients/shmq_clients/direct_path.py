@@ -135,7 +135,7 @@ def refusal(target: Attachment, outcome: int, size: int) -> Exception:
     if outcome == core.DELETED:
         return QueueGone()
     if outcome == core.NO_MEMORY:
-        return ShmFull()
+        return ShmFull(queue=target.name)
     if outcome == core.REFUSED:
         return PublishRejected(queues=[target.name], reason=TOO_LONG)
     _, _, inline_bytes, _, arena_bytes = target.queue.geometry

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias, Unpack
 from shmq.core._core import Loan
 from shmq.errors import InvalidArgument, NotDurable, NotFound, PublishError, PublishRejected, Unroutable
 from shmq.limits import BODY_BYTES_MAX
+from shmq.message import check_user_id
 from shmq.routing.addressing import late
 from shmq_clients.attachments import Attachment, Attachments
 from shmq_clients.direct_path import DirectPath, QueueGone
@@ -106,6 +107,8 @@ class Publishing:
     def _checked(self, keywords: PublishKeywords) -> Outgoing:
         out = outgoing(**keywords)
         self._attachments.link.check()
+        if self._attachments.user_id:
+            check_user_id(keywords.get("user_id"), self._attachments.user_id)
         if out.confirm == "disk":
             raise NotDurable
         return out

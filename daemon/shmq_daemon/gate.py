@@ -7,9 +7,11 @@ client that may know it. What an exchange routes on, and where dead letters go, 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from shmq.errors import DirectRefused
+from shmq import message
+from shmq.errors import BodyTooLarge, DirectRefused, NotFound, PublishRejected, QueueFull, ShmFull, ShmqError
 from shmq.message import decode_envelope
 from shmq.names import GENERATED_PREFIX
 from shmq.routing.addressing import address
@@ -17,6 +19,8 @@ from shmq.wire import frames as wire
 from shmq_daemon.permissions import REPLY_TO, Access, Verb
 from shmq_daemon.routing import KEYS_IN_HEADERS
 from shmq_daemon.topology import Topology
+
+USER_ID: Final = b"user_id"  # in the envelope of whatever has one
 
 Check = Callable[[Access, Any], None]
 QueueFrame = wire.DeleteQueue | wire.PurgeQueue | wire.InspectQueue | wire.Detach | wire.Get | wire.Consume
@@ -106,6 +110,24 @@ def check_publish(access: Access, frame: wire.Publish | wire.PublishMany) -> Non
         headers = decode_envelope(frame.envelope, frame.routing_key).headers
         keys = address(frame.routing_key, headers, frame.envelope).keys
     access.check_publish(frame.exchange, keys)
+
+
+def check_user_id(uid: int, frame: wire.Publish | wire.PublishMany) -> None:
+    """Raise PreconditionFailed for a message that says it is somebody else's; InvalidArgument."""
+    if USER_ID in frame.envelope:
+        properties = decode_envelope(frame.envelope, frame.routing_key).properties
+        message.check_user_id(properties.user_id, str(uid))
+
+
+def without_hidden(error: ShmqError, access: Access) -> ShmqError:
+    """Return what a publisher is told, without names of queues that it may not know of: exchanges led there."""
+    if isinstance(error, QueueFull | BodyTooLarge | ShmFull) and error.queue and not access.sees(error.queue):
+        return replace(error, queue="")
+    if isinstance(error, PublishRejected):
+        return replace(error, queues=[name for name in error.queues if access.sees(name)])
+    if isinstance(error, NotFound) and error.kind == "queue" and not access.sees(error.name):
+        return NotFound("a queue that it was routed to is gone")
+    return error
 
 
 def _nothing(_access: Access, _frame: wire.ClientFrame) -> None:

@@ -30,7 +30,7 @@ from shmq_daemon import policy
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client
 from shmq_daemon.events import Queue
-from shmq_daemon.gate import check_publish
+from shmq_daemon.gate import check_publish, check_user_id, without_hidden
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timer, Timers
 from shmq_daemon.opened import OpenQueue
@@ -106,9 +106,10 @@ class Publishing:
         """Publish now, or behind what this client has waiting."""
         try:
             check_publish(client.access, frame)
+            check_user_id(client.uid, frame)
             blocked = Blocked(client, frame, self._targets(frame))
         except ShmqError as error:
-            self._refuse(client.session, frame, error)
+            self._refuse(client, client.session, frame, error)
             return
         if not client.publishing:
             self._advance(blocked, wait=True)
@@ -225,7 +226,7 @@ class Publishing:
 
     def _check(self, outcome: int, opened: OpenQueue, size: int) -> None:
         if outcome == _core.NO_MEMORY:
-            raise ShmFull(f"queue {opened.name!r} can't grow")
+            raise ShmFull(queue=opened.name)
         if outcome == _core.TOO_LARGE:
             raise BodyTooLarge(size=size, limit=policy.body_bytes_max(opened.queue.geometry), queue=opened.name)
         if outcome == _core.DELETED:
@@ -331,17 +332,18 @@ class Publishing:
             blocked.timer.cancel()
         told_later = isinstance(frame, wire.PublishMany) and blocked.position and not isinstance(error, PublishRejected)
         if error is not None and not told_later:
-            self._refuse(blocked.session if frame.seq else client.session, frame, error)
+            self._refuse(client, blocked.session if frame.seq else client.session, frame, error)
         elif frame.confirm >= wire.CONFIRM_MEMORY and frame.seq and blocked.session is not None:
             many = isinstance(frame, wire.PublishMany)
             done = wire.Counted(frame.seq, blocked.position) if many else wire.Ok(frame.seq)
             blocked.session.send(done)
         elif error is not None:
-            self._refuse(blocked.session if frame.seq else client.session, frame, error)
+            self._refuse(client, blocked.session if frame.seq else client.session, frame, error)
 
-    def _refuse(self, session: Session | None, frame: Publication, error: ShmqError) -> None:
+    @staticmethod
+    def _refuse(client: Client, session: Session | None, frame: Publication, error: ShmqError) -> None:
         if frame.confirm != wire.CONFIRM_NONE and session is not None:
-            session.send(wire.Error(frame.seq, *to_wire(error)))
+            session.send(wire.Error(frame.seq, *to_wire(without_hidden(error, client.access))))
 
     def _full_error(self, opened: OpenQueue, blocked: Blocked) -> QueueFull:
         """Full in messages, or in bytes of large bodies; or it may not grow."""

@@ -1,14 +1,17 @@
 """Publishing and getting: what goes in comes out, in order, by priority, in each mode."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 import shmq
 from support.deadline import scaled, wait_until
+from support.messages import wait_for
 
 CLOCKS_APART = timedelta(milliseconds=100)  # the stamp is monotonic, read against the wall clock
 
@@ -129,6 +132,39 @@ def test_a_loan_is_published_at_the_end_of_its_block(conn: shmq.Connection, queu
 def test_a_loan_that_fails_publishes_nothing(conn: shmq.Connection, queue: str) -> None:
     with pytest.raises(ZeroDivisionError), conn.loan(1000, routing_key=queue):
         raise ZeroDivisionError
+
+    assert conn.get(queue) is None
+
+
+@pytest.mark.parametrize("queues", [0, 1, 2])
+def test_a_loan_is_entered_once(conn: shmq.Connection, new_queue: Callable[..., str], queues: int) -> None:
+    for _ in range(queues):
+        conn.bind_queue(new_queue(), "amq.fanout")
+    loan = conn.loan(3, exchange="amq.fanout")
+    with loan as body:
+        body[:] = b"abc"
+        with pytest.raises(shmq.AlreadySettled, match="entered before"):
+            loan.__enter__()
+
+    with pytest.raises(shmq.AlreadySettled):
+        loan.__enter__()
+
+
+def test_a_user_id_is_the_uid_of_who_publishes(conn: shmq.Connection, queue: str) -> None:
+    conn.publish(b"mine", routing_key=queue, user_id=str(os.getuid()), confirm="memory")
+
+    message = wait_for(conn, queue)
+    assert message.user_id == str(os.getuid())
+
+
+@pytest.mark.parametrize("user_id", [str(os.getuid() + 1), "root", "", f"0{os.getuid()}"])
+def test_a_forged_user_id_is_refused_and_nothing_is_published(conn: shmq.Connection, queue: str, user_id: str) -> None:
+    calls: list[tuple[Callable[..., object], Any]] = [(conn.publish, b""), (conn.publish_many, [b""]), (conn.loan, 1)]
+    for publish, what in calls:
+        with pytest.raises(shmq.PreconditionFailed) as caught:
+            publish(what, routing_key=queue, user_id=user_id)
+        assert (caught.value.code, caught.value.argument, caught.value.asked) == (406, "user_id", user_id)
+        assert f"uid {os.getuid()}. Leave it out" in str(caught.value)
 
     assert conn.get(queue) is None
 

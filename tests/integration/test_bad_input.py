@@ -6,6 +6,7 @@ and no process of the daemon had to be started again.
 
 import contextlib
 import mmap
+import os
 import random
 import socket
 import struct
@@ -19,6 +20,7 @@ import pytest
 
 import shmq
 from shmq.definitions import QueueDefinition
+from shmq.message import encode_envelope, make_properties
 from shmq.wire import frames as wire
 from shmq.wire.connection import Signal, client_connection
 from support.deadline import scaled, wait_until
@@ -487,6 +489,26 @@ def test_a_client_that_checks_nothing_is_told_by_the_broker_and_goes_on(daemon: 
         assert isinstance(error, wire.Error)
         assert error.code in {403, 605}
         assert peer.hear() == wire.Ok(2)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_forged_user_id_is_refused_by_the_broker_too(daemon: Shmqd, *, many: bool) -> None:
+    with stranger(daemon, hello=True) as peer, daemon.connect() as conn:
+        queue = conn.declare_queue("").name
+        forged = encode_envelope("", queue, make_properties(user_id=str(os.getuid() + 1)))
+        mine = encode_envelope("", queue, make_properties(user_id=str(os.getuid())), {"user_id": "anything"})
+        for seq, envelope in enumerate([forged, mine], 1):
+            frame = (
+                wire.PublishMany(seq, "", queue, envelope, [b""])
+                if many
+                else wire.Publish(seq, "", queue, envelope, b"")
+            )
+            peer.send(peer.wire.send(frame))
+
+        error = peer.hear()
+        assert (error.seq, error.code, error.data["argument"]) == (1, 406, "user_id")
+        assert peer.hear().seq == 2
+        assert conn.delete_queue(queue) == 1
 
 
 def test_a_publish_that_names_what_is_not_there_is_answered(daemon: Shmqd) -> None:

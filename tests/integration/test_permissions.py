@@ -159,6 +159,74 @@ def test_a_listing_has_no_more_than_its_reader_may_see(daemon: Shmqd) -> None:
     assert {name.split(".")[2] for name in seen if ".any." in name} == {"allow"}
 
 
+def test_exchanges_and_bindings_are_listed_to_who_may_see_them_and_both_their_ends() -> None:
+    rules = grant("uid = 61001", "write", names="open.*") + grant("uid = 61001", "read", names="open.*")
+    with daemon_of(DAEMON, SOCKET + rules) as daemon:
+        with daemon.connect() as conn:
+            for end in ("open", "hidden"):
+                conn.declare_queue(f"{end}.queue")
+                conn.declare_exchange(f"{end}.exchange")
+            for source, end in itertools.product(("open", "hidden"), repeat=2):
+                conn.bind_queue(f"{end}.queue", f"{source}.exchange", "k")
+
+        def listed() -> list[list[str]]:
+            with shmq.connect(daemon.url, mode="socket") as conn:
+                exchanges = [exchange.name for exchange in conn.exchanges()]
+                bindings = [
+                    *conn.bindings(),
+                    *conn.bindings(source="hidden.exchange"),
+                    *conn.bindings(destination="hidden.queue"),
+                ]
+                return [exchanges, [f"{one.source} {one.destination}" for one in bindings]]
+
+        assert run_as(Subject(61_001, 61_001), listed) == [["open.exchange"], ["open.exchange open.queue"]]
+
+
+def test_what_a_publisher_is_refused_names_no_queue_that_it_may_not_know_of() -> None:
+    with daemon_of(DAEMON, SOCKET + grant("uid = 61001", "write", names="open*")) as daemon:
+        with daemon.connect() as conn:
+            for number, arguments in enumerate(
+                [{"capacity_messages": 1}, {"max_length": 1, "overflow": "reject-publish"}]
+            ):
+                conn.declare_exchange(f"open{number}", "fanout")
+                for queue in ("hidden", "open"):
+                    conn.declare_queue(f"{queue}-{number}", capacity_bytes=1 << 20, **arguments)  # type: ignore[arg-type] # of a queue
+                    conn.bind_queue(f"{queue}-{number}", f"open{number}")
+                    conn.publish(b"", routing_key=f"{queue}-{number}", confirm="memory")
+
+        def refusals() -> list[tuple[str, str]]:
+            with shmq.connect(daemon.url, mode="socket") as conn:
+                publish = functools.partial(conn.publish, confirm="memory", timeout=0)
+                return [
+                    attempt(functools.partial(publish, body, exchange=exchange))
+                    for body in (b"", bytes(5_000_000))
+                    for exchange in ("open0", "open1")
+                ]
+
+        met = run_as(Subject(61_001, 61_001), refusals)
+    assert [name for name, _ in met] == ["QueueFull", "PublishRejected", "BodyTooLarge", "BodyTooLarge"]
+    assert "hidden" not in str(met)
+    assert "'open-1'" in met[1][1]
+
+
+def test_nobody_publishes_under_the_user_id_of_another_not_even_root() -> None:
+    rules = grant("uid = 61001", "configure", "write", "read", "direct")
+    with daemon_of(DAEMON, SOCKET + rules) as daemon:
+        with daemon.connect() as conn:
+            conn.declare_queue("jobs")
+
+        def publish_as(mode: str) -> list[str]:
+            with shmq.connect(daemon.url, mode=mode) as conn:  # type: ignore[arg-type] # a mode
+                publish = functools.partial(conn.publish, b"", routing_key="jobs", confirm="memory")
+                return [attempt(functools.partial(publish, user_id=one))[0] for one in ("0", "61000", "61001")]
+
+        refused = "PreconditionFailed"
+        for mode in ("direct", "socket"):
+            as_user = functools.partial(publish_as, mode)
+            assert run_as(Subject(61_001, 61_001), as_user) == [refused, refused, "done"]
+            assert publish_as(mode) == ["done", refused, refused]
+
+
 # -- who is let in --------------------------------------------------------------------------------------------------
 
 

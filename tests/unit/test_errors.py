@@ -54,6 +54,8 @@ TEXTS = {
         " all queues are above their mark of 1024.0 MiB (memory_watermark). Consume"
     ),
     errors.ShmFull(): "no shared memory left (/dev/shm has ",
+    errors.QueueFull(depth=5, limit=5): "a queue that it was routed to is full: 5 of 5 messages. Consume",
+    errors.ShmFull(queue="a"): "queue 'a' can't grow: no shared memory left (/dev/shm has ",
     errors.ShmFull("while declaring 'a'"): "while declaring 'a' (/dev/shm has ",
     errors.PublishRejected(queues=["a", "b"], reason="policy"): "refused by 'a', 'b' (policy). Other queues",
     errors.NotDurable(): 'confirm="disk" can\'t be kept: this shmqd has durability "memory"',
