@@ -165,9 +165,17 @@ def consumer_keywords(
     """Return the priority and the ack timeout of a consumer, from keywords and `x-` arguments, which may not contradict
     each other. What we do not know is accepted. InvalidArgument.
     """
+    given = {} if arguments is None else arguments
+    if not isinstance(given, Mapping):
+        raise InvalidArgument(
+            argument="arguments", value=given, allowed='a mapping of names to values, as {"x-priority": 10}'
+        )
+    of_priority = CONSUMER_ARGUMENTS["x-priority"]
+    if not of_priority.holds(priority):
+        raise InvalidArgument(argument="priority", value=priority, allowed=of_priority.allowed)
     fields: dict[str, Any] = {"priority": priority or None, "ack_timeout_ms": ack_timeout_ms}
     for argument, rule in CONSUMER_ARGUMENTS.items():
-        value = (arguments or {}).get(argument)
+        value = given.get(argument)
         known = fields[rule.field]
         if value is None:
             continue
@@ -300,7 +308,10 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         if not isinstance(argument, str) or len(argument) > NAME_BYTES_MAX or not _travels(value):
             raise InvalidArgument(argument=str(argument), value=value, allowed=_TRAVELS)
     texts = [text for pair in arguments.items() for text in pair if isinstance(text, str)]
-    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    try:
+        size = sum(len(text.encode()) for text in texts)
+    except UnicodeEncodeError as error:  # half a surrogate pair
+        raise InvalidArgument(argument="arguments", value=dict(arguments), allowed=f"UTF-8 ({error})") from None
     if size > ARGUMENTS_BYTES_MAX:
         raise InvalidArgument(argument="arguments", value=f"{size} bytes", allowed=f"{ARGUMENTS_BYTES_MAX} bytes")
 

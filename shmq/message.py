@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Protocol
 import msgspec
 
 from shmq.errors import InvalidArgument, PreconditionFailed
-from shmq.limits import ENVELOPE_BYTES_MAX, HEADERS_DEPTH_MAX, TIME_MS_MAX
+from shmq.limits import COUNT_MAX, ENVELOPE_BYTES_MAX, HEADERS_DEPTH_MAX, TIME_MS_MAX
 
 Headers = dict[str, Any]
 """None, bool, int, float, str, bytes, datetime, and lists and dicts of these."""
@@ -27,7 +27,7 @@ class Properties(msgspec.Struct, frozen=True, omit_defaults=True):
     reply_to: str | None = None
     expiration: Annotated[int, msgspec.Meta(ge=0, le=TIME_MS_MAX)] | None = None  # milliseconds
     message_id: str | None = None
-    timestamp: int | None = None  # seconds since 1970, UTC
+    timestamp: Annotated[int, msgspec.Meta(ge=-COUNT_MAX, le=COUNT_MAX)] | None = None  # seconds since 1970, UTC
     type: str | None = None
     user_id: str | None = None
     app_id: str | None = None
@@ -67,6 +67,9 @@ def make_properties(**properties: object) -> Properties:
         argument = min(unknown)
         allowed = ", ".join(Properties.__struct_fields__)
         raise InvalidArgument(argument=argument, value=given[argument], allowed=f"the properties {allowed}")
+    for name, value in given.items():
+        if isinstance(value, str) and not value.isascii():
+            _check_utf8(name, value)
     try:
         return msgspec.convert(given, Properties)
     except msgspec.ValidationError as error:
@@ -74,6 +77,13 @@ def make_properties(**properties: object) -> Properties:
         raise InvalidArgument(
             argument=argument, value=given.get(argument), allowed=_NUMBERS.get(argument, "a string")
         ) from None
+
+
+def _check_utf8(argument: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # half a surrogate pair
+        raise InvalidArgument(argument=argument, value=text, allowed=f"UTF-8 ({error})") from None
 
 
 def encode_envelope(

@@ -12,6 +12,7 @@ from shmq.limits import BATCH_MESSAGES_MAX, PREFETCH_MAX
 from shmq.names import check_name
 from shmq.wire.frames import Consume
 from shmq_clients.durations import milliseconds
+from shmq_clients.flags import check_flags
 from shmq_clients.outgoing import MS_NS
 from shmq_clients.session import Mode
 
@@ -51,6 +52,7 @@ def consume_frame(
     check_name(queue, "queue")
     check_name(consumer_tag, "consumer_tag")
     check_prefetch(prefetch)
+    check_flags(no_ack=no_ack, exclusive=exclusive)
     priority, timeout_ms = consumer_keywords(arguments, priority, milliseconds(ack_timeout, "ack_timeout"))
     return Consume(0, queue, consumer_tag, prefetch, no_ack, exclusive, priority, (timeout_ms or 0) * MS_NS)
 

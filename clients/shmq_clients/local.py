@@ -20,6 +20,7 @@ from typing import Final
 from shmq.errors import DaemonNotRunning, ShmqError
 from shmq_clients import forks
 from shmq_clients.connection import connect
+from shmq_clients.durations import nanoseconds
 from shmq_clients.url import SOCKET_PATH_BYTES_MAX, url_of
 
 STOP_TIMEOUT: Final = 10.0
@@ -33,6 +34,7 @@ def local(*, timeout: float = 10.0) -> Iterator[str]:
 
     Raises DaemonNotRunning, with the daemon's log, if it does not answer within `timeout` seconds.
     """
+    nanoseconds(timeout, "timeout")
     owner = os.getpid()
     directory = _private_directory()
     try:

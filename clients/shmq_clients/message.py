@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from shmq.core._core import PERSISTENT, Ledger
 from shmq.core._core import Message as CoreMessage
-from shmq.errors import AlreadySettled, StaleDelivery
+from shmq.errors import AlreadySettled, InvalidArgument, StaleDelivery
 from shmq.message import Envelope, Headers, Properties, decode_envelope
 from shmq.wire.fields import Delivery
 from shmq_clients.durations import SECOND_NS, nanoseconds
+from shmq_clients.flags import check_flags
 
 DELIVERY_COUNT_HEADER: Final = "x-delivery-count"  # as RabbitMQ's quorum queues: absent until something failed
 
@@ -125,6 +126,27 @@ class DirectMessage(CoreMessage, Enveloped):
     def queue_name(self) -> str:
         name: str = self.queue.context
         return name
+
+    def nack(self, requeue: bool = True, delay: float | None = None) -> None:  # noqa: FBT001, FBT002 - AMQP's form
+        check_given_back(requeue, delay)
+        CoreMessage.nack(self, requeue, delay)
+
+    def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - AMQP's form
+        check_flags(requeue=requeue)
+        CoreMessage.reject(self, requeue)
+
+    def touch(self, extend: float) -> None:
+        nanoseconds(extend, "extend")
+        CoreMessage.touch(self, extend)
+
+
+def check_given_back(requeue: bool, delay: float | None) -> int:  # noqa: FBT001 - as nack takes it
+    """Return the delay in nanoseconds. Raises InvalidArgument."""
+    check_flags(requeue=requeue)
+    delay_ns = 0 if delay is None else nanoseconds(delay, "delay")
+    if delay_ns and not requeue:
+        raise InvalidArgument(argument="delay", value=delay, allowed="only with requeue=True: the dead are not delayed")
+    return delay_ns
 
 
 class Settling(Protocol):
@@ -251,11 +273,12 @@ class SocketMessage(Enveloped):
             self._session.ack(self.broker_tag)
 
     def nack(self, requeue: bool = True, delay: float | None = None) -> None:  # noqa: FBT001, FBT002 - AMQP's form
-        delay_ns = 0 if delay is None else nanoseconds(delay, "delay")
+        delay_ns = check_given_back(requeue, delay)
         self.begin_settling("nacked")
         self._session.nack(self.broker_tag, requeue, delay_ns)
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - AMQP's form
+        check_flags(requeue=requeue)
         self.begin_settling("rejected")
         self._session.reject(self.broker_tag, requeue)
 

@@ -14,6 +14,7 @@ from shmq.names import check_name, check_routing_key
 from shmq.routing.addressing import Addressed, address
 from shmq.routing.router import NO_HEADERS
 from shmq_clients.durations import nanoseconds
+from shmq_clients.flags import check_flags
 
 Confirm = Literal["sent", "memory", "disk"]
 CONFIRMS: Final = (None, "sent", "memory", "disk")
@@ -87,6 +88,7 @@ def outgoing(
     check_routing_key(routing_key)
     if type(priority) is not int or not 0 <= priority <= PRIORITY_MAX:
         raise InvalidArgument(argument="priority", value=priority, allowed=f"a whole number from 0 to {PRIORITY_MAX}")
+    check_flags(persistent=persistent, mandatory=mandatory)
     if confirm not in CONFIRMS:
         raise InvalidArgument(argument="confirm", value=confirm, allowed='None, "sent", "memory" or "disk"')
     envelope = _envelope(exchange, routing_key, headers, expiration, properties)
@@ -95,10 +97,10 @@ def outgoing(
         routing_key,
         envelope,
         priority,
-        bool(persistent),
+        persistent,
         -1 if expiration is None else expiration * MS_NS,
         0 if delay is None else nanoseconds(delay, "delay"),
-        bool(mandatory),
+        mandatory,
         confirm,
         TIME_NS_MAX if timeout == float("inf") else nanoseconds(timeout, "timeout"),
         address(routing_key, headers, envelope) if headers else Addressed((routing_key,), NO_HEADERS, envelope),

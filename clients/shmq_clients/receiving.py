@@ -24,6 +24,7 @@ from shmq_clients.attachments import Attachments
 from shmq_clients.consumer import Consumer, DirectConsumer, SocketConsumer
 from shmq_clients.direct_path import DirectPath
 from shmq_clients.durations import wait_nanoseconds
+from shmq_clients.flags import check_flags
 from shmq_clients.link import Link
 from shmq_clients.session import Mode
 from shmq_clients.socket_path import SocketPath
@@ -95,6 +96,7 @@ class Receiving:
         DaemonNotRunning or ConnectionLost when it would wait and the daemon stays away (`reconnect_timeout`).
         """
         check_name(queue, "queue")
+        check_flags(no_ack=no_ack)
         wait_ns = wait_nanoseconds(timeout, "timeout")
         self._check()
         if self._paths.is_direct(queue):
@@ -112,6 +114,7 @@ class Receiving:
         """Wait up to `max_wait` seconds for a message, then return those that are there, `max_messages` at most."""
         check_name(queue, "queue")
         check_max_messages(max_messages)
+        check_flags(no_ack=no_ack)
         wait_ns = wait_nanoseconds(max_wait, "max_wait")
         self._check()
         messages: list[Any] = []
@@ -145,7 +148,7 @@ class Receiving:
         goes on, and tries again.
         """
         self._check()
-        tag = consumer_tag or f"ctag-{next(self._paths.numbers)}"
+        tag = f"ctag-{next(self._paths.numbers)}" if consumer_tag == "" else consumer_tag
         consume = consume_frame(
             queue,
             tag,
@@ -181,6 +184,7 @@ class Receiving:
 
     def cancel(self, consumer_tag: str) -> None:
         """End a consumer's iteration, also in another thread. What was handed out stays unacked. Raises NotFound."""
+        check_name(consumer_tag, "consumer_tag")
         self._check()
         consumer = self._own.pop(consumer_tag, None)
         if consumer is None:

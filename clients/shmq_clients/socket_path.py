@@ -296,8 +296,10 @@ class SocketPath:
 
 
 def flat(body: Any) -> memoryview:  # noqa: ANN401 - any buffer
-    """Return the bytes of any contiguous buffer. Raises TypeError for what is none."""
+    """Return the bytes of any contiguous buffer. Raises TypeError for what is no buffer, BufferError for others."""
     view = memoryview(body)
+    if not view.c_contiguous:
+        raise BufferError("a body must be contiguous: publish a copy of it")
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 

@@ -13,7 +13,7 @@ from shmq.errors import InvalidArgument
 from shmq.limits import PAGE_ENTRIES_MAX
 from shmq.names import check_exchange_name, check_name, check_routing_key
 from shmq.routing.bindings import encode_arguments
-from shmq.routing.headers import MATCH
+from shmq.routing.headers import MATCH, check_match
 from shmq.wire.fields import BindingInfo, QueueInfo
 from shmq.wire.frames import (
     BindExchange,
@@ -40,6 +40,7 @@ from shmq.wire.frames import (
     UnbindQueue,
 )
 from shmq_clients.durations import milliseconds
+from shmq_clients.flags import check_flags
 from shmq_clients.link import Link
 
 Entry = TypeVar("Entry")
@@ -104,6 +105,7 @@ class Topology:
         exists. Raises PreconditionFailed, which names what differs, InvalidArgument, InvalidName, NotFound (passive),
         ResourceLocked, ShmFull.
         """
+        check_flags(passive=passive)
         flags = {"durable": durable, "exclusive": exclusive, "auto_delete": auto_delete}
         definition = define_queue(name, arguments=arguments, **flags, **_with_milliseconds(keywords))
         declared = self._link.ask(lambda seq: DeclareQueue(seq, definition, passive), QueueDeclared, repeat=bool(name))
@@ -114,6 +116,7 @@ class Topology:
         PreconditionFailed, ResourceLocked.
         """
         check_name(queue, "queue")
+        check_flags(if_unused=if_unused, if_empty=if_empty)
         return self._link.ask(lambda seq: DeleteQueue(seq, queue, if_unused, if_empty), Counted, repeat=False).count
 
     def purge_queue(self, queue: str) -> int:
@@ -188,6 +191,7 @@ class Topology:
         binding. `internal`: only other exchanges publish to it. `auto_delete`: it goes with the last binding that
         starts there. Raises as `declare_queue`; AccessRefused for `amq.` names.
         """
+        check_flags(passive=passive)
         definition = define_exchange(
             name,
             type,
@@ -205,6 +209,7 @@ class Topology:
         the default exchange and `amq.` names.
         """
         check_exchange_name(exchange)
+        check_flags(if_unused=if_unused)
         self._link.ask(lambda seq: DeleteExchange(seq, exchange, if_unused), Ok, repeat=False)
 
     def bind_queue(
@@ -301,6 +306,8 @@ def _check_binding(
             argument="arguments", value=arguments, allowed='a mapping of names to values, as {"x-match": "any"}'
         )
     given = dict(arguments or {})
+    if match is not None:
+        check_match({MATCH: match})
     if match is not None and given.setdefault(MATCH, match) != match:
         raise InvalidArgument(argument=MATCH, value=given[MATCH], allowed=f"{match!r}, as the keyword says")
     encode_arguments(given)

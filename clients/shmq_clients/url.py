@@ -24,6 +24,8 @@ def socket_paths(url: str | None, environ: Mapping[str, str] = os.environ) -> tu
 
     `shmq://` alone is the same as no URL. Raises InvalidArgument.
     """
+    if url is not None and not isinstance(url, str):
+        raise InvalidArgument(f"URL {url!r}: a string is wanted, {SCHEME}:///path/of.sock", argument="url", value=url)
     chosen = url or environ.get("SHMQ_URL") or ""
     path = _parse(chosen) if chosen else None
     if path is not None:

@@ -32,18 +32,21 @@ _HEAD_BYTES: Final = LENGTH_BYTES + 2  # up to and with the tag
 _ARRAY: Final = 0x90  # MessagePack's fixarray: all our frames have fewer than 16 fields
 _ARRAY_MASK: Final = 0xF0
 _DECODE_ERRORS: Final = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+_ENCODE_ERRORS: Final = (TypeError, ValueError, OverflowError, RecursionError, BufferError)
 
 _encode_into = msgspec.msgpack.Encoder().encode_into
 
 
 def encode_into(frame: Frame, buffer: bytearray, limit: int) -> None:
-    """Append a frame to what is to be written. LocalFrameError and FrameTooLarge leave the buffer as it was."""
+    """Append a frame to what is to be written. LocalFrameError, FrameTooLarge, anything leaves the buffer as it was."""
     start = len(buffer)
     buffer += _NO_LENGTH
     try:
         _encode_into(frame, buffer, start + LENGTH_BYTES)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except BaseException as error:
         del buffer[start:]
+        if not isinstance(error, _ENCODE_ERRORS):
+            raise
         raise LocalFrameError(f"{type(frame).__name__} can't be encoded: {error}") from None
     length = len(buffer) - start - LENGTH_BYTES
     if length > limit:

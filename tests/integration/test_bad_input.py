@@ -1,4 +1,4 @@
-"""What a caller or a stranger does wrong: a typed error in under a second, nothing lost, nothing hung.
+"""What a caller does wrong, or meets at the end of a socket: a typed error in under a second, nothing lost or hung.
 
 Invariant of every test here: a bystander's messages, ready and unacked, are all there afterwards, its session goes on,
 and no process of the daemon had to be started again.
@@ -6,10 +6,8 @@ and no process of the daemon had to be started again.
 
 import contextlib
 import mmap
-import os
 import random
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,15 +17,11 @@ from typing import Any
 import pytest
 
 import shmq
-from shmq.definitions import QueueDefinition
-from shmq.message import encode_envelope, make_properties
-from shmq.wire import frames as wire
-from shmq.wire.connection import Signal, client_connection
-from support.deadline import scaled, wait_until
+from support.bystander import unharmed
+from support.deadline import scaled
 from support.shmqd import Shmqd, instance
 
 IN_TIME = 1.0  # seconds for an error
-READY, UNACKED = 5, 3
 BAD_NAMES = ["a\0b", "a\nb", "\x1b[31m", "a\x7f", "a\x85", "x" * 256, "é" * 128, "\ud800"]
 Answer = Callable[[socket.socket], object]
 
@@ -45,21 +39,8 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def bystander(daemon: Shmqd) -> Iterator[None]:
-    """Somebody else, whom nothing of this concerns."""
-    with daemon.connect("direct") as publisher, daemon.connect("socket") as consumer:
-        pids = {process.role: process.pid for process in publisher.status().processes}
-        name = publisher.declare_queue("", exclusive=False).name
-        bodies = [b"%d" % number for number in range(READY + UNACKED)]
-        publisher.publish_many(bodies, routing_key=name)
-        held = list(consumer.get_batch(name, max_messages=UNACKED))
+    with unharmed(daemon):
         yield
-        rest = publisher.get_batch(name, max_messages=READY + 1)
-        assert [message.body for message in (*held, *rest)] == bodies
-        for message in (*held, *rest):
-            message.ack()
-        consumer.wait_for_confirms()
-        assert publisher.delete_queue(name, if_empty=True) == 0
-        assert {process.role: process.pid for process in publisher.status().processes} == pids
 
 
 @pytest.fixture
@@ -354,168 +335,3 @@ def test_a_full_backlog_is_given_up(tmp_path: Path, mode: str) -> None:
 
         with refused(shmq.SessionError):
             connect(f"shmq://{tmp_path}/full.sock", mode)
-
-
-# -- what strangers send to the daemon --------------------------------------------------------------------------------
-
-
-class Stranger:
-    """A peer that sends bytes, and hears frames."""
-
-    def __init__(self, daemon: Shmqd, *, hello: bool) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(scaled(5))
-        self.socket.connect(str(daemon.socket))
-        self.wire = client_connection()
-        if hello:
-            self.socket.sendall(self.wire.send(wire.Hello(mode="socket")))
-            assert isinstance(self.hear(), wire.Welcome)
-        else:
-            self.wire.send(wire.Hello())
-
-    def hear(self) -> Any:  # a frame, or Signal.END
-        while (event := self.wire.next_event()) is Signal.NEED_DATA:
-            try:
-                data, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 16, 8)
-            except ConnectionResetError:  # it left more of ours unread than it had to say
-                return Signal.END
-            self.wire.receive_data(data, descriptors)
-        return event
-
-    def send(self, data: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.socket.sendall(data)
-
-    def close(self) -> None:
-        self.socket.close()
-        self.wire.close()
-
-
-@contextlib.contextmanager
-def stranger(daemon: Shmqd, *, hello: bool) -> Iterator[Stranger]:
-    peer = Stranger(daemon, hello=hello)
-    try:
-        yield peer
-    finally:
-        peer.close()
-
-
-def packed(*items: bytes) -> bytes:
-    """A frame whose array has these elements."""
-    body = bytes([0x90 | len(items)]) + b"".join(items)
-    return struct.pack(">I", len(body)) + body
-
-
-GARBAGE: dict[str, bytes] = {
-    "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    "AMQP": b"AMQP\0\0\x09\x01",
-    "ones": b"\xff" * 4096,
-    "zeros": bytes(4096),
-    "no array": b"\0\0\0\x01\xc0",
-    "an empty array": b"\0\0\0\x01\x90",
-    "an unknown tag": packed(b"\x7f"),
-    "a tag of the broker": packed(b"\x40", b"\x01"),
-    "something behind the array": b"\0\0\0\x03\x91\x03\x00",
-    "a bin without its bytes": b"\0\0\0\x07\x91\xc6\xff\xff\xff\xff\x00",
-    "a map of four billion": b"\0\0\0\x07\x92\x08\xdf\xff\xff\xff\xff",
-    "nesting": struct.pack(">I", 4000) + b"\x92\x03" + b"\x91" * 3998,
-    "a name that is no UTF-8": packed(b"\x0b", b"\x01", b"\xa2\xff\xfe"),
-}
-GIANTS: dict[str, bytes] = {
-    "the largest length": b"\xff\xff\xff\xff\x92\x20",
-    "a control frame of 2 MiB": struct.pack(">I", 2 << 20) + b"\x92\x03" + bytes(2 << 20),
-    "a publish of 2 GiB": struct.pack(">I", 2 << 30) + b"\x97\x20" + bytes(1 << 20),
-}
-
-
-@pytest.mark.parametrize("hello", [False, True], ids=["stranger", "client"])
-@pytest.mark.parametrize("garbage", [*GARBAGE, *GIANTS])
-def test_garbage_and_giants_end_their_session_with_a_reason(daemon: Shmqd, garbage: str, *, hello: bool) -> None:
-    with stranger(daemon, hello=hello) as peer:
-        started = time.monotonic()
-        peer.send((GARBAGE | GIANTS)[garbage])
-        closing = peer.hear()
-
-        assert isinstance(closing, wire.Closing)
-        assert closing.code in {501, 601, 603}
-        assert closing.text
-        assert peer.hear() is Signal.END
-        assert time.monotonic() - started <= IN_TIME
-
-
-def test_a_giant_length_takes_no_memory(daemon: Shmqd) -> None:
-    before = resident_kib(daemon.child("broker"))
-    with contextlib.ExitStack() as peers:
-        for _ in range(20):
-            peer = peers.enter_context(stranger(daemon, hello=True))
-            peer.send(struct.pack(">I", 1 << 30) + b"\x97\x20" + bytes(1000))
-        with daemon.connect() as conn:
-            conn.status()
-
-        assert resident_kib(daemon.child("broker")) - before < 20 << 10
-
-
-def resident_kib(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-
-
-def test_noise_ends_one_session_after_the_other_and_no_other(daemon: Shmqd) -> None:
-    dice = random.Random(2024)
-    with daemon.connect("socket") as conn:
-        name = conn.declare_queue("", exclusive=True).name
-        for number in range(200):
-            with stranger(daemon, hello=bool(number % 2)) as peer:
-                noise = dice.randbytes(dice.choice([1, 5, 64, 5000]))
-                peer.send(struct.pack(">I", len(noise)) * (number % 3) + noise)
-            conn.publish(b"%d" % number, routing_key=name, confirm="memory")
-
-        assert [message.body for message in conn.get_batch(name, max_messages=200)] == [b"%d" % n for n in range(200)]
-    wait_until(lambda: connections(daemon) <= 3, "the strangers are gone")
-
-
-def connections(daemon: Shmqd) -> int:
-    with daemon.connect("socket") as conn:
-        return conn.status().totals["connections"]
-
-
-@pytest.mark.parametrize("name", ["a\0b", "a\nb", "amq.mine"])
-def test_a_client_that_checks_nothing_is_told_by_the_broker_and_goes_on(daemon: Shmqd, name: str) -> None:
-    with stranger(daemon, hello=True) as peer:
-        peer.send(peer.wire.send(wire.DeclareQueue(1, QueueDefinition(name))))
-        error = peer.hear()
-        peer.send(peer.wire.send(wire.Ping(2)))
-
-        assert isinstance(error, wire.Error)
-        assert error.code in {403, 605}
-        assert peer.hear() == wire.Ok(2)
-
-
-@pytest.mark.parametrize("many", [False, True])
-def test_a_forged_user_id_is_refused_by_the_broker_too(daemon: Shmqd, *, many: bool) -> None:
-    with stranger(daemon, hello=True) as peer, daemon.connect() as conn:
-        queue = conn.declare_queue("").name
-        forged = encode_envelope("", queue, make_properties(user_id=str(os.getuid() + 1)))
-        mine = encode_envelope("", queue, make_properties(user_id=str(os.getuid())), {"user_id": "anything"})
-        for seq, envelope in enumerate([forged, mine], 1):
-            frame = (
-                wire.PublishMany(seq, "", queue, envelope, [b""])
-                if many
-                else wire.Publish(seq, "", queue, envelope, b"")
-            )
-            peer.send(peer.wire.send(frame))
-
-        error = peer.hear()
-        assert (error.seq, error.code, error.data["argument"]) == (1, 406, "user_id")
-        assert peer.hear().seq == 2
-        assert conn.delete_queue(queue) == 1
-
-
-def test_a_publish_that_names_what_is_not_there_is_answered(daemon: Shmqd) -> None:
-    with stranger(daemon, hello=True) as peer:
-        name = "x" * 255
-        peer.send(peer.wire.send(wire.Publish(1, "", name, b"", b"body", mandatory=True)))
-        peer.send(peer.wire.send(wire.Get(2, name)))
-        peer.send(peer.wire.send(wire.Attach(3, name)))
-
-        assert [peer.hear().code for _ in range(3)] == [312, 404, 404]

@@ -113,7 +113,7 @@ class AdaptedConnection(AdaptedReceiving):
         return AdaptedChannel(self._loop, self._loop.run(begin()))
 
     def ack_many(self, messages: Iterable[Adapted]) -> None:
-        self._loop.run(self._inner.ack_many([message._inner for message in messages]))
+        self._loop.run(self._inner.ack_many([getattr(message, "_inner", message) for message in messages]))
 
     def loan(self, body_bytes: int, **keywords: Any) -> AdaptedLoan:
         return AdaptedLoan(self._loop, self._inner.loan(body_bytes, **keywords))

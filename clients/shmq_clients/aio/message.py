@@ -11,7 +11,9 @@ from typing import Protocol, cast
 from shmq.core._core import Message as CoreMessage
 from shmq.core._core import Queue
 from shmq_clients.aio.waiting import Waiters
-from shmq_clients.message import Enveloped, SocketMessage
+from shmq_clients.durations import nanoseconds
+from shmq_clients.flags import check_flags
+from shmq_clients.message import Enveloped, SocketMessage, check_given_back
 
 
 class Context:
@@ -49,14 +51,17 @@ class AsyncDirectMessage(CoreMessage, Enveloped):
         context_of(self.queue).tell()
 
     async def nack(self, requeue: bool = True, delay: float | None = None) -> None:  # type: ignore[override] # noqa: FBT001, FBT002 - AMQP's form
+        check_given_back(requeue, delay)
         CoreMessage.nack(self, requeue, delay)
         context_of(self.queue).tell()
 
     async def reject(self, requeue: bool = False) -> None:  # type: ignore[override] # noqa: FBT001, FBT002 - AMQP's form
+        check_flags(requeue=requeue)
         CoreMessage.reject(self, requeue)
         context_of(self.queue).tell()
 
     async def touch(self, extend: float) -> None:  # type: ignore[override] # awaited here
+        nanoseconds(extend, "extend")
         CoreMessage.touch(self, extend)
 
 

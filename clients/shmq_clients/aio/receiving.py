@@ -27,6 +27,7 @@ from shmq_clients.aio.socket_path import AsyncDeliveries, AsyncSocketPath
 from shmq_clients.aio.waiting import Waiters
 from shmq_clients.asked import check_max_messages, consume_frame, needs_broker
 from shmq_clients.durations import wait_nanoseconds
+from shmq_clients.flags import check_flags
 from shmq_clients.receiving import named
 from shmq_clients.session import Mode
 
@@ -88,6 +89,7 @@ class AsyncReceiving:
         `Connection.get`. Cancelled, it takes nothing: what came for it goes back to its place.
         """
         check_name(queue, "queue")
+        check_flags(no_ack=no_ack)
         wait_ns = wait_nanoseconds(timeout, "timeout")
         self._check()
         await self._paths.give_way(0)
@@ -108,6 +110,7 @@ class AsyncReceiving:
         """
         check_name(queue, "queue")
         check_max_messages(max_messages)
+        check_flags(no_ack=no_ack)
         wait_ns = wait_nanoseconds(max_wait, "max_wait")
         self._check()
         await self._paths.give_way(0)
@@ -139,7 +142,7 @@ class AsyncReceiving:
         and errors are those of `Connection.consume`. An iteration that is cancelled loses nothing, and may be gone on
         with.
         """
-        tag = consumer_tag or f"ctag-{next(self._paths.numbers)}"
+        tag = f"ctag-{next(self._paths.numbers)}" if consumer_tag == "" else consumer_tag
         consume = consume_frame(
             queue,
             tag,
@@ -183,6 +186,7 @@ class AsyncReceiving:
 
     async def cancel(self, consumer_tag: str) -> None:
         """End a consumer's iteration, also in another task. What was handed out stays unacked. Raises NotFound."""
+        check_name(consumer_tag, "consumer_tag")
         self._check()
         consumer = self._own.get(consumer_tag)
         if consumer is None:

@@ -218,6 +218,8 @@ def test_what_cannot_be_encoded_leaves_the_buffer_as_it_was() -> None:
 
     with pytest.raises(LocalFrameError, match="Ping can't be encoded"):
         encode_into(Ping(2**70), buffer, CONTROL_FRAME_BYTES_MAX)
+    with pytest.raises(LocalFrameError, match="Publish can't be encoded"):
+        encode_into(Publish(1, "", "q", b"", memoryview(bytes(8))[::2]), buffer, CONTROL_FRAME_BYTES_MAX)  # type: ignore[arg-type] # no body
     with pytest.raises(FrameTooLarge):
         encode_into(Ping(1), buffer, 2)
     assert buffer == b"before"
