@@ -35,7 +35,6 @@ from typing import Any, ClassVar, Final
 
 from shmq.shm import ADVICE, SHM_PATH, figures
 
-ROUND_TRIP_SECONDS: Final = 0.001  # an answer that did not come sooner than that says nothing about shmqd
 START_COMMAND: Final = "systemctl start shmqd, or one of your own: shmqd"
 
 
@@ -172,7 +171,7 @@ class OperationTimeout(SessionError):
 
     def _describe(self) -> str:
         what = self.operation or "the request"
-        if self.timeout < ROUND_TRIP_SECONDS:
+        if self.timeout * 1_000 < 1:  # that it did not come sooner says nothing about shmqd
             return f"no answer to {what} within {self.timeout:g} s, which is shorter than one takes. Allow more time"
         return f"no answer to {what} within {self.timeout:g} s: shmqd is stopped, or has too much to do. See its log"
 
@@ -432,8 +431,9 @@ class QueueStopped(QueueFull):
     def _describe(self) -> str:
         waited = f" after {self.timeout:g} s" if self.timeout else ""
         had, share, mark = (f"{size / (1 << 20):.1f} MiB" for size in (self.depth, self.limit, self.mark))
+        which = f"queue {self.queue!r}" if self.queue else "a queue that it was routed to"
         return (
-            f"queue {self.queue!r} may not grow{waited}: it has {had} of shared memory, its fair share is {share} while"
+            f"{which} may not grow{waited}: it has {had} of shared memory, its fair share is {share} while"
             f" all queues are above their mark of {mark} (memory_watermark). Consume, purge, delete queues, or raise it"
         )
 
@@ -478,10 +478,8 @@ class NotDurable(PublishError):
     durability: str = "memory"
 
     def _describe(self) -> str:
-        return (
-            f'confirm="disk" can\'t be kept: this shmqd has durability "{self.durability}" (survives its own death, not'
-            ' a reboot). Use confirm="memory"'
-        )
+        why = f'this shmqd has durability "{self.durability}" (survives its own death, not a reboot)'
+        return f'confirm="disk" can\'t be kept: {why}. Use confirm="memory"'
 
 
 # -- configuration ----------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from shmq.errors import (
 from shmq.limits import CHANNELS_MAX, SEQ_MAX
 from shmq.wire.frames import SetPrefetch, Welcome
 from shmq_clients.asked import check_prefetch
+from shmq_clients.flags import check_flags
 from shmq_clients.link import Link
 from shmq_clients.message import SocketMessage
 from shmq_clients.session import Session
@@ -92,6 +93,7 @@ class Numbered:
         settled then. InvalidArgument.
         """
         self.check()
+        check_flags(multiple=multiple)
         if type(delivery_tag) is not int or delivery_tag < 0:
             raise InvalidArgument(argument="delivery_tag", value=delivery_tag, allowed="a number from 1, or 0 for all")
         if multiple and delivery_tag == 0:
@@ -132,6 +134,7 @@ class Numbered:
 
 def check_recover(requeue: object) -> None:
     """Raise NotSupported for what RabbitMQ does not do either."""
+    check_flags(requeue=requeue)
     if not requeue:
         raise NotSupported("recover(requeue=False) is not done, by RabbitMQ either: messages go back to their queues")
 

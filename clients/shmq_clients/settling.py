@@ -10,8 +10,8 @@ from typing import Any
 
 from shmq.core._core import Message as CoreMessage
 from shmq.errors import ShmqError
-from shmq_clients.durations import nanoseconds
-from shmq_clients.message import Settling, SocketMessage
+from shmq_clients.flags import check_flags
+from shmq_clients.message import Settling, SocketMessage, check_given_back
 
 
 def ack_all(messages: Iterable[Any]) -> None:
@@ -21,7 +21,7 @@ def ack_all(messages: Iterable[Any]) -> None:
 
 def nack_all(messages: Iterable[Any], *, requeue: bool, delay: float | None = None) -> None:
     """Nack each of them; all are tried, then the first error is raised."""
-    delay_ns = 0 if delay is None else nanoseconds(delay, "delay")
+    delay_ns = check_given_back(requeue, delay)
     _settle(
         messages,
         "nacked",
@@ -32,6 +32,7 @@ def nack_all(messages: Iterable[Any], *, requeue: bool, delay: float | None = No
 
 def reject_all(messages: Iterable[Any], *, requeue: bool) -> None:
     """Reject each of them; all are tried, then the first error is raised."""
+    check_flags(requeue=requeue)
 
     def there(session: Settling, delivery_tags: list[int]) -> None:
         for delivery_tag in delivery_tags:

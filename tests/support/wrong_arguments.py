@@ -16,11 +16,11 @@ def _nested(depth: int) -> dict[str, Any]:
 
 
 class Wrong(NamedTuple):
-    """Values that can't be used. `says`: in the error, else the parameter's name; `is_python`: TypeError will do."""
+    """Values that can't be used. `says`: in the error, else the parameter's name. `raises`: TypeError is Python's."""
 
     values: tuple[Any, ...]
     says: str = ""
-    is_python: bool = False
+    raises: str = "InvalidArgument"
 
 
 def whole(low: int, high: int, says: str = "") -> Wrong:
@@ -44,7 +44,8 @@ NAME: Final = Wrong((None, *MAYBE_NAME.values))
 MADE_NAME: Final = Wrong((None, *MAYBE_NAME.values[1:]), "queue")  # an empty one is made by the broker
 KEY: Final = Wrong((None, LONG, SURROGATE, *NO_TEXT))
 PROPERTY: Final = Wrong((*NO_TEXT, SURROGATE))
-BUFFER: Final = Wrong(("text", 5, None, [b"x"], memoryview(bytes(8))[::2]), " ", is_python=True)
+BUFFER: Final = Wrong(("text", 5, None, [b"x"], memoryview(bytes(8))[::2]), " ", "TypeError")
+TAG: Final = Wrong((-1, 1.5, *NO_NUMBER))
 ARGUMENTS: Final = Wrong(
     (5, "x", [1], {1: 2}, {"a": object()}, {"a": [1]}, {LONG: 1}, {"a": "x" * 5000}, {"a": 1 << 70}, {"a": SURROGATE}),
     "can't be used",
@@ -56,7 +57,8 @@ HEADERS: Final = Wrong(
 )
 QUEUE: Final = {"queue": NAME}
 BINDING: Final = {"routing_key": KEY, "match": MATCH, "arguments": ARGUMENTS}
-ENDS: Final = {"destination": NAME, "source": NAME}
+EXCHANGE: Final = Wrong(MADE_NAME.values)  # the empty one is there, and AccessRefused
+ENDS: Final = {"destination": EXCHANGE, "source": EXCHANGE}
 PUBLISH: Final = {
     **dict.fromkeys(
         ("content_type", "content_encoding", "correlation_id", "reply_to", "message_id", "type", "app_id", "user_id"),
@@ -88,7 +90,7 @@ CASES: Final[Mapping[str, Mapping[str, Wrong]]] = {
     "local": {"timeout": FINITE},
     "open": {"timeout": FINITE},
     "publish": {"body": BUFFER, **PUBLISH},
-    "publish_many": {"bodies": Wrong((5, None, ["text"], [5, b"x"]), " ", is_python=True), **PUBLISH},
+    "publish_many": {"bodies": Wrong((5, None, ["text"], [5, b"x"]), " ", "TypeError"), **PUBLISH},
     "loan": {"body_bytes": whole(0, 1 << 30), **PUBLISH},
     "wait_for_confirms": {"timeout": FINITE},
     "declare_queue": {
@@ -116,7 +118,7 @@ CASES: Final[Mapping[str, Mapping[str, Wrong]]] = {
     "queue_info": QUEUE,
     "bindings": {"source": MAYBE_NAME, "destination": MAYBE_NAME},
     "declare_exchange": {
-        "name": Wrong(NAME.values, "exchange"),
+        "name": Wrong(EXCHANGE.values, "exchange"),
         "type": words(),
         **dict.fromkeys(("durable", "auto_delete", "internal"), MAYBE_FLAG),
         "passive": FLAG,
@@ -124,9 +126,9 @@ CASES: Final[Mapping[str, Mapping[str, Wrong]]] = {
         "delayed_type": words("x-delayed-type"),
         "arguments": ARGUMENTS,
     },
-    "delete_exchange": {"exchange": NAME, "if_unused": FLAG},
-    "bind_queue": {"queue": NAME, "exchange": NAME, **BINDING},
-    "unbind_queue": {"queue": NAME, "exchange": NAME, **BINDING},
+    "delete_exchange": {"exchange": EXCHANGE, "if_unused": FLAG},
+    "bind_queue": {"queue": NAME, "exchange": EXCHANGE, **BINDING},
+    "unbind_queue": {"queue": NAME, "exchange": EXCHANGE, **BINDING},
     "bind_exchange": ENDS | BINDING,
     "unbind_exchange": ENDS | BINDING,
     "get": QUEUE | {"timeout": MAYBE_SECONDS, "no_ack": FLAG},
@@ -143,8 +145,17 @@ CASES: Final[Mapping[str, Mapping[str, Wrong]]] = {
             (5, "x", [1], {"x-priority": "1"}, {"x-priority": 1 << 31}, {"x-consumer-timeout": 0}), "used"
         ),
     },
-    "ack_many": {"messages": Wrong((5, None, [b"x"], [None]), " ", is_python=True)},
+    "ack_many": {"messages": Wrong((5, None, [b"x"], [None]), " ", "TypeError")},
     "cancel": {"consumer_tag": NAME},
+    "drain": {"limit": Wrong((0, -1, 1.5, *NO_NUMBER)), "timeout": FINITE},
+    "channel.ack": {"delivery_tag": TAG, "multiple": FLAG},
+    "channel.nack": {"delivery_tag": TAG, "multiple": FLAG, "requeue": FLAG, "delay": MAYBE_FINITE},
+    "channel.reject": {"delivery_tag": TAG, "requeue": FLAG},
+    "channel.recover": {"requeue": FLAG},
+    "channel.qos": {
+        "prefetch_count": whole(0, 65_535, "prefetch"),
+        "prefetch_size": Wrong((1, -1, "1", None), raises="NotSupported"),
+    },
     "nack": {"requeue": FLAG, "delay": MAYBE_FINITE},
     "reject": {"requeue": FLAG},
     "touch": {"extend": FINITE},
