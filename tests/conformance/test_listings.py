@@ -12,6 +12,7 @@ from support.messages import QueueMaker
 ExchangeMaker = Callable[..., str]
 
 
+@pytest.mark.rule("ROUTE-21")
 def test_an_exchange_is_listed_as_it_was_declared(conn: shmq.Connection, new_exchange: ExchangeMaker) -> None:
     name = new_exchange("topic", auto_delete=True, durable=False, alternate_exchange="rest", arguments={"x-team": "a"})
 
@@ -21,6 +22,7 @@ def test_an_exchange_is_listed_as_it_was_declared(conn: shmq.Connection, new_exc
     assert (listed.alternate_exchange, listed.other) == ("rest", {"x-team": "a"})
 
 
+@pytest.mark.rule("ROUTE-21")
 def test_all_exchanges_but_the_default_one_are_listed_in_order(
     conn: shmq.Connection, new_exchange: ExchangeMaker
 ) -> None:
@@ -35,6 +37,7 @@ def test_all_exchanges_but_the_default_one_are_listed_in_order(
     assert listed == sorted(set(listed))
 
 
+@pytest.mark.rule("ROUTE-21")
 def test_a_binding_is_listed_by_its_ends_key_and_arguments(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker
 ) -> None:
@@ -51,6 +54,7 @@ def test_a_binding_is_listed_by_its_ends_key_and_arguments(
     assert [one for one in conn.bindings() if one.source == source] == conn.bindings(source=source)
 
 
+@pytest.mark.rule("ROUTE-21")
 def test_more_bindings_than_a_page_holds_are_listed_once_each(
     conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker
 ) -> None:
@@ -67,6 +71,7 @@ def test_more_bindings_than_a_page_holds_are_listed_once_each(
     assert [binding for binding in conn.bindings() if binding.destination == queue] == listed
 
 
+@pytest.mark.rule("ROUTE-21")
 def test_arguments_that_fill_a_frame_make_more_pages(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker
 ) -> None:
@@ -77,6 +82,7 @@ def test_arguments_that_fill_a_frame_make_more_pages(
     assert len(conn.bindings(source=source)) == 20
 
 
+@pytest.mark.rule("ROUTE-21")
 @pytest.mark.parametrize("end", ["source", "destination"])
 def test_a_binding_that_went_is_not_listed(
     conn: shmq.Connection, queue: str, new_exchange: ExchangeMaker, end: str

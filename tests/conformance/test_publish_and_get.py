@@ -136,6 +136,7 @@ def test_a_loan_that_fails_publishes_nothing(conn: shmq.Connection, queue: str) 
     assert conn.get(queue) is None
 
 
+@pytest.mark.rule("PUBLISH-6")
 @pytest.mark.parametrize("queues", [0, 1, 2])
 def test_a_loan_is_entered_once(conn: shmq.Connection, new_queue: Callable[..., str], queues: int) -> None:
     for _ in range(queues):
@@ -150,6 +151,7 @@ def test_a_loan_is_entered_once(conn: shmq.Connection, new_queue: Callable[..., 
         loan.__enter__()
 
 
+@pytest.mark.rule("PUBLISH-9")
 def test_a_user_id_is_the_uid_of_who_publishes(conn: shmq.Connection, queue: str) -> None:
     conn.publish(b"mine", routing_key=queue, user_id=str(os.getuid()), confirm="memory")
 
@@ -157,6 +159,7 @@ def test_a_user_id_is_the_uid_of_who_publishes(conn: shmq.Connection, queue: str
     assert message.user_id == str(os.getuid())
 
 
+@pytest.mark.rule("PUBLISH-9")
 @pytest.mark.parametrize("user_id", [str(os.getuid() + 1), "root", "", f"0{os.getuid()}"])
 def test_a_forged_user_id_is_refused_and_nothing_is_published(conn: shmq.Connection, queue: str, user_id: str) -> None:
     calls: list[tuple[Callable[..., object], Any]] = [(conn.publish, b""), (conn.publish_many, [b""]), (conn.loan, 1)]
