@@ -40,8 +40,7 @@ BY_PLACE = ("body", "bodies", "extend", "messages")  # which C takes no keyword 
 OF_CONNECTIONS = sorted(name for name in CASES if hasattr(shmq.Connection, name))
 OF_MESSAGES = ("nack", "reject", "touch")
 OF_CHANNELS = [name for name in CASES if name.startswith("channel.")]
-ONLY_OF_ASYNC = {"open"}  # which `connect_async` calls
-ONLY_OF_BLOCKING = {"fileno", "drain"}  # for other loops than asyncio's
+ONLY_OF_BLOCKING = {"drain"}  # for other loops than asyncio's
 
 
 def parameters(call: Callable[..., Any]) -> set[str]:
@@ -68,20 +67,6 @@ def test_every_parameter_of_every_public_call_has_its_wrong_arguments() -> None:
     taken = {name: parameters(call) for name, call in calls.items()}
 
     assert {name: names for name, names in taken.items() if names} == {name: set(of) for name, of in CASES.items()}
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [(shmq.Connection, shmq.AsyncConnection), (shmq.Message, shmq.AsyncMessage)],
-    ids=lambda c: c.__name__,
-)
-def test_both_clients_have_the_same_calls_with_the_same_parameters(one: type, other: type) -> None:
-    blocking, awaited = public(one), public(other)
-
-    assert awaited.keys() - ONLY_OF_ASYNC == blocking.keys() - ONLY_OF_BLOCKING
-    assert {name: parameters(call) for name, call in blocking.items() if name not in ONLY_OF_BLOCKING} == {
-        name: parameters(call) for name, call in awaited.items() if name not in ONLY_OF_ASYNC
-    }
 
 
 @pytest.fixture(scope="module")

@@ -147,6 +147,7 @@ CASES: Final[Mapping[str, Mapping[str, Wrong]]] = {
     },
     "ack_many": {"messages": Wrong((5, None, [b"x"], [None]), " ", "TypeError")},
     "cancel": {"consumer_tag": NAME},
+    "close": {"timeout": FINITE},
     "drain": {"limit": Wrong((0, -1, 1.5, *NO_NUMBER)), "timeout": FINITE},
     "channel.ack": {"delivery_tag": TAG, "multiple": FLAG},
     "channel.nack": {"delivery_tag": TAG, "multiple": FLAG, "requeue": FLAG, "delay": MAYBE_FINITE},

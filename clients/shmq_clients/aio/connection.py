@@ -181,10 +181,17 @@ class AsyncConnection(AsyncTopology, AsyncReceiving):
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    async def close(self) -> None:
-        """Give unacked messages back, say goodbye, close everything. Idempotent. Cancelled, it is closed all the same,
-        without waiting for the broker's word. Raises ForkedHandle in a forked child.
+    @property
+    def is_open(self) -> bool:
+        """Whether it was neither closed nor inherited by a fork; whatever the daemon does."""
+        return not self._link.closed
+
+    async def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Give unacked messages back, say goodbye, close everything; wait at most `timeout` seconds for the daemon to
+        say goodbye. Idempotent. Cancelled, it is closed all the same, without waiting for that. Raises ForkedHandle in
+        a forked child.
         """
+        patience = nanoseconds(timeout, "timeout") / SECOND_NS
         link = self._link
         if link.forked_off:
             link.check()
@@ -194,7 +201,7 @@ class AsyncConnection(AsyncTopology, AsyncReceiving):
         try:
             clean = self._let_go()
         finally:
-            await link.leave(clean=clean, timeout=CLOSE_TIMEOUT)
+            await link.leave(clean=clean, timeout=patience)
 
     def _let_go(self) -> bool:
         """Whether nothing of ours is left in any segment."""
