@@ -292,10 +292,14 @@ def test_an_empty_segment_of_a_death_in_between_is_finished(daemon: Shmqd) -> No
 def test_a_full_dev_shm_is_an_error_in_the_caller_and_an_alarm(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         missing("root, for a small /dev/shm of its own")
-    script = tmp_path / "full.py"
+    script, settings = tmp_path / "full.py", tmp_path / "shmqd.toml"
+    settings.write_text("memory_watermark = 1\n")
     script.write_text(
-        "import shmq, sys, time\n"
-        "with shmq.local() as url, shmq.connect(url, mode=sys.argv[1]) as connection:\n"
+        "import pathlib, shmq, sys, tempfile, time\n"
+        "from support.shmqd import instance\n"
+        f"flags = ['--config', {str(settings)!r}]\n"
+        "with tempfile.TemporaryDirectory() as folder, instance(pathlib.Path(folder), *flags) as daemon, \\\n"
+        "        daemon.connect(sys.argv[1]) as connection:\n"
         "    connection.declare_queue('jobs', capacity_bytes=1 << 30)\n"
         "    count = 0\n"
         "    try:\n"
@@ -317,7 +321,12 @@ def test_a_full_dev_shm_is_an_error_in_the_caller_and_an_alarm(tmp_path: Path) -
     for mode in ("direct", "socket"):
         command = f"mount -t tmpfs -o size=24m tmpfs /dev/shm && exec {sys.executable} {script} {mode}"
         run = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", command], capture_output=True, text=True, timeout=scaled(30), check=False
+            ["unshare", "--mount", "sh", "-c", command],
+            capture_output=True,
+            text=True,
+            timeout=scaled(30),
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         )
         if "unshare" in run.stderr or "mount:" in run.stderr:
             missing("mount namespaces")
