@@ -70,12 +70,12 @@ static int commit_take(struct shmq_queue *q, const struct shmq_look *look, struc
     uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed);
     uint8_t level = shmq_shape_level(shape);
     uint32_t overflow = shmq_overflow(q);
-    if (overflow && !shmq_refuses(overflow)) shmq_depth_goes(q, shape);
+    if (overflow && !shmq_refuses(overflow) && !SHMQ_BROKEN(DROPS_COUNTED_LATE)) shmq_depth_goes(q, shape);
     if (SHMQ_BROKEN(GATE_LOWERED_EARLY)) shmq_gate_lower(q, level);
     /* acquire: pairs with READY's release; the only swap that delivers */
     if (SHMQ_BROKEN(DELIVERY_WITHOUT_SWAP)) atomic_store(&s->ctl, mine);
     else if (!shmq_cas(&s->ctl, look->ctl, mine)) return gone_elsewhere(q, shape, overflow);
-    if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
+    if (shmq_refuses(overflow) || (overflow && SHMQ_BROKEN(DROPS_COUNTED_LATE))) shmq_depth_goes(q, shape);
     if (!SHMQ_BROKEN(GATE_LOWERED_EARLY)) shmq_gate_lower(q, level);
     int r = shmq_describe(q, look->slot, mine, d);
     if (r == SHMQ_OK) return r;
@@ -118,13 +118,30 @@ static int take_level(struct shmq_queue *q, uint32_t level, struct shmq_delivery
     return SHMQ_DAMAGED;
 }
 
+void shmq_dead_enqueue(struct shmq_queue *q, uint32_t slot, uint64_t dead) {
+    struct shmq_ring ring = shmq_ring_dead(q);
+    if (shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(dead)) != SHMQ_OK)
+        atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
+    shmq_bell_supervisor(q);
+}
+
+static int buried(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t dead) {
+    if (!shmq_cas(&shmq_slot_at(q, slot)->ctl, ctl, dead)) return SHMQ_STALE;
+    if (shmq_ctl_state(ctl) == SHMQ_UNACKED) SHMQ_COUNT(q, dead, 1);
+    else SHMQ_COUNT(q, expired, 1);
+    shmq_dead_enqueue(q, slot, dead);
+    return SHMQ_OK;
+}
+
+/* Counted away first: of several who saw the queue over its limit only as many drop one as it is over. */
 static int drop_one(struct shmq_queue *q, const struct shmq_look *look, bool dies) {
     struct shmq_slot *s = shmq_slot_at(q, look->slot);
-    uint64_t expires = atomic_load_explicit(&s->expires, memory_order_relaxed);
-    if (dies) return shmq_bury(q, look->slot, look->ctl, expires && expires <= shmq_now() ? SHMQ_EXPIRED : SHMQ_MAXLEN);
-    uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed);
-    shmq_depth_goes(q, shape);
-    if (shmq_slot_free(q, look->slot, look->ctl, &shmq_tally_of(q)->purged) != SHMQ_OK) return gone_elsewhere(q, shape, SHMQ_DROPS);
+    uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed), expires = atomic_load_explicit(&s->expires, memory_order_relaxed);
+    if (!shmq_depth_goes(q, shape) && !SHMQ_BROKEN(DROPS_AS_SEEN)) return shmq_depth_comes(q, shape) ? SHMQ_STALE : SHMQ_NOT_DUE;
+    uint32_t reason = expires && expires <= shmq_now() ? SHMQ_EXPIRED : SHMQ_MAXLEN;
+    int r = dies ? buried(q, look->slot, look->ctl, shmq_ctl_moved(look->ctl, reason, SHMQ_DEAD))
+                 : shmq_slot_free(q, look->slot, look->ctl, &shmq_tally_of(q)->purged);
+    if (r != SHMQ_OK) return gone_elsewhere(q, shape, SHMQ_DROPS);
     shmq_gate_lower(q, shmq_shape_level(shape));
     return SHMQ_OK;
 }
@@ -136,7 +153,7 @@ int shmq_drop_head(struct shmq_queue *q, uint32_t level, bool dies) {
         if (r != SHMQ_OK) return r;
         r = drop_one(q, &first.look[first.returned], dies);
         if (r == SHMQ_STALE) continue;
-        first_is_gone(q, &first);
+        if (r == SHMQ_OK) first_is_gone(q, &first);
         return r;
     }
     return SHMQ_DAMAGED;
@@ -259,21 +276,6 @@ int shmq_release(struct shmq_queue *q, const struct shmq_delivery *d) {
     return shmq_slot_free(q, d->slot, d->ctl, &shmq_tally_of(q)->released);
 }
 
-void shmq_dead_enqueue(struct shmq_queue *q, uint32_t slot, uint64_t dead) {
-    struct shmq_ring ring = shmq_ring_dead(q);
-    if (shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(dead)) != SHMQ_OK)
-        atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
-    shmq_bell_supervisor(q);
-}
-
-static int buried(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t dead) {
-    if (!shmq_cas(&shmq_slot_at(q, slot)->ctl, ctl, dead)) return SHMQ_STALE;
-    if (shmq_ctl_state(ctl) == SHMQ_UNACKED) SHMQ_COUNT(q, dead, 1);
-    else SHMQ_COUNT(q, expired, 1);
-    shmq_dead_enqueue(q, slot, dead);
-    return SHMQ_OK;
-}
-
 int shmq_bury(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t reason) {
     uint64_t shape = atomic_load_explicit(&shmq_slot_at(q, slot)->shape, memory_order_relaxed);
     bool ready = shmq_ctl_state(ctl) == SHMQ_READY;
@@ -300,10 +302,11 @@ static uint64_t retry_delay(const struct shmq_queue *q, uint64_t base, bool coun
 /* UNACKED -> DELAYED with the counts of `base`. */
 static int put_off(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t base, uint64_t due_ns) {
     struct shmq_slot *s = shmq_slot_at(q, slot);
-    int r = stamp_word(q, slot, ctl, &s->due, due_ns);
+    int r = SHMQ_BROKEN(DUE_WRITTEN_LATE) ? SHMQ_OK : stamp_word(q, slot, ctl, &s->due, due_ns);
     if (r != SHMQ_OK) return r;
     uint64_t delayed = shmq_ctl_moved(base, 0, SHMQ_DELAYED);
     if (!shmq_cas(&s->ctl, ctl, delayed)) return SHMQ_STALE;
+    if (SHMQ_BROKEN(DUE_WRITTEN_LATE)) stamp_word(q, slot, delayed, &s->due, due_ns);
     struct shmq_ring ring = shmq_ring_delayed(q);
     if (shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(delayed)) != SHMQ_OK)
         atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);

@@ -6,27 +6,33 @@
  * finds room pays nothing for the question. Rings and levels grow all the same: what was committed for messages can be referred to. */
 #include "shmq_core.h"
 
-void shmq_depth_comes(struct shmq_queue *q, uint64_t shape) {
-    atomic_fetch_add_explicit(&q->header->depth[0], 1, memory_order_seq_cst);
-    atomic_fetch_add_explicit(&q->header->depth[1], shmq_shape_body(shape), memory_order_seq_cst);
-}
-
-void shmq_depth_goes(struct shmq_queue *q, uint64_t shape) {
-    atomic_fetch_sub_explicit(&q->header->depth[0], 1, memory_order_seq_cst);
-    atomic_fetch_sub_explicit(&q->header->depth[1], shmq_shape_body(shape), memory_order_seq_cst);
-}
-
 /* Where nothing may be ready, what a consumer waits for may: it is as good as delivered. */
 static uint64_t allowed_messages(const struct shmq_queue *q, uint64_t limit) {
     return limit ? limit : (uint32_t)shmq_load(&q->header->registered[SHMQ_CONSUMERS][0]);
 }
 
-bool shmq_is_over(struct shmq_queue *q, uint64_t more, uint64_t bytes) {
+static bool is_beyond(const struct shmq_queue *q, uint64_t messages, uint64_t bytes) {
     const struct shmq_header *h = q->header;
     uint64_t length = atomic_load_explicit(&h->max_length, memory_order_relaxed), most = atomic_load_explicit(&h->max_bytes, memory_order_relaxed);
-    int64_t messages = (int64_t)(shmq_load(&h->depth[0]) + more), sum = (int64_t)(shmq_load(&h->depth[1]) + bytes);
-    if (length && messages > (int64_t)allowed_messages(q, length - 1)) return true;
-    return most && sum > (int64_t)(most - 1);
+    if (length && (int64_t)messages > (int64_t)allowed_messages(q, length - 1)) return true;
+    return most && (int64_t)bytes > (int64_t)(most - 1);
+}
+
+bool shmq_is_over(struct shmq_queue *q, uint64_t more, uint64_t bytes) {
+    return is_beyond(q, shmq_load(&q->header->depth[0]) + more, shmq_load(&q->header->depth[1]) + bytes);
+}
+
+bool shmq_depth_comes(struct shmq_queue *q, uint64_t shape) {
+    uint64_t bytes = shmq_shape_body(shape);
+    uint64_t messages = atomic_fetch_add_explicit(&q->header->depth[0], 1, memory_order_seq_cst);
+    uint64_t sum = atomic_fetch_add_explicit(&q->header->depth[1], bytes, memory_order_seq_cst);
+    return is_beyond(q, messages + 1, sum + bytes);
+}
+
+bool shmq_depth_goes(struct shmq_queue *q, uint64_t shape) {
+    uint64_t messages = atomic_fetch_sub_explicit(&q->header->depth[0], 1, memory_order_seq_cst);
+    uint64_t sum = atomic_fetch_sub_explicit(&q->header->depth[1], shmq_shape_body(shape), memory_order_seq_cst);
+    return is_beyond(q, messages, sum);
 }
 
 static int drop_lowest(struct shmq_queue *q, bool dies) {
@@ -58,6 +64,7 @@ int shmq_trim(struct shmq_queue *q) {
 
 /* ---- expiry ---- */
 void shmq_may_expire(struct shmq_queue *q, uint64_t expires) {
+    shmq_fence_after_swap(); /* READY before the load of what is known; pairs with the fence in shmq_expire_from */
     for (uint32_t n = 0; n < SHMQ_LOOP_MAX; n++) {
         uint64_t known = shmq_load(&q->header->expiry);
         if (known && known <= expires) return;

@@ -112,13 +112,14 @@ static uint64_t end_of(struct shmq_queue *q, const struct shmq_write *w, uint64_
 /* Where there is a limit. */
 static int make_ready_within(struct shmq_queue *q, const struct shmq_write *w, uint32_t overflow) {
     if (!shmq_refuses(overflow)) {
+        if (SHMQ_BROKEN(DROPS_COUNTED_EARLY)) shmq_depth_comes(q, w->shape);
         int r = shmq_make_ready(q, w->slot, w->ctl, w->shape);
-        if (r == SHMQ_OK) shmq_depth_comes(q, w->shape);
+        if (r == SHMQ_OK && !SHMQ_BROKEN(DROPS_COUNTED_EARLY)) shmq_depth_comes(q, w->shape);
         return r;
     }
-    shmq_depth_comes(q, w->shape); /* counted first: of those who come at once none is too many */
-    if (shmq_is_over(q, 0, 0)) return refuse(q, w, overflow);
+    if (!SHMQ_BROKEN(REFUSES_COUNTED_LATE) && shmq_depth_comes(q, w->shape)) return refuse(q, w, overflow); /* counted first: of those who come at once none is too many */
     int r = shmq_make_ready(q, w->slot, w->ctl, w->shape);
+    if (SHMQ_BROKEN(REFUSES_COUNTED_LATE)) shmq_depth_comes(q, w->shape);
     if (r != SHMQ_OK) shmq_depth_goes(q, w->shape);
     return r;
 }

@@ -29,6 +29,12 @@
  *   SPILL_CLEARS_FIRST         a spill clears before it enqueues
  *   ROTATES_WHEN_NOT_FULL      a returned ring is turned in place though it is full no more
  *   HEALER_LOOKS_ONCE          the healer refers to what was unreferenced at one look
+ *   DROPS_AS_SEEN              who saw too many drops a head, whoever else does so too
+ *   DROPS_COUNTED_LATE         what goes from a queue that drops its head is counted away behind the swap
+ *   DROPS_COUNTED_EARLY        what comes to one is counted before it is READY
+ *   REFUSES_COUNTED_LATE       what comes to a queue that refuses is counted behind READY
+ *   DUE_WRITTEN_LATE           what is put off is DELAYED before its time is written
+ *   EXPIRY_EMPTIED_LATE        the time of the first expiry is emptied behind the look
  *   READY_RELAXED              and FREE_RELAXED, LEVELS_RELAXED, SLOTS_RELAXED, TIERS_RELAXED, BACK_RELAXED, MAGIC_RELAXED:
  *                              what publishes this word is no release
  */

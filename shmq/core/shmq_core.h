@@ -377,8 +377,8 @@ static inline uint32_t shmq_overflow(const struct shmq_queue *q) {
     return (uint32_t)atomic_load_explicit(&q->header->overflow, memory_order_relaxed);
 }
 static inline bool shmq_refuses(uint32_t overflow) { return (overflow & 0xfu) >= SHMQ_REFUSES; }
-void shmq_depth_comes(struct shmq_queue *q, uint64_t shape);
-void shmq_depth_goes(struct shmq_queue *q, uint64_t shape);
+bool shmq_depth_comes(struct shmq_queue *q, uint64_t shape); /* true: now it is over, */
+bool shmq_depth_goes(struct shmq_queue *q, uint64_t shape);  /* or was before; so of those who come at once each sees his own count */
 bool shmq_is_over(struct shmq_queue *q, uint64_t more, uint64_t bytes); /* with so many more */
 int shmq_trim(struct shmq_queue *q); /* drops heads until what is ready is within the limits: OK, or damaged */
 void shmq_may_expire(struct shmq_queue *q, uint64_t expires); /* the supervisor is to look then */
@@ -396,7 +396,7 @@ int shmq_release(struct shmq_queue *q, const struct shmq_delivery *d); /* ACKED 
 int shmq_requeue(struct shmq_queue *q, uint32_t slot, uint64_t ctl, bool count_failure); /* OK, STALE, DEAD_NOW */
 int shmq_delay(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t due_ns);
 int shmq_bury(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t reason); /* READY or UNACKED -> DEAD */
-int shmq_drop_head(struct shmq_queue *q, uint32_t level, bool dies); /* its first message: OK, EMPTY */
+int shmq_drop_head(struct shmq_queue *q, uint32_t level, bool dies); /* its first message: OK, EMPTY, NOT_DUE: the queue is not over its limit */
 void shmq_dead_enqueue(struct shmq_queue *q, uint32_t slot, uint64_t dead); /* its reference, or a rescan; the supervisor's bell */
 int shmq_touch(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t deadline_ns);
 bool shmq_may_have(struct shmq_queue *q);

@@ -91,8 +91,13 @@ int64_t shmq_purge(struct shmq_queue *q, uint64_t before_ns) {
         if (shmq_ctl_state(c) != SHMQ_READY || atomic_load_explicit(&s->sequence, memory_order_relaxed) > before_ns) continue;
         uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed);
         uint8_t level = shmq_shape_level(shape);
-        if (shmq_slot_free(q, i, c, &shmq_tally_of(q)->purged) != SHMQ_OK) continue;
-        if (shmq_overflow(q)) shmq_depth_goes(q, shape);
+        uint32_t overflow = shmq_overflow(q);
+        if (overflow && !shmq_refuses(overflow)) shmq_depth_goes(q, shape);
+        if (shmq_slot_free(q, i, c, &shmq_tally_of(q)->purged) != SHMQ_OK) {
+            if (overflow && !shmq_refuses(overflow)) shmq_depth_comes(q, shape);
+            continue;
+        }
+        if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
         if (level < q->geometry.levels) shmq_gate_lower(q, level);
         purged++;
     }
@@ -121,10 +126,13 @@ int64_t shmq_expire_due(struct shmq_queue *q, uint64_t now_ns, uint32_t slots_ma
 
 /* The word is emptied at the first slot: who publishes meanwhile names its own time anew. */
 int64_t shmq_expire_from(struct shmq_queue *q, uint64_t now_ns, uint32_t first, uint32_t slots_max) {
-    uint32_t high = shmq_slots_high(q);
     int64_t expired = 0;
     uint64_t next = 0;
-    if (!first) atomic_store_explicit(&q->header->expiry, 0, memory_order_seq_cst);
+    if (!first && !SHMQ_BROKEN(EXPIRY_EMPTIED_LATE)) {
+        atomic_store_explicit(&q->header->expiry, 0, memory_order_seq_cst);
+        atomic_thread_fence(memory_order_seq_cst); /* pairs with READY before the load in shmq_may_expire: we see one, or it sees that */
+    }
+    uint32_t high = shmq_slots_high(q); /* behind that too: who claims a slot above has not named its time yet */
     for (uint32_t i = first; i < high && i - first < slots_max; i++) {
         struct shmq_slot *s = shmq_slot_at(q, i);
         uint64_t c = shmq_load(&s->ctl), expires = atomic_load_explicit(&s->expires, memory_order_relaxed);
@@ -132,6 +140,7 @@ int64_t shmq_expire_from(struct shmq_queue *q, uint64_t now_ns, uint32_t first, 
         if (expires <= now_ns) expired += shmq_bury(q, i, c, SHMQ_EXPIRED) == SHMQ_OK;
         else if (!next || expires < next) next = expires;
     }
+    if (SHMQ_BROKEN(EXPIRY_EMPTIED_LATE)) atomic_store_explicit(&q->header->expiry, 0, memory_order_seq_cst);
     if (next) shmq_may_expire(q, next);
     return expired;
 }

@@ -132,6 +132,35 @@ static void of_those_who_come_at_once_none_is_too_many(void)
     world_close(&w);
 }
 
+static void of_those_who_saw_too_many_only_one_drops_a_head(void)
+{
+    open_levels(1);
+    limit(SHMQ_DROPS, 2 + 1, 0);
+    for (uint64_t id = 1; id <= 3; id++)
+        publish(&w.q[0], id);
+    EQ(shmq_drop_head(&w.q[1], 0, false), SHMQ_NOT_DUE); /* by another, that looked before the first one had dropped it */
+    EQ(shmq_drop_head(&w.q[1], 0, true), SHMQ_NOT_DUE);
+    EQ(shmq_load(&w.q[0].header->depth[0]), 2);
+    EQ(take_ack(&w.q[2]), 2);
+    EQ(take_ack(&w.q[2]), 3);
+    world_close(&w);
+}
+
+static void what_is_purged_counts_no_more(void)
+{
+    static const uint32_t overflows[] = {SHMQ_DROPS, SHMQ_REFUSES};
+    for (int n = 0; n < 2; n++) {
+        open_levels(1);
+        limit(overflows[n], 2 + 1, 0);
+        publish(&w.q[0], 1);
+        publish(&w.q[0], 2);
+        EQ(shmq_purge(&w.q[1], UINT64_MAX), 2);
+        EQ(shmq_load(&w.q[0].header->depth[0]), 0);
+        EQ(shmq_load(&w.q[0].header->depth[1]), 0);
+        world_close(&w);
+    }
+}
+
 static void what_is_refused_may_be_dead(void)
 {
     struct shmq_stats stats;
@@ -316,6 +345,19 @@ static void waiting_raises_a_message(void)
     world_close(&w);
 }
 
+static void ageing_of_ages_leaves_levels_as_they_are(void)
+{
+    open_levels(200);
+    EQ(publish_sized(&w.q[0], 1, 1, 24), SHMQ_OK);
+    EQ(publish_sized(&w.q[0], 2, 128, 24), SHMQ_OK);
+    EQ(publish_sized(&w.q[0], 3, 2, 24), SHMQ_OK);
+    atomic_store(&w.q[0].header->ageing, (UINT64_C(1) << 62) - 1); /* 128 times that is a little less than nothing */
+    EQ(take_ack(&w.q[1]), 2);
+    EQ(take_ack(&w.q[1]), 3);
+    EQ(take_ack(&w.q[1]), 1);
+    world_close(&w);
+}
+
 static void the_priority_as_published_is_kept(void)
 {
     struct shmq_delivery d;
@@ -337,6 +379,8 @@ int main(void)
     RUN(the_most_urgent_goes_first_where_that_is_asked_for);
     RUN(a_refused_publish_leaves_nothing);
     RUN(of_those_who_come_at_once_none_is_too_many);
+    RUN(of_those_who_saw_too_many_only_one_drops_a_head);
+    RUN(what_is_purged_counts_no_more);
     RUN(what_is_refused_may_be_dead);
     RUN(who_waits_may_have_what_may_not_stay);
     RUN(a_count_that_a_death_left_is_corrected_at_rest);
@@ -347,6 +391,7 @@ int main(void)
     RUN(a_retry_waits_longer_each_time_up_to_a_most);
     RUN(what_fails_often_is_counted_once);
     RUN(waiting_raises_a_message);
+    RUN(ageing_of_ages_leaves_levels_as_they_are);
     RUN(the_priority_as_published_is_kept);
     return done();
 }

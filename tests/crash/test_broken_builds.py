@@ -28,11 +28,14 @@ PATIENCE_S: Final = 120
 SANITIZED: Final = ("-O1", "-fPIC", "-fsanitize=thread", "-Wno-tsan")
 TELLING: Final = r"FAULT|WARNING: Thr|.*\.c:\d+: in |AssertionError|no "
 STEPPING: Final = tuple(sorted((ROOT / "tests/crash/stepping").glob("*.c")))
+INTERLEAVED: Final = tuple(sorted((ROOT / "tests/crash/interleaved").glob("*.c")))
+SEAM: Final = ("-include", "tests/crash/stale.h", "-include", "tests/crash/interleaved/seam.h")
 C_TESTS: Final = (
     "test_arena",
     "test_bell",
     "test_deliver",
     "test_heal",
+    "test_limit",
     "test_returned",
     "test_ring",
     "test_ring_full",
@@ -78,6 +81,12 @@ CATCHERS: Final[dict[str, tuple[str, ...]]] = {
     "SPILL_CLEARS_FIRST": ("stepping publish/spill",),
     "ROTATES_WHEN_NOT_FULL": ("c test_ring_full",),
     "HEALER_LOOKS_ONCE": ("c test_heal",),
+    "DROPS_AS_SEEN": ("interleaved drops the head, publishers", "c test_limit"),
+    "DROPS_COUNTED_LATE": ("stepping deliver/drops the head",),
+    "DROPS_COUNTED_EARLY": ("stepping publish/drops the head",),
+    "REFUSES_COUNTED_LATE": ("stepping publish/refusing", "c test_limit"),
+    "DUE_WRITTEN_LATE": ("stepping requeue/delayed retry",),
+    "EXPIRY_EMPTIED_LATE": ("interleaved first expiry",),
     "READY_RELAXED": ("tsan READY", "model ring"),
     "FREE_RELAXED": ("tsan FREE", "model ring"),
     "LEVELS_RELAXED": ("tsan LEVELS",),
@@ -120,12 +129,14 @@ class Workshop:
         self.folder = folder
         self.plain = CoreBuild(self.make("plain"), ("-O1", "-fPIC"))
         self.stepped = CoreBuild(self.make("stepped"), ("-O1", "-fPIC", "-include", "tests/crash/stale.h"))
+        self.seamed = CoreBuild(self.make("seamed"), ("-O1", "-fPIC", *SEAM))
         self.sanitized = CoreBuild(self.make("sanitized"), SANITIZED)
         self.extension = CoreBuild(self.make("extension"), ("-O0", "-fPIC", f"-isystem{sysconfig.get_path('include')}"))
         self.explorer = CoreBuild(self.make("model"), ("-O2",))
         self.harnesses: dict[str, tuple[Callable[[str, str | None], Verdict], int]] = {
             "c": (self.c, -6),
             "stepping": (self.stepping, 1),
+            "interleaved": (self.interleaved, 1),
             "model": (self.model, 1),
             "tsan": (self.tsan, 66),
             "wait": (self.wait, 1),
@@ -142,6 +153,7 @@ class Workshop:
         tests = [ROOT / f"tests/c/{name}.c" for name in C_TESTS]
         list(pool.map(self.plain.compile, [*CORE, SUPPORT, *tests]))
         list(pool.map(self.stepped.compile, [*CORE, SUPPORT, *STEPPING]))
+        list(pool.map(self.seamed.compile, [*CORE, SUPPORT, *INTERLEAVED]))
         edges = [ROOT / "tests/orders/one_mapping.c", ROOT / "tests/orders/edges.c"]
         list(pool.map(self.sanitized.compile, [*CORE, SUPPORT, *edges]))
         list(pool.map(self.extension.compile, sorted((ROOT / "shmq/core").glob("py_*.c"))))
@@ -175,6 +187,10 @@ class Workshop:
     def stepping(self, scene: str, switch: str | None) -> Verdict:
         driver = self.stepped.link("stepping", [*CORE, SUPPORT, *STEPPING], "-Wl,-z,now", "-ldl", switch=switch)
         return self.run([str(driver), "--only", scene, "--sample", "400", "--seed", "3"])
+
+    def interleaved(self, scene: str, switch: str | None) -> Verdict:
+        driver = self.seamed.link("interleaved", [*CORE, SUPPORT, *INTERLEAVED], switch=switch)
+        return self.run([str(driver), "--only", scene, "--preemptions", "2", "--sample", "20000", "--seed", "3"])
 
     def model(self, subject: str, switch: str | None) -> Verdict:
         return self.run([str(self.folder / "model/model"), subject, *([switch] if switch else [])])

@@ -329,7 +329,7 @@ static void one_order(void)
     routine[running].begun = true;
     swapcontext(&manager, &routine[running].context);
     seam_is_open = false;
-    judge_end();
+    judge_end(false);
 }
 
 static bool next_order(void)

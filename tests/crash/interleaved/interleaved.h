@@ -59,6 +59,6 @@ uint64_t judge_body(const struct shmq_delivery *d);                           /*
 void judge_settled(uint64_t id);
 void judge_asleep(enum shmq_side side); /* for good */
 void judge_stopped(unsigned stopped, bool takes_back); /* all others are through; may kill it */
-void judge_end(void);
+void judge_end(bool somebody_died);
 
 #endif

@@ -50,6 +50,11 @@ static void publish_high(unsigned me)
     publish_as(me, 1, (struct shmq_draft){.body_bytes = 24, .level = stage.geometry.levels - 1, .ttl_ns = -1});
 }
 
+static void publish_mortal(unsigned me)
+{
+    publish_as(me, 1, (struct shmq_draft){.body_bytes = 24, .ttl_ns = INT64_C(3600000000000) + 1000000 * (me % 2)});
+}
+
 static void publish_large(unsigned me)
 {
     publish_as(me, 1, (struct shmq_draft){.body_bytes = 900, .ttl_ns = -1});
@@ -170,6 +175,12 @@ static void bury_slot_0(unsigned me)
         shmq_bury(mine(me), 0, ctl, SHMQ_EXPIRED);
 }
 
+static void expire_all(unsigned me)
+{
+    if (shmq_expire_from(mine(me), shmq_now(), 0, SLOTS_MAX) < 0)
+        fault("the look for what is expired failed", 0, 0);
+}
+
 static void purge(unsigned me)
 {
     for (uint64_t id = 0; id < IDS; id++) /* what is there, or begun, may be gone then; what begins from here on may not */
@@ -255,6 +266,19 @@ static void short_one(void) /* as long as it may be: its head is dropped */
     limit(SHMQ_DROPS_DEAD, 2);
     ready(2);
 }
+
+static void short_and_free(void) /* and is free at once */
+{
+    limit(SHMQ_DROPS, 2);
+    ready(2);
+}
+
+static void last_one_only(void)
+{
+    limit(SHMQ_DROPS, 1);
+    ready(1);
+}
+
 
 static void refusing(void) /* room for one */
 {
@@ -395,10 +419,16 @@ const struct scene scenes[] = {
     {"lost session, nack", one_held, {take_and_ack, lose_session, take_and_ack, publish_one}, 1, 3, true},
     {"delay", one_held, {delay_held, take_up_delayed, take_and_ack, NULL}, 1, 3, false},
     {"expire", two_ready, {publish_one, bury_slot_0, take_and_ack, NULL}, 1, 3, false},
+    {"first expiry", nothing, {publish_mortal, publish_mortal, expire_all, NULL}, 1, 4, false},
     {"drops the head", short_one, {publish_one, publish_one, take_and_ack, NULL}, 1, 6, false},
     {"drops the head, takers", short_one, {publish_one, NULL, take_and_ack, take_and_ack}, 1, 6, false},
     {"drops the head, nack", short_and_held, {nack_held, publish_one, take_and_ack, NULL}, 1, 6, false},
+    {"drops the head, publishers", short_one, {publish_one, publish_one, publish_one, NULL}, 1, 8, false},
+    {"drops the head, free", short_and_free, {publish_one, publish_one, take_and_ack, NULL}, 1, 6, false},
+    {"drops the head, last one only", last_one_only, {publish_one, publish_one, take_and_nack, NULL}, 1, 6, false},
+    {"drops the head, expire", short_one, {publish_one, bury_slot_0, take_and_ack, NULL}, 1, 6, false},
     {"refuses", refusing, {publish_one, publish_one, take_and_ack, NULL}, 1, 6, false},
+    {"refuses, expire", refusing, {publish_two, bury_slot_0, take_and_ack, NULL}, 1, 6, false},
     {"refuses, dead", refusing_dead, {publish_one, publish_one, publish_one, NULL}, 1, 6, false},
     {"purge", two_ready, {publish_one, purge, take_and_ack, NULL}, 1, 3, false},
     {"purge, returned", returned_in_reverse, {take_and_nack, purge, take_and_ack, NULL}, 1, 4, false},

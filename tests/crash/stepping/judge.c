@@ -93,6 +93,13 @@ static void check_owner(struct stage *st, uint32_t slot, uint64_t ctl)
         fault(st, "a slot that belongs to nobody has an owner", slot, ctl);
 }
 
+static void check_time(struct stage *st, uint32_t slot, uint64_t ctl)
+{
+    uint64_t due = shmq_load(&shmq_slot_at(&st->q[SUPERVISOR], slot)->due);
+    if (shmq_ctl_state(ctl) == SHMQ_DELAYED && !shmq_stamp_fits(due, ctl))
+        fault(st, "a delayed message without its time", slot, due);
+}
+
 static void check_granules(struct stage *st, uint32_t slot, uint64_t ctl, uint64_t place)
 {
     struct shmq_queue *q = &st->q[SUPERVISOR];
@@ -106,6 +113,24 @@ static void check_granules(struct stage *st, uint32_t slot, uint64_t ctl, uint64
             fault(st, "a granule of a message belongs to another", slot, shmq_load(&owners[i]));
 }
 
+/* Where heads are dropped never more is counted than is ready, or one would be dropped for nothing; where publishes are refused never
+ * less, or there would be one too many. */
+static void check_depth(struct stage *st)
+{
+    struct shmq_queue *q = &st->q[SUPERVISOR];
+    int64_t ready = 0, bytes = 0, counted = (int64_t)shmq_load(&q->header->depth[0]), sum = (int64_t)shmq_load(&q->header->depth[1]);
+    if (!shmq_overflow(q))
+        return;
+    for (uint32_t slot = 0; slot < shmq_slots_committed(q); slot++) {
+        if (shmq_ctl_state(shmq_load(&shmq_slot_at(q, slot)->ctl)) != SHMQ_READY)
+            continue;
+        ready++;
+        bytes += shmq_shape_body(shmq_load(&shmq_slot_at(q, slot)->shape));
+    }
+    if (shmq_refuses(shmq_overflow(q)) ? counted < ready || sum < bytes : counted > ready || sum > bytes)
+        fault(st, "what is ready is miscounted to the wrong side", (uint64_t)counted, (uint64_t)ready);
+}
+
 void judge_invariants(struct stage *st)
 {
     struct shmq_queue *q = &st->q[SUPERVISOR];
@@ -115,6 +140,7 @@ void judge_invariants(struct stage *st)
         struct shmq_delivery d;
         uint64_t ctl = shmq_load(&shmq_slot_at(q, slot)->ctl), place = shmq_load(&shmq_slot_at(q, slot)->place), id;
         check_owner(st, slot, ctl);
+        check_time(st, slot, ctl);
         if (shmq_ctl_state(ctl) == SHMQ_FREE || shmq_ctl_state(ctl) == SHMQ_WRITING)
             continue;
         if (shmq_describe(q, slot, ctl, &d) != SHMQ_OK)
@@ -129,6 +155,7 @@ void judge_invariants(struct stage *st)
                 fault(st, "a message in two slots", slot, id);
         ids[n++] = id;
     }
+    check_depth(st);
     uint32_t own = st->children == 1 && st->scene->kind == TAKES ? 0 : st->children; /* a taker makes nothing READY */
     if (judge_unreferenced(st) > own)
         fault(st, "more than the children's own messages without a reference", judge_unreferenced(st), own);

@@ -76,6 +76,11 @@ void one_delayed(struct stage *st), one_expired(struct stage *st), all_committed
 void stale_behind_head(struct stage *st), returned_full(struct stage *st), dead_and_delayed_pending(struct stage *st);
 void at_its_length(struct stage *st), at_its_bytes(struct stage *st), drops_highest(struct stage *st);
 void refuses(struct stage *st), refuses_dead(struct stage *st), below_its_length(struct stage *st), aged(struct stage *st);
+void at_its_length_free(struct stage *st), has_room_for_one(struct stage *st), returned_at_its_length(struct stage *st);
+void due_at_its_length(struct stage *st), due_where_refused(struct stage *st);
+void expired_at_its_length(struct stage *st), expired_where_refused(struct stage *st), miscounted(struct stage *st);
+void aged_returned(struct stage *st), seen_to_try_later(struct stage *st);
+void held_by_a_dead_one_at_its_length(struct stage *st), held_by_a_dead_one_to_try_later(struct stage *st);
 void held_at_its_length(struct stage *st), held_refuses(struct stage *st), held_to_try_later(struct stage *st);
 void held_only(struct stage *st), held_among_others(struct stage *st), held_wrapped(struct stage *st), held_full(struct stage *st);
 void held_levels(struct stage *st), held_returned(struct stage *st), held_large(struct stage *st), held_expired(struct stage *st);
