@@ -48,7 +48,7 @@ class Expiry:
         expired = 0
         for queue_id in list(self._walks):
             watched = self._watched.get(queue_id)
-            if watched is None:
+            if watched is None or watched.quarantined:
                 self.forget(queue_id)
             else:
                 expired += self._quarantine.run(watched, self._step, 0)

@@ -33,7 +33,8 @@ class Quarantine:
 
 @pytest.fixture
 def watched() -> Any:
-    return type("Watched", (), {"core": Core(), "queue": type("Queue", (), {"queue_id": 11})()})()
+    queue = type("Queue", (), {"queue_id": 11})()
+    return type("Watched", (), {"core": Core(), "queue": queue, "quarantined": False})()
 
 
 @pytest.fixture
@@ -83,6 +84,16 @@ def test_a_look_that_cost_is_rested_from(due: Expiry, watched: Any, clock: list[
     due.tick(10)
 
     assert due.next_due() == clock[0] + REST * 100
+
+
+def test_a_queue_that_is_set_apart_is_let_go(due: Expiry, watched: Any) -> None:
+    watched.core.first, watched.core.steps = 10, [65_536]
+    due.note(watched)
+    due.tick(10)
+    watched.quarantined = True
+
+    assert due.tick(20) == 0
+    assert due.next_due() is None
 
 
 def test_a_queue_that_is_gone_is_let_go(due: Expiry, watched: Any) -> None:
