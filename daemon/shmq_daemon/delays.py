@@ -2,8 +2,10 @@
 
 Owns: the wheel. Does not own: whether a message is still delayed (its control word says so when it fires), the clock.
 Invariants: an entry is a hint: firing compares the very word that was seen, so an entry too many does nothing. What
-waits costs 24 bytes and no work: an entry is touched when it is taken up, when the wheel it is in comes to its bucket
-(at most four times), and when it fires. Nothing fires early, and what is due together fires in the order of its times.
+waits costs 32 bytes and no work: an entry is touched when it is taken up, when the wheel it is in comes to its bucket
+(at most six times), and when it fires. A step is bounded: the buckets of a coarse wheel are turned into finer ones in
+parts, which begins an eighth of a bucket ahead. Nothing fires early, and what is due together fires in the order of its
+times.
 """
 
 from array import array
@@ -16,10 +18,11 @@ from shmq_daemon.watched import SlotWord, Watched
 FIRED: Final = 1
 NOT_DUE: Final = 0
 BATCH: Final = 1024  # of one queue, or of what is due, in one step
-SHIFTS: Final = (20, 28, 36, 44)  # of a bucket in each wheel, as a power of two of ns: 1 ms, 0.27 s, 69 s, 4.9 h
-SPAN: Final = 256  # buckets ahead of now that a wheel holds; the last one holds all
+SHIFTS: Final = (20, 28, 36, 44, 52, 60)  # of a bucket in each wheel, as a power of two of ns: 1 ms to 36 years
+SPAN: Final = 320  # buckets ahead of now that a wheel holds: one of the next wheel, and the time that it is turned ahead
+AHEAD: Final = 3  # by a bucket's time divided by this power of two
 WORDS: Final = 3  # of an entry: queue number and slot, control word, due time
-KNOWN_MAX: Final = 0xFFFF_FFFF
+TURNED_MAX: Final = 2048  # entries in one step
 
 
 class Entry(NamedTuple):
@@ -35,16 +38,22 @@ class Wheel:
 
     def __init__(self) -> None:
         self._buckets: tuple[dict[int, array[int]], ...] = tuple({} for _ in SHIFTS)
+        self._turning: tuple[deque[memoryview[int]], ...] = tuple(deque() for _ in SHIFTS)  # what is left of buckets
+        self._turned_ns = 0
         self._ripe: deque[Entry] = deque()
 
     def __len__(self) -> int:
         waiting = sum(len(bucket) for buckets in self._buckets for bucket in buckets.values())
+        waiting += sum(len(bucket) for turning in self._turning for bucket in turning)
         return waiting // WORDS + len(self._ripe)
 
     def add(self, entry: Entry, now_ns: int) -> None:
         if entry.due_ns <= now_ns:
             self._ripe.append(entry)
-            return
+        else:
+            self._place(entry, now_ns)
+
+    def _place(self, entry: Entry, now_ns: int) -> None:
         slot, ctl = entry.at
         for shift, buckets in zip(SHIFTS, self._buckets, strict=True):
             key = entry.due_ns >> shift
@@ -53,30 +62,48 @@ class Wheel:
                 return
 
     def next_due(self) -> int | None:
-        """When there is something to do: the end of a bucket of the finest wheel, the start of one of the others."""
+        """When there is something to do: the end of a bucket of the finest wheel, a while before one of the others."""
         if self._ripe:
             return self._ripe[0].due_ns
-        starts = [min(buckets) << shift for shift, buckets in zip(SHIFTS, self._buckets, strict=True) if buckets]
-        if self._buckets[0]:
-            starts[0] += 1 << SHIFTS[0]
-        return min(starts, default=None)
+        if any(self._turning):
+            return self._turned_ns
+        firsts = [(min(buckets), shift) for shift, buckets in zip(SHIFTS, self._buckets, strict=True) if buckets]
+        dues = [_turns_ns(key, shift) if shift != SHIFTS[0] else key + 1 << shift for key, shift in firsts]
+        return min(dues, default=None)
 
     def due(self, now_ns: int) -> list[Entry]:
         """Take out what is due now, a batch at most."""
         self._turn(now_ns)
+        finest = self._buckets[0]
+        for key in sorted(key for key in finest if key < now_ns >> SHIFTS[0]):
+            if len(self._ripe) >= BATCH:
+                break
+            self._ripe.extend(sorted(_entries(finest.pop(key)), key=lambda entry: entry.due_ns >> 12))
         return [self._ripe.popleft() for _ in range(min(BATCH, len(self._ripe)))]
 
     def _turn(self, now_ns: int) -> None:
-        for shift, buckets in list(zip(SHIFTS, self._buckets, strict=True))[:0:-1]:
-            for key in sorted(key for key in buckets if key <= now_ns >> shift):
-                for entry in _entries(buckets.pop(key)):
-                    self.add(entry, now_ns)
-        finest = self._buckets[0]
-        for key in sorted(key for key in finest if key < now_ns >> SHIFTS[0]):
-            self._ripe.extend(sorted(_entries(finest.pop(key)), key=lambda entry: entry.due_ns >> 12))
+        """Bring what comes near into finer wheels, what is nearest first."""
+        self._turned_ns = now_ns
+        left = TURNED_MAX
+        for shift, buckets, turning in list(zip(SHIFTS, self._buckets, self._turning, strict=True))[1:]:
+            near = sorted(key for key in buckets if _turns_ns(key, shift) <= now_ns)
+            turning.extend(memoryview(buckets.pop(key)) for key in near)
+            while turning and left:
+                bucket = turning.popleft()
+                part, rest = bucket[: left * WORDS], bucket[left * WORDS :]
+                if rest:
+                    turning.appendleft(rest)
+                for entry in _entries(part):
+                    self._place(entry, now_ns)
+                left -= len(part) // WORDS
 
 
-def _entries(bucket: "array[int]") -> Iterable[Entry]:
+def _turns_ns(key: int, shift: int) -> int:
+    """When a bucket of a coarse wheel is turned: before its time, as that takes some."""
+    return (key << shift) - (1 << shift - AHEAD)
+
+
+def _entries(bucket: "array[int] | memoryview[int]") -> Iterable[Entry]:
     for place, ctl, due_ns in zip(bucket[::WORDS], bucket[1::WORDS], bucket[2::WORDS], strict=True):
         yield Entry(due_ns, place >> 32, (place & 0xFFFF_FFFF, ctl))
 
@@ -105,7 +132,7 @@ class Delays:
 
     def adopt(self, watched: Watched, found: Iterable[SlotWord], now_ns: int) -> None:
         """Delayed messages that a full look found, beside those that are known already."""
-        known = self._known.get(watched.queue.queue_id, array("I"))
+        known = self._known.get(watched.queue.queue_id, array("Q"))
         for at in found:
             slot, ctl = at
             if slot >= len(known) or known[slot] != _delivery_of(ctl):
@@ -115,7 +142,7 @@ class Delays:
         slot, ctl = at
         queue = watched.queue
         self._by_number[queue.number] = queue.queue_id
-        known = self._known.setdefault(queue.queue_id, array("I"))
+        known = self._known.setdefault(queue.queue_id, array("Q"))
         if slot >= len(known):
             known.frombytes(bytes(known.itemsize * (max(64, slot + slot // 2) - len(known) + 1)))
         known[slot] = _delivery_of(ctl)
@@ -146,5 +173,5 @@ class Delays:
 
 
 def _delivery_of(ctl: int) -> int:
-    """Generation and deliveries of a control word, folded; never 0."""
-    return 1 + (ctl >> 36 << 4 ^ ctl >> 12 & 0xFF) % KNOWN_MAX
+    """Generation and deliveries of a control word; never 0."""
+    return 1 + (ctl >> 36 << 8 | ctl >> 12 & 0xFF)

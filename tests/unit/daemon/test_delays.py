@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shmq.core._core import DELAYED
-from shmq_daemon.delays import BATCH, SHIFTS, Delays, Entry, Wheel
+from shmq_daemon.delays import BATCH, SHIFTS, SPAN, TURNED_MAX, Delays, Entry, Wheel
 from support.segments import segment
 
 MS = 1_000_000
@@ -72,6 +72,35 @@ def test_what_waits_is_touched_a_few_times_in_all() -> None:
 
     assert looks <= 2 * len(SHIFTS) * 4
     assert len(wheel) == 1000
+
+
+def test_what_comes_near_is_turned_in_parts_and_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel, start, placed = Wheel(), DAY + 30_000 * MS, [0]
+    for number in range(5 * TURNED_MAX):
+        wheel.add(Entry(start + number * 1000, number, (number, 1)), 0)
+    place = wheel._place
+
+    def counted(entry: Entry, now_ns: int) -> None:
+        placed[-1] += 1
+        place(entry, now_ns)
+
+    monkeypatch.setattr(wheel, "_place", counted)
+    fired: list[Entry] = []
+    while (next_ns := wheel.next_due()) is not None:
+        placed.append(0)
+        fired += wheel.due(next_ns)
+        assert all(next_ns - entry.due_ns <= 2 << SHIFTS[0] for entry in fired[-1:])
+
+    assert max(placed) <= TURNED_MAX
+    assert [entry.number for entry in fired] == list(range(5 * TURNED_MAX))
+
+
+def test_times_over_centuries_need_few_buckets() -> None:
+    wheel = Wheel()
+    for number in range(20_000):
+        wheel.add(Entry(number << 49, number, (number, 1)), 0)
+
+    assert max(map(len, wheel._buckets)) <= SPAN
 
 
 def test_a_batch_is_bounded() -> None:
@@ -173,6 +202,14 @@ def test_another_delivery_in_a_known_slot_is_another_message(delays: Delays, wat
 
     assert len(delays) == 3
     assert run(delays, 12 * MS) == 1
+
+
+def test_no_two_deliveries_are_taken_for_one(delays: Delays, watched: Any) -> None:
+    for generation, deliveries in ((2, 0), (3, 16), (1 << 27, 255)):
+        watched.core.delay(5, word(generation, deliveries), 10 * MS)
+        delays.adopt(watched, [(5, word(generation, deliveries))], 0)
+
+    assert len(delays) == 3
 
 
 def test_a_queue_that_is_gone_is_let_go(watched: Any) -> None:
