@@ -46,6 +46,11 @@ class Attachment(NamedTuple):
     definition: QueueDefinition
 
     @property
+    def is_brokered(self) -> bool:
+        """Only the broker hands out messages, for now."""
+        return not self.queue.closed and self.queue.brokered
+
+    @property
     def is_plain(self) -> bool:
         """Publishing needs no thought: no time to live to add, and what is refused may be tried again."""
         return self.ttl_ns < 0 and self.definition.overflow != "reject-publish-dlx"

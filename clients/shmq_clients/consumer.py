@@ -135,18 +135,23 @@ class Taker:
         return attachment
 
     def _subscribed(self) -> Consume:
-        """The broker is to hand out, as it does to others: what to ask it for."""
+        """The broker is to hand out, as it does to others: what to ask it for. Nothing is taken besides."""
         self._withdraw()
         self._attachments.link.advance(0)
         self._announced_in = None
         self._is_subscribed = True
+        self._core.queues = ()
         return self._consume
 
     def _unsubscribed(self) -> None:
-        """It hands out no more."""
+        """It hands out no more, and all that it did is taken."""
         self._is_subscribed = False
         if not self._cancelled:
             self._attachments.link.later(self.announce)
+        if self._attachment is not None:
+            self._core.queues = (self._attachment.queue,)
+            if self._stopped:  # by another thread, and we have undone it
+                self.stop()
 
     def _follow(self, attachment: Attachment) -> None:
         """Take from the queue as it is attached now."""
@@ -177,6 +182,7 @@ class DirectConsumer(Taker):
         self._on_news: Callable[[], object] = bool
         self._by_frames = by_frames
         self._subscription: Subscription | None = None  # while only the broker hands out
+        self._ended: Subscription | None = None  # the last one, while something of it is left
         self._keep = keep
 
     def __iter__(self) -> Iterator[Any]:
@@ -191,10 +197,13 @@ class DirectConsumer(Taker):
         attachment = self._attachment
         if attachment is None or self._cancelled:
             return None
-        if not attachment.queue.closed and attachment.queue.brokered:
+        if self._ended is None and self._subscription is not None and not attachment.is_brokered:
+            self._unsubscribe()
+        if self._ended is not None and (left := self._what_is_left(self._ended)) is not None:
+            return left
+        if attachment.is_brokered:
             subscription = self._subscription_of(attachment)
             return None if subscription is None else subscription.take()
-        self._unsubscribe()
         self._follow(attachment)
         message = self._core.take()
         if message is None and attachment.queue.deleted:
@@ -232,10 +241,14 @@ class DirectConsumer(Taker):
         if self._cancelled:
             return False
         self._attachments.link.check()
+        if self._ended is not None:
+            return self._what_is_left(self._ended) or not self._cancelled
         attachment = self._attachment
-        if attachment is not None and not attachment.queue.closed and attachment.queue.brokered:
+        if attachment is not None and attachment.is_brokered:
             return self._from_broker(attachment) or not self._cancelled
-        self._unsubscribe()
+        if self._subscription is not None:
+            self._unsubscribe()
+            return not self._cancelled
         if self._core.has_room:
             self._wait_for_messages()
         else:
@@ -273,11 +286,19 @@ class DirectConsumer(Taker):
         subscription, self._subscription = self._subscription, None
         if subscription is None or self._by_frames is None:
             return
+        self._ended = subscription
         self._by_frames.cancel(subscription)
-        self._unsubscribed()
         link = self._attachments.link
         if not self._cancelled and link.session is not None:
             link.ask(Ping, Ok)
+
+    def _what_is_left(self, subscription: Subscription) -> SocketMessage | None:
+        """What nobody has to ack can't go back: it is handed out first."""
+        message = subscription.rest()
+        if message is None:
+            self._ended = None
+            self._unsubscribed()
+        return message
 
     def _wait_for_messages(self) -> None:
         attachment = self._attachment

@@ -268,6 +268,7 @@ class SocketPath:
             tag = subscription.consume.consumer_tag
             with contextlib.suppress(NotFound):  # that session ended, and the next one never knew of it
                 self.link.ask(lambda seq: Cancel(seq, tag), Ok)
+        subscription.ended()
 
     def ended_here(self, subscription: Subscription) -> None:
         """As `cancel`; the broker is told otherwise."""
@@ -275,7 +276,8 @@ class SocketPath:
 
     def abandon(self, subscription: Subscription) -> None:
         """As `cancel`, at the next chance and without an answer."""
-        self._forget(subscription)
+        self._subscriptions.pop(subscription.consume.consumer_tag, None)
+        subscription.forget()
         self.link.later(
             lambda session: session.say(Cancel(SEQ_MAX, subscription.consume.consumer_tag), self.link.read_on)
         )

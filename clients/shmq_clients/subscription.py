@@ -89,10 +89,13 @@ class Subscription:
         self._answer: Answer | None = None
         self._session: Session | None = None
         self._deliveries: Deliveries | None = None
+        self._is_forgotten = False
 
     # Called by whoever reads.
     def deliver(self, frame: Deliver) -> None:
         assert self._deliveries is not None
+        if self._is_forgotten:
+            return
         queue, no_ack = self.consume.queue, self.consume.no_ack
         self._ready.extend(self._deliveries.messages(frame.deliveries, queue, no_ack=no_ack))
         self.tell()
@@ -120,13 +123,16 @@ class Subscription:
     def take(self) -> SocketMessage | None:
         """Return the next delivery, if one is here and may be handed out."""
         if self._ready and self.has_room:
-            message = self._ready.popleft()
-            if self._ledger is not None:
-                message.enter(self._ledger, counted=True)
-            return message
+            return self._first()
         if not self._ready:
             self.check()
         return None
+
+    def _first(self) -> SocketMessage:
+        message = self._ready.popleft()
+        if self._ledger is not None:
+            message.enter(self._ledger, counted=True)
+        return message
 
     @property
     def has_room(self) -> bool:
@@ -166,12 +172,29 @@ class Subscription:
     def is_answered(self) -> bool:
         return self._answer is None or self._answer.done
 
+    def rest(self) -> SocketMessage | None:
+        """Return the next delivery, if one is here, whatever ended this consumer."""
+        return self._first() if self._ready else None
+
     def end(self) -> None:
-        """Take the sink away; what was pushed and not handed out goes back."""
+        """Take the sink away; what was pushed and not handed out goes back. What needs no ack can't: it stays in
+        `rest`, and what is still on its way comes there too.
+        """
         session = self._session
-        if session is None or session.ended is not None:
+        if session is None or session.ended is not None or self.consume.no_ack:
             return
         session.sinks.pop(self.consume.consumer_tag, None)
-        if not self.consume.no_ack:
-            session.orphans.extend(message.broker_tag for message in self._ready)
+        session.orphans.extend(message.broker_tag for message in self._ready)
+        self._ready.clear()
+
+    def ended(self) -> None:
+        """The broker has answered: nothing is on its way any more."""
+        session = self._session
+        if session is not None and session.sinks.get(self.consume.consumer_tag) is self:
+            del session.sinks[self.consume.consumer_tag]
+
+    def forget(self) -> None:
+        """As `end`, when nobody will wait for the answer, and nobody wants the rest."""
+        self.end()
+        self._is_forgotten = True
         self._ready.clear()

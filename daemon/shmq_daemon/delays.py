@@ -18,8 +18,8 @@ from shmq_daemon.watched import SlotWord, Watched
 FIRED: Final = 1
 NOT_DUE: Final = 0
 BATCH: Final = 1024  # of one queue, or of what is due, in one step
-SHIFTS: Final = (20, 28, 36, 44, 52, 60)  # of a bucket in each wheel, as a power of two of ns: 1 ms to 36 years
-SPAN: Final = 320  # buckets ahead of now that a wheel holds: one of the next wheel, and the time that it is turned ahead
+SHIFTS: Final = (20, 28, 36, 44, 52, 60)  # of a bucket in each wheel, as powers of two of ns: 1 ms to 36 years
+SPAN: Final = 320  # buckets ahead of now that a wheel holds: one of the next wheel, and how far that is turned ahead
 AHEAD: Final = 3  # by a bucket's time divided by this power of two
 WORDS: Final = 3  # of an entry: queue number and slot, control word, due time
 TURNED_MAX: Final = 2048  # entries in one step

@@ -178,16 +178,22 @@ class DirectSource(Taker):
         self._places = attachments
         self._subscribe = subscribe
         self._pushed: SocketSource | None = None
+        self._ended: SocketSource | None = None  # the last one, while something of it is left
         self._changing = asyncio.Lock()  # of the two ways
 
     def take(self) -> Any:  # noqa: ANN401 - an AsyncMessage, which the core makes
+        if self._ended is not None:
+            left = self._ended.rest()
+            if left is not None:
+                return left
+            self._ended = None
         if self._pushed is None:
             return None if self._is_subscribed else next(self._core, None)
         return self._pushed.take() if self._is_brokered() else None
 
     def _is_brokered(self) -> bool:
         attachment = self._attachment
-        return attachment is not None and not attachment.queue.closed and attachment.queue.brokered
+        return attachment is not None and attachment.is_brokered
 
     async def wait(self) -> None:
         self._link.check()
@@ -231,13 +237,16 @@ class DirectSource(Taker):
             await pushed.wait(SLICE)
 
     async def _back_to_segment(self) -> None:
-        """What was pushed and not handed out is back in the queue before anything is taken."""
+        """What was pushed and not handed out is back in the queue before anything is taken; what nobody has to ack
+        can't go back, and is handed out first.
+        """
         async with self._changing:
             pushed, self._pushed = self._pushed, None
             try:
                 if pushed is not None:
                     await pushed.cancel()
             finally:
+                self._ended = pushed
                 if self._is_subscribed:
                     self._unsubscribed()
             if not self._cancelled and self._link.session is not None:
@@ -292,6 +301,10 @@ class SocketSource:
     def take(self) -> Any:  # noqa: ANN401 - an AsyncMessage, which the core makes
         self._link.check()
         return self._subscription.take()
+
+    def rest(self) -> Any:  # noqa: ANN401 - an AsyncSocketMessage
+        """What came before it was cancelled."""
+        return self._subscription.rest()
 
     async def wait(self, timeout: float | None = None) -> None:
         self._link.raise_failures()

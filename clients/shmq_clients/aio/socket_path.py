@@ -101,6 +101,13 @@ class Backlog(Subscription):
             self._less(MESSAGE_BYTES + message.body_bytes)
         return message
 
+    def rest(self) -> SocketMessage | None:
+        """As inherited."""
+        message = super().rest()
+        if message is not None:
+            self._less(MESSAGE_BYTES + message.body_bytes)
+        return message
+
     def begin(self, session: Session, deliveries: Deliveries) -> None:
         """As inherited."""
         self._less(self.bytes_waiting)
@@ -108,13 +115,19 @@ class Backlog(Subscription):
 
     def end(self) -> None:
         """As inherited."""
-        self._less(self.bytes_waiting)
+        if not self.consume.no_ack:
+            self._less(self.bytes_waiting)
         super().end()
 
     def recovered(self) -> None:
         """As inherited."""
         self._less(self.bytes_waiting)
         super().recovered()
+
+    def forget(self) -> None:
+        """As inherited."""
+        super().forget()
+        self._less(self.bytes_waiting)
 
     def _less(self, count: int) -> None:
         self.bytes_waiting -= count
@@ -358,6 +371,7 @@ class AsyncSocketPath(SocketPath):
             tag = subscription.consume.consumer_tag
             with contextlib.suppress(NotFound):  # that session ended, and the next one never knew of it
                 await self._link.asked(lambda seq: Cancel(seq, tag), Ok)
+        subscription.ended()
 
 
 async def _in_time(news: Waiters, deadline: float) -> None:
