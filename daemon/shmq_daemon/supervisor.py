@@ -1,14 +1,13 @@
 """The supervisor: repairs what the dead leave behind and moves what is due, in all queues.
 
 Owns: the supervisor's end of the link, the world it was told of, when which work runs. Does not own: the work itself
-(reaping.py, dead_letters.py, delays.py, sweep.py), topology (it follows the broker's), state.
+(reaping.py, dead_letters.py, delays.py, expiry.py, scanning.py, sweep.py), topology (it follows the broker's), state.
 Invariants: whatever dies half done is found again by the recovery of a queue, which runs for every queue whenever a
 broker opens the link: one path for the start of either process. A client counts as dead only when its pidfd says so,
 or the broker whose peer has none. Work is done in bounded steps, and deaths are seen between any two of them.
 """
 
 import contextlib
-import functools
 import os
 import socket
 import time
@@ -39,6 +38,7 @@ from shmq_daemon.master import Instance
 from shmq_daemon.process import Child
 from shmq_daemon.reaping import Clients, Reaper
 from shmq_daemon.registry import Registry
+from shmq_daemon.scanning import Scans
 from shmq_daemon.sweep import CANT_GROW, Sweep
 from shmq_daemon.topology import Topology
 from shmq_daemon.watched import QUARANTINED, Quarantine, Watched
@@ -47,8 +47,6 @@ from shmq_daemon.watermark import STOPPED, Marks, Watermark
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SCANNED_MAX: Final = 8192  # slots in one step of a scan for what no ring knows
-ORPHANS_NS: Final = 500_000_000  # after a death; those who die together cost one scan
 COUNTERS_NS: Final = 1_000_000_000  # at most so often are counters told
 
 
@@ -88,8 +86,6 @@ class Supervisor:
         self._counters_due_ns = 0
         self._alarms: dict[tuple[str, str], str] = {}
         self._busy: set[int] = set()  # queues whose rings may hold more
-        self._orphans_due_ns: dict[int, int] = {}  # queues where somebody died, and when they are scanned
-        self._scans: dict[int, int] = {}  # queues under a scan, and the slot that is next
         self._dispatch: dict[type, Callable[[Any, tuple[int, ...]], None]] = {
             link.Opening: self._on_opening,
             link.QueueOpened: self._on_queue_opened,
@@ -130,8 +126,7 @@ class Supervisor:
             fired = self._quarantine.run(watched, lambda w, at=at: self._delays.fire(w, at, now_ns), 0)  # type: ignore[misc]
             self._counts["fired"] += fired
         self._counts["expired"] += self._expiry.tick(now_ns)
-        self._look_for_orphans(now_ns)
-        self._scan(now_ns)
+        self._scans.tick(now_ns)
         self._look(now_ns)
         self._letters.tell(now_ns)
         self._watermark.tick(now_ns)
@@ -140,10 +135,11 @@ class Supervisor:
         return self._next_deadline(now_ns)
 
     def _next_deadline(self, now_ns: int) -> int:
-        if self._busy or self._scans or self._sweep.recovering:
+        if self._busy or self._sweep.recovering:
             return now_ns
-        candidates = [self._sweep.due_ns, *self._orphans_due_ns.values()]
-        dues = (self._delays.next_due(), self._expiry.next_due(), self._letters.tell_ns, self._watermark.due_ns)
+        candidates = [self._sweep.due_ns]
+        dues = [work.next_due() for work in (self._scans, self._delays, self._expiry)]
+        dues += [self._letters.tell_ns, self._watermark.due_ns]
         candidates += [due for due in dues if due is not None]
         assert self._world is not None
         candidates += [w.retry_ns for w in self._world.watched.values() if w.stuck and not w.quarantined]
@@ -217,11 +213,10 @@ class Supervisor:
         world = self._world = World(Registry(registry, read_only=True), bell, frame.supervisor, frame.broker)
         self._alarms.clear()
         self._busy.clear()
-        self._orphans_due_ns.clear()
-        self._scans.clear()
         self._reaper = Reaper(world.registry, world.watched, self._quarantine, self._log)
         self._delays = Delays(world.watched)
         self._expiry = Expiry(world.watched, self._quarantine)
+        self._scans = Scans(world.watched, self._quarantine, self._take_up)
         self._letters = DeadLetters(
             world.topology, world.watched, self._quarantine, self, self._log, lambda: int(time.time())
         )
@@ -229,7 +224,7 @@ class Supervisor:
         marks = Marks(config.memory_watermark, config.memory_watermark_bytes, config.memory_watermark_clear)
         self._watermark = Watermark(world.watched, self._quarantine, self, marks)
         look = self._watermark.look
-        self._sweep = Sweep(world.watched, self._quarantine, self, self._recover, self._rescan, look, self._log)
+        self._sweep = Sweep(world.watched, self._quarantine, self, self._recover, self._scans.begin, look, self._log)
         self._loop.add(bell, self._on_bell)
 
     def _on_queue_opened(self, frame: link.QueueOpened, descriptors: tuple[int, ...]) -> None:
@@ -260,7 +255,7 @@ class Supervisor:
             self._letters.forget(watched)
             self._delays.forget(watched)
             self._expiry.forget(frame.queue_id)
-            self._scans.pop(frame.queue_id, None)
+            self._scans.forget(frame.queue_id)
             self._busy.discard(frame.queue_id)
             watched.close()
         self._send(link.QueueReleased(frame.queue_id))
@@ -303,7 +298,7 @@ class Supervisor:
         self._clients.remove(client)
         now_ns = time.monotonic_ns()
         for watched in self._reaper.reap(client, count_failure=True):
-            self._orphans_due_ns.setdefault(watched.queue.queue_id, now_ns + ORPHANS_NS)
+            self._scans.begin_after_death(watched, now_ns)
             self._quarantine.run(watched, lambda w: self._sweep.hurry(w, now_ns), None)
         self._counts["clients_reaped"] += 1
         self._send(link.ClientReaped(client.owner, client.incarnation))
@@ -322,7 +317,7 @@ class Supervisor:
         self._reaper.recover(watched, world.broker, world.owner, self._dead_at_opening)
         watched.core.heal(full=True)
         self._expiry.look(watched)
-        self._rescan(watched)
+        self._scans.begin(watched)
 
     def _on_recovered(self) -> None:
         for owner in self._dead_at_opening:
@@ -363,34 +358,11 @@ class Supervisor:
         self._expiry.note(watched)
         return self._delays.step(watched, now_ns) or more_dead
 
-    def _look_for_orphans(self, now_ns: int) -> None:
-        """What became dead or delayed in a dead client's last instructions may be in no ring: only a scan finds it."""
-        for queue_id in [queue_id for queue_id, due in self._orphans_due_ns.items() if due <= now_ns]:
-            del self._orphans_due_ns[queue_id]
-            watched = self._told().watched.get(queue_id)
-            if watched is not None:
-                self._quarantine.run(watched, self._rescan, None)
-
-    def _rescan(self, watched: Watched) -> None:
-        """Take up what is dead or delayed and in no ring, in steps."""
-        self._scans[watched.queue.queue_id] = 0
-
-    def _scan(self, now_ns: int) -> None:
-        for queue_id, first in list(self._scans.items()):
-            watched = self._told().watched.get(queue_id)
-            scan = functools.partial(self._scan_from, first=first, now_ns=now_ns)
-            more = watched is not None and self._quarantine.run(watched, scan, otherwise=False)
-            if more:
-                self._scans[queue_id] = first + SCANNED_MAX
-            else:
-                del self._scans[queue_id]
-
-    def _scan_from(self, watched: Watched, *, first: int, now_ns: int) -> bool:
-        """True: there are slots behind these."""
-        self._letters.adopt(watched, watched.core.scan(DEAD, first, SCANNED_MAX))
-        self._delays.adopt(watched, watched.core.scan(DELAYED, first, SCANNED_MAX), now_ns)
+    def _take_up(self, watched: Watched, first: int, slots: int) -> None:
+        """What is dead or delayed in some slots, and in no ring."""
+        self._letters.adopt(watched, watched.core.scan(DEAD, first, slots))
+        self._delays.adopt(watched, watched.core.scan(DELAYED, first, slots), time.monotonic_ns())
         self._busy.add(watched.queue.queue_id)
-        return first + SCANNED_MAX < watched.core.stats()["slots_used_high"]
 
     # -- alarms and counters ----------------------------------------------------------------------------------
 
