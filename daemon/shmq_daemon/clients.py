@@ -56,7 +56,7 @@ class Client:
         self.ended = False  # nothing is left but the index, which waits for its reap
         self.last_tag = self.first_tag = first_tag
         self.held: dict[int, Held] = {}  # what was delivered over the socket and is not settled
-        self.overdue: set[int] = set()  # what its consumers' ack timeouts took back, until it settles that too late
+        self.overdue: dict[int, None] = {}  # what ack timeouts took back, until it settles that too late; the last ones
         self.channels: dict[int, Channel] = {}
         self.consumers: dict[str, Consumer] = {}
         self.gets_waiting = 0

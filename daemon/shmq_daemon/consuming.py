@@ -41,6 +41,7 @@ from shmq_daemon.opened import OpenQueue
 
 SERVED_MAX: Final = 1024  # of one queue in one turn of the loop
 TIMEOUT_LOOK_NS: Final = 250_000_000  # between two looks for overdue deliveries
+OVERDUE_MAX: Final = 65_536  # of one client: who settles what is older hears that it was settled
 
 
 class Consuming:
@@ -195,7 +196,7 @@ class Consuming:
         held = client.held.get(tag)
         if held is None:
             if tag in client.overdue:
-                client.overdue.discard(tag)
+                del client.overdue[tag]
                 raise StaleDelivery("its ack timeout had ended; the message went back to its queue. Nothing changed")
             if tag <= client.first_tag:
                 raise StaleDelivery(f"delivery {tag} is of an earlier broker; the message went back to its queue")
@@ -321,6 +322,7 @@ class Consuming:
         self._timed.add(client)
 
     def _look_for_overdue(self, now_ns: int) -> None:
+        requeued: Counter[tuple[str, str]] = Counter()
         for client in list(self._timed):
             timed = [(tag, held) for tag, held in client.held.items() if held.deadline_ns]
             if not timed:
@@ -328,15 +330,19 @@ class Consuming:
             for tag, held in timed:
                 if held.deadline_ns <= now_ns:
                     self._requeue_overdue(client, tag, held)
+                    requeued[held.opened.name, _tag_of(held)] += 1
+        for (queue, consumer), count in requeued.items():
+            self._log.info("ack timeout, requeued", queue=queue, consumer=consumer, requeued=count)
         if self._timed:
             self._timers.after(TIMEOUT_LOOK_NS, self._look_for_overdue)
 
     def _requeue_overdue(self, client: Client, tag: int, held: Held) -> None:
         self._release(client, tag)
-        client.overdue.add(tag)
+        client.overdue[tag] = None
+        if len(client.overdue) > OVERDUE_MAX:
+            del client.overdue[next(iter(client.overdue))]
         with contextlib.suppress(ShmqError):  # settled by the queue's timeout meanwhile, or the queue is gone
             held.message.reject(requeue=True)
-        self._log.info("ack timeout, requeued", queue=held.opened.name, consumer=_tag_of(held), requeued=1)
 
     # -- ends -------------------------------------------------------------------------------------------------
 
