@@ -15,8 +15,9 @@ from shmq.errors import BodyTooLarge, PublishError, PublishRejected, QueueFull, 
 from shmq.limits import TIME_NS_MAX
 from shmq_clients.attachments import Attachment, Attachments
 from shmq_clients.durations import SECOND_NS
-from shmq_clients.outgoing import Outgoing
+from shmq_clients.outgoing import MS_NS, Outgoing
 
+USED_SLICE_NS: Final = 5_000_000
 TOO_LONG: Final = "it is as long as it may be (x-max-length, x-max-length-bytes; x-overflow)"
 NO_ROOM: Final = (core.FULL, core.STOPPED)  # outcomes that waiting may change
 T = TypeVar("T")
@@ -91,19 +92,30 @@ class DirectPath:
     def _until(self, name: str, wait_ns: int, take: Callable[[core.Queue], T]) -> T:
         attachment = self._attachments.attach(name)
         self._attachments.freshen(attachment)
-        if attachment.definition.expires_ms is not None:
-            attachment.queue.mark_used()
-        taken = take(attachment.queue)
+        taken = look(attachment, take)
         if taken or wait_ns == 0:
             return taken
         deadline = time.monotonic_ns() + wait_ns
         while not taken and (remaining := deadline - time.monotonic_ns()) > 0:
             if attachment.queue.deleted:
                 raise self._attachments.deleted(attachment)
-            self._attachments.wait(attachment, core.CONSUMERS, remaining)
+            self._attachments.wait(attachment, core.CONSUMERS, until_next_look(attachment, remaining))
             attachment = self._attachments.refreshed(attachment)
-            taken = take(attachment.queue)
+            taken = look(attachment, take)
         return taken
+
+
+def look(attachment: Attachment, take: Callable[[core.Queue], T]) -> T:
+    """Take what is there, and say of a queue that expires that somebody wants it."""
+    if attachment.definition.expires_ms is not None:
+        attachment.queue.mark_used()
+    return take(attachment.queue)
+
+
+def until_next_look(attachment: Attachment, remaining_ns: int) -> int:
+    """Return how long to wait for a message before another look."""
+    expires_ms = attachment.definition.expires_ms
+    return remaining_ns if expires_ms is None else min(remaining_ns, max(expires_ms * MS_NS // 2, USED_SLICE_NS))
 
 
 def keywords_for(target: Attachment, out: Outgoing) -> dict[str, Any]:

@@ -249,3 +249,11 @@ def test_publishing_into_one_that_deletes_itself_needs_no_broker(
     message = wait_for(by_broker, queue)
     assert message.body == b"x"
     message.ack()
+
+
+def test_a_queue_that_somebody_waits_at_does_not_expire(conn: shmq.Connection, new_queue: QueueMaker) -> None:
+    queue = new_queue(expires=0.3)
+
+    assert conn.get(queue, timeout=1) is None
+    assert conn.get_batch(queue, max_messages=5, max_wait=1) == []
+    assert conn.queue_info(queue).consumers == 0

@@ -15,7 +15,7 @@ from shmq.errors import PublishError, PublishRejected
 from shmq.limits import TIME_NS_MAX
 from shmq_clients.aio.attachments import AsyncAttachments
 from shmq_clients.attachments import Attachment
-from shmq_clients.direct_path import NO_ROOM, keywords_for, time_for_room
+from shmq_clients.direct_path import NO_ROOM, keywords_for, look, time_for_room, until_next_look
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.outgoing import Outgoing
 
@@ -96,17 +96,16 @@ class AsyncDirectPath:
     async def _until(self, name: str, wait_ns: int, take: Callable[[core.Queue], T]) -> T:
         attachment = await self._attachments.attached(name)
         await self._attachments.freshened(attachment)
-        if attachment.definition.expires_ms is not None:
-            attachment.queue.mark_used()
-        taken = take(attachment.queue)
+        taken = look(attachment, take)
         if taken or wait_ns == 0:
             return taken
         deadline = time.monotonic_ns() + wait_ns
         while not taken and (remaining := deadline - time.monotonic_ns()) > 0:
             if attachment.queue.deleted:
                 raise await self._attachments.gone(attachment)
-            await self._attachments.wait_at(attachment, core.CONSUMERS, remaining / SECOND_NS)
+            slice_ns = until_next_look(attachment, remaining)
+            await self._attachments.wait_at(attachment, core.CONSUMERS, slice_ns / SECOND_NS)
             self._attachments.link.check()
             attachment = await self._attachments.current(attachment)
-            taken = take(attachment.queue)
+            taken = look(attachment, take)
         return taken
