@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -186,6 +186,7 @@ def stood_back(conn: shmq.Connection, by_broker: Connect, queue: str, **how: obj
     return plain
 
 
+@pytest.mark.rule("CONSUME-9")
 def test_who_stood_back_goes_on_in_order(conn: shmq.Connection, by_broker: Connect, queue: str) -> None:
     plain = stood_back(conn, by_broker, queue, prefetch=3)
     publish(conn, queue, 5)
@@ -197,6 +198,7 @@ def test_who_stood_back_goes_on_in_order(conn: shmq.Connection, by_broker: Conne
     assert bodies == [b"3", b"4", b"5"]
 
 
+@pytest.mark.rule("CONSUME-9")
 def test_who_stood_back_loses_nothing_without_acks(conn: shmq.Connection, by_broker: Connect, queue: str) -> None:
     plain = stood_back(conn, by_broker, queue, no_ack=True)
     publish(conn, queue, 5)
@@ -204,6 +206,7 @@ def test_who_stood_back_loses_nothing_without_acks(conn: shmq.Connection, by_bro
     assert [next(plain).body for _ in range(3)] == [b"3", b"4", b"5"]
 
 
+@pytest.mark.rule("CONSUME-9")
 def test_who_stands_back_may_be_cancelled(conn: shmq.Connection, by_broker: Connect, queue: str) -> None:
     plain, high = Listener(by_broker(), queue), by_broker().consume(queue, priority=1, prefetch=1)
     publish(conn, queue, 1)

@@ -251,6 +251,7 @@ def test_publishing_into_one_that_deletes_itself_needs_no_broker(
     message.ack()
 
 
+@pytest.mark.rule("QUEUE-11")
 def test_a_queue_that_somebody_waits_at_does_not_expire(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(expires=0.3)
 
