@@ -220,6 +220,10 @@ class PikaBroker:
             channel._impl._send_method(spec.Basic.Consume(queue=queue, consumer_tag=tag))
             self.pump(lambda: False, waits())
 
+    def settle(self, tag: int, how: str, **flags: bool) -> None:
+        with self._on_channel() as channel:
+            _settle(channel, tag, how, **flags)
+
     def recover(self, *, requeue: bool = True) -> None:
         with self._on_channel() as channel:
             channel.basic_recover(requeue)
@@ -254,6 +258,7 @@ def _arrived(channel: Any, method: Any, properties: Any, body: bytes) -> Arrived
         redelivered=method.redelivered,
         priority=properties.priority or 0,
         expiration=None if properties.expiration is None else int(properties.expiration),
+        tag=method.delivery_tag,
         settle=functools.partial(_settle, channel, method.delivery_tag),
     )
 

@@ -176,6 +176,11 @@ class ShmqBroker:
     def consume_again(self, queue: str, tag: str) -> None:
         self.consume(queue, tag=tag)
 
+    def settle(self, tag: int, how: str, **flags: bool) -> None:
+        with _refusals():
+            getattr(self._channel, how)(tag, **flags)
+            self._connection.wait_for_confirms(waits())
+
     def recover(self, *, requeue: bool = True) -> None:
         with _refusals():
             self._channel.recover(requeue=requeue)
@@ -204,6 +209,7 @@ def _arrived(message: shmq.Message, channel: Channel, connection: shmq.Connectio
         redelivered=message.redelivered,
         priority=message.priority,
         expiration=message.expiration,
+        tag=message.delivery_tag,
         settle=functools.partial(_settle, message, channel, connection),
     )
 

@@ -45,6 +45,7 @@ class Arrived:
     redelivered: bool
     priority: int
     expiration: int | None
+    tag: int
     settle: Callable[..., None] = field(compare=False, repr=False)
 
     def ack(self, *, multiple: bool = False) -> None:
@@ -144,6 +145,9 @@ class Broker(Protocol):
     ) -> Receiving: ...
     def consume_again(self, queue: str, tag: str) -> None:
         """Begin to consume with a tag that is in use."""
+
+    def settle(self, tag: int, how: str, **flags: bool) -> None:
+        """Settle by a tag, whosever it is: `how` is AMQP's word."""
 
     def recover(self, *, requeue: bool = True) -> None:
         """Give back all that is unacked on this channel."""

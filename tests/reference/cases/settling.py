@@ -247,3 +247,50 @@ def a_window_over_consumers(broker: Broker, saw: Saw) -> None:
 @case
 def a_window_in_bytes(broker: Broker, saw: Saw) -> None:
     saw.answer("refused", broker.qos, 1, size=1000)
+
+
+@case
+def delivery_tags(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker)
+    other = broker.another()
+    messages = [must_come(other, "q"), must_come(other, "q")]
+    saw("of gets", [message.tag for message in messages])
+    quiet = other.get("q", no_ack=True)
+    saw("of one without ack", None if quiet is None else quiet.tag)
+    consumer = other.consume("q", prefetch=1)
+    saw("of a consumer", [message.tag for message in consumer.take(1)])
+    messages[0].nack()
+    saw("of one that comes again", must_come(other, "q").tag)
+    saw("of another channel", must_come(broker, "q").tag)
+
+
+@case
+def settled_by_tags(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    publish_all(broker)
+    for how, tag in (("ack", 99), ("nack", 99), ("reject", 99), ("ack", 0), ("reject", 0)):
+        other = broker.another()
+        get_all(other, 2)
+        saw.answer(f"{how} {tag}", other.settle, tag, how)
+        other.close()
+        saw(f"ready after {how} {tag}", wait_until_ready(broker, "q", 5))
+    other = broker.another()
+    get_all(other, 3)
+    other.settle(2, "ack", multiple=True)
+    saw.answer("several up to an unknown one", other.settle, 99, "ack", multiple=True)
+    other.close()
+    saw("ready after that", wait_until_ready(broker, "q", 3))
+    other = broker.another()
+    get_all(other, 2)
+    other.settle(0, "ack", multiple=True)
+    saw.answer("all of none", other.settle, 0, "ack", multiple=True)
+    other.close()
+    saw("left", bodies(broker, "q"))
+
+
+@case
+def a_user_id_of_somebody_else(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("q")
+    saw.answer("refused", broker.publish, "x", "q", user_id="somebody else")
+    saw("got", bodies(broker, "q"))
