@@ -202,6 +202,8 @@ class DirectConsumer(Taker):
         if self._ended is not None and (left := self._what_is_left(self._ended)) is not None:
             return left
         if attachment.is_brokered:
+            if self._subscription is None and self._attachments.link.session is None:
+                return None  # nobody to ask; the others are not to wait for that
             subscription = self._subscription_of(attachment)
             return None if subscription is None else subscription.take()
         self._follow(attachment)

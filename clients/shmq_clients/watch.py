@@ -163,19 +163,29 @@ class Watch:
         while self._hot and len(events) < limit:
             consumer = self._hot.popleft()
             self._is_hot.discard(consumer)
-            event = self._take(consumer)
+            try:
+                event = self._take(consumer)
+            except ShmqError:
+                if not events:
+                    self._keep_readable()
+                    raise
+                self._heat(consumer)  # what was taken must not be lost: the next call meets the error again
+                break
             if event is not None:
                 events.append(event)
             if (event is not None and event.error is None) or (self._rests(consumer) and again > 0):
                 again -= event is None
                 self._heat(consumer)
-        if self._hot:
-            self._nudge.ring()
+        self._keep_readable()
         if not events:
             self._link.raise_failures()
             if self._consumers:
                 self._link.check_reach()
         return events
+
+    def _keep_readable(self) -> None:
+        if self._hot:
+            self._nudge.ring()
 
     def _look_around(self) -> None:
         """Find out who is worth looking at."""

@@ -320,6 +320,49 @@ def test_an_idle_one_does_not_spin(conn: shmq.Connection) -> None:
     assert calls < 20
 
 
+def test_an_error_of_one_loses_nothing_of_the_others(conn: shmq.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    queues = [new_queue(conn) for _ in range(3)]
+    first, second, third = (conn.consume(queue) for queue in queues)
+    for queue in queues:
+        publish(conn, queue, b"1", b"2")
+
+    def lost() -> None:
+        raise shmq.ConnectionLost(path="", reason="a test")
+
+    monkeypatch.setattr(second, "take", lost)
+    got: list[tuple[str, bytes]] = []
+    errors = 0
+    deadline = time.monotonic() + scaled(WAIT)
+    while (len(got) < 4 or not errors) and time.monotonic() < deadline:
+        try:
+            got += [(event.consumer.queue_name, event.message.body) for event in conn.drain(10)]
+        except shmq.ConnectionLost:
+            errors += 1
+
+    assert errors
+    assert sorted(got) == sorted((queue.queue_name, body) for queue in (first, third) for body in (b"1", b"2"))
+
+
+def test_while_the_daemon_is_away_nobody_waits_for_its_word(tmp_path: Path) -> None:
+    with (
+        instance(tmp_path) as shmqd,
+        shmq.connect(shmqd.url) as conn,
+        shmq.connect(shmqd.url) as other,
+    ):
+        conn.fileno()
+        plain, brokered = new_queue(conn), new_queue(conn)
+        keep = [conn.consume(plain), conn.consume(brokered)]
+        assert conn.drain() == []
+        prior = other.consume(brokered, priority=1)
+        shmqd.kill_all()
+        publish(conn, plain, b"1", b"2", b"3")
+
+        started = time.monotonic()
+        assert events(conn, 3, limit=10) == [(plain, b"1"), (plain, b"2"), (plain, b"3")]
+        assert time.monotonic() - started < scaled(3)
+        assert [consumer.queue_name for consumer in (*keep, prior)] == [plain, brokered, brokered]
+
+
 @pytest.mark.parametrize("kind", ["direct", "socket", "auto"])
 def test_it_goes_on_when_the_broker_was_killed(tmp_path: Path, kind: str) -> None:
     with (
