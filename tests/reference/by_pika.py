@@ -65,7 +65,8 @@ class PikaReceiving:
         self._broker.pump(lambda: len(self._came) >= count, waits())
         return self._all(count)
 
-    def rest(self) -> list[Arrived]:
+    def rest(self, at_least: int = 0) -> list[Arrived]:
+        self._broker.pump(lambda: len(self._came) >= at_least, waits())
         self._broker.pump(lambda: False, QUIET)
         return self._all(len(self._came))
 

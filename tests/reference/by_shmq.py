@@ -61,8 +61,8 @@ class ShmqReceiving:
     def take(self, count: int) -> list[Arrived]:
         return list(self._until(time.monotonic() + waits(), count))
 
-    def rest(self) -> list[Arrived]:
-        return list(self._until(time.monotonic() + QUIET, 1 << 20))
+    def rest(self, at_least: int = 0) -> list[Arrived]:
+        return [*self.take(at_least), *self._until(time.monotonic() + QUIET, 1 << 20)]
 
     def _until(self, end: float, count: int) -> Iterator[Arrived]:
         with suppress(queues.Empty):

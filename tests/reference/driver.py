@@ -64,8 +64,8 @@ class Receiving(Protocol):
     def take(self, count: int) -> list[Arrived]:
         """Wait for so many deliveries, and return what came until then."""
 
-    def rest(self) -> list[Arrived]:
-        """Return what comes until nothing comes any more."""
+    def rest(self, at_least: int = 0) -> list[Arrived]:
+        """Wait for so many, if they must come, and return all that comes until nothing comes any more."""
 
     def cancel(self) -> None: ...
     def is_cancelled(self) -> bool:

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from reference.driver import QUIET, Arrived, Broker, waits
+from reference.driver import QUIET, Arrived, Broker, Receiving, waits
 
 PAUSE = 0.01
 
@@ -28,6 +28,15 @@ def must_come(broker: Broker, queue: str) -> Arrived:
     message = next_of(broker, queue)
     assert message is not None, f"nothing came to {queue}"
     return message
+
+
+def both(one: Receiving, other: Receiving, at_least: int = 0) -> int:
+    """Wait for so many at two consumers together, and return how many come until nothing comes any more."""
+    end = time.monotonic() + waits()
+    count = len(one.rest()) + len(other.rest())
+    while count < at_least and time.monotonic() < end:
+        count += len(one.rest()) + len(other.rest())
+    return count
 
 
 def arrives(broker: Broker, queue: str) -> Any:

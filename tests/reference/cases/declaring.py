@@ -252,20 +252,20 @@ def purging(broker: Broker, saw: Saw) -> None:
 
 @case
 def queues_that_expire(broker: Broker, saw: Saw) -> None:
-    broker.declare_queue("idle", {"x-expires": 400})
-    broker.declare_queue("got", {"x-expires": 400})
-    broker.declare_queue("declared", {"x-expires": 400})
-    broker.declare_queue("published", {"x-expires": 400})
-    broker.declare_queue("consumed", {"x-expires": 400})
+    broker.declare_queue("idle", {"x-expires": 900})
+    broker.declare_queue("got", {"x-expires": 900})
+    broker.declare_queue("declared", {"x-expires": 900})
+    broker.declare_queue("published", {"x-expires": 900})
+    broker.declare_queue("consumed", {"x-expires": 900})
     consumer = broker.consume("consumed")
-    for _ in range(6):
+    for _ in range(5):
         broker.get("got")
-        broker.declare_queue("declared", {"x-expires": 400})
+        broker.declare_queue("declared", {"x-expires": 900})
         broker.publish("x", "published")
-        pass_time(0.15)
+        pass_time(0.3)
     for queue in ("idle", "got", "declared", "published", "consumed"):
         saw(f"{queue}: there", _is_there(broker, queue))
     consumer.cancel()
-    pass_time(1.0)
+    pass_time(1.5)
     for queue in ("got", "declared", "consumed"):
         saw(f"{queue}, later: there", _is_there(broker, queue))
