@@ -120,11 +120,13 @@ class Channel(Receiving):
         for consumer in list(self._own.values()):
             with contextlib.suppress(SessionError):
                 consumer.cancel()
-        messages = self._numbered.close()
-        give_back(messages)
-        if link.session is not None:
-            with contextlib.suppress(SessionError):  # then the broker gives all back by itself
-                link.ask(lambda seq: CloseChannel(seq, self._number), Counted)
+        try:
+            give_back(self._numbered.close())
+            if link.session is not None:
+                with contextlib.suppress(SessionError):  # then the broker gives all back by itself
+                    link.ask(lambda seq: CloseChannel(seq, self._number), Counted)
+        finally:
+            self._numbered.free()
 
     def forget(self) -> None:
         """The connection ends, and with it all that is out: keep none of it."""

@@ -239,7 +239,7 @@ class Link:
         self._resume = Resume(welcome.connection_id, welcome.secret)
         self._last_error = self._loss = None
         try:
-            for tell in self.on_welcome:
+            for tell in tuple(self.on_welcome):  # which channels come into, and leave
                 tell(session, welcome)
         finally:
             close_all(session.take_descriptors())

@@ -7,8 +7,6 @@ modes, and for what is pushed at the broker, too; deliveries that came in frames
 """
 
 import contextlib
-import weakref
-from collections.abc import Callable
 from typing import Any, Final
 
 from shmq.core import _core as core
@@ -40,12 +38,11 @@ class Numbered:
     def __init__(self, link: Link, ledgers: dict[int, core.Ledger]) -> None:
         self.link = link
         self.ledger = core.Ledger()
-        self.number = _lowest_free(ledgers)
+        self.number = _take_lowest(ledgers, self.ledger)
         self.is_closed = False
         self._ledgers = ledgers
-        self._stale: frozenset[int] = frozenset()
-        ledgers[self.number] = self.ledger
-        link.on_welcome.insert(0, _weakly(self._on_welcome))
+        self._stale: set[int] = set()
+        link.on_welcome.insert(0, self._on_welcome)
 
     def _on_welcome(self, session: Session, _welcome: Welcome) -> None:
         """What came in frames of an earlier session is back in its queues, or will be."""
@@ -53,7 +50,7 @@ class Numbered:
         for message in lost:
             message.end("stale")
         if lost:
-            self._stale = frozenset(message.delivery_tag for message in lost)
+            self._stale = {message.delivery_tag for message in lost}
 
     def check(self) -> None:
         """Raise ConnectionClosed after close(), and as `Link.check`."""
@@ -79,10 +76,14 @@ class Numbered:
         """Let so many be unacked from now on. Raises InvalidArgument."""
         check_prefetch(prefetch)
         self.check()
-        number, link = self.number, self.link
         self.ledger.prefetch = prefetch
-        link.later(lambda session: session.say(SetPrefetch(SEQ_MAX, prefetch, channel=number), link.read_on))
-        link.advance(0)
+        self.link.later(self._tell_window)
+        self.link.advance(0)
+
+    def _tell_window(self, session: Session) -> None:
+        """By another, maybe much later: the number may be another channel's then."""
+        if not self.is_closed:
+            session.say(SetPrefetch(SEQ_MAX, self.ledger.prefetch, channel=self.number), self.link.read_on)
 
     # -- tags ---------------------------------------------------------------------------------------------------------
 
@@ -109,7 +110,7 @@ class Numbered:
 
     def _unknown(self, delivery_tag: int) -> AlreadySettled | StaleDelivery:
         if delivery_tag in self._stale:
-            self._stale -= {delivery_tag}
+            self._stale.discard(delivery_tag)
             return StaleDelivery(f"delivery {delivery_tag} was of a session that is lost; the message went back")
         if 0 < delivery_tag <= self.ledger.last_tag:
             return AlreadySettled(f"delivery {delivery_tag} was settled before, or needed no ack")
@@ -125,11 +126,16 @@ class Numbered:
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def close(self) -> list[Any]:
-        """Number and window are free for another channel. Returns what was unacked, oldest first; nobody keeps it."""
+        """Return what was unacked, oldest first; nobody keeps it. Say `free` when the broker has heard of the end."""
         self.is_closed = True
+        with contextlib.suppress(ValueError):  # by another thread, or not the first time
+            self.link.on_welcome.remove(self._on_welcome)
+        return self.ledger.forget()
+
+    def free(self) -> None:
+        """The number is another channel's: not before, or the broker would end that one."""
         if self._ledgers.get(self.number) is self.ledger:
             del self._ledgers[self.number]
-        return self.ledger.forget()
 
 
 def check_recover(requeue: object) -> None:
@@ -155,24 +161,12 @@ def give_back(messages: list[Any]) -> None:
                 CoreMessage.nack(message, requeue=True)
 
 
-def _lowest_free(ledgers: dict[int, core.Ledger]) -> int:
-    number = next((number for number in range(1, CHANNELS_MAX + 1) if number not in ledgers), 0)
-    if not number:
-        raise NotAllowed(f"this connection has {CHANNELS_MAX} channels, which is all it may; close some")
-    return number
+def _take_lowest(ledgers: dict[int, core.Ledger], ledger: core.Ledger) -> int:
+    for number in range(1, CHANNELS_MAX + 1):
+        if ledgers.setdefault(number, ledger) is ledger:  # in one step: other threads open channels, too
+            return number
+    raise NotAllowed(f"this connection has {CHANNELS_MAX} channels, which is all it may; close some")
 
 
 def _is_of_another(message: object, session: Session) -> bool:
     return isinstance(message, SocketMessage) and not message.is_of(session)
-
-
-def _weakly(tell: Callable[[Session, Welcome], None]) -> Callable[[Session, Welcome], None]:
-    """A link outlives its channels."""
-    method = weakref.WeakMethod(tell)
-
-    def on_welcome(session: Session, welcome: Welcome) -> None:
-        found = method()
-        if found is not None:
-            found(session, welcome)
-
-    return on_welcome

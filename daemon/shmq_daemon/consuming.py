@@ -347,10 +347,12 @@ class Consuming:
     # -- ends -------------------------------------------------------------------------------------------------
 
     def session_ended(self, client: Client) -> None:
-        """Consumers and gets end with the socket; what is out stays until the session is given up."""
+        """Consumers, windows and gets end with the socket; what is out stays until the session is given up."""
         for consumer in list(client.consumers.values()):
             self._remove(consumer)
             client.left_queues.append(consumer.opened)
+        for channel in client.channels.values():
+            channel.window.prefetch = 0
         for opened in self._catalog.open.values():
             for waiting in [waiting for waiting in opened.waiting if waiting.client is client]:
                 opened.waiting.remove(waiting)

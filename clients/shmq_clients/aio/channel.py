@@ -120,10 +120,13 @@ class AsyncChannel(AsyncReceiving):
         consumers = list(self._own.values())
         for consumer in consumers:
             consumer.end_here()
-        give_back(self._numbered.close())
-        if link.session is not None:
-            with contextlib.suppress(SessionError):  # then the broker gives all back by itself
-                await link.asked(lambda seq: CloseChannel(seq, self._number), Counted)
+        try:
+            give_back(self._numbered.close())
+            if link.session is not None:
+                with contextlib.suppress(SessionError):  # then the broker gives all back by itself
+                    await link.asked(lambda seq: CloseChannel(seq, self._number), Counted)
+        finally:
+            self._numbered.free()
 
     def forget(self) -> None:
         """The connection ends, and with it all that is out: keep none of it."""

@@ -1,0 +1,152 @@
+"""What a channel leaves behind when it is closed: nothing that the next one of its number could meet."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import shmq
+from shmq.wire.frames import Counted
+from support.deadline import scaled, wait_until
+from support.taking import publish, take
+
+THREADS, CHANNELS = 8, 200
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with shmq.local() as url:
+        yield url
+
+
+@pytest.fixture(params=["direct", "socket"])
+def conn(url: str, request: pytest.FixtureRequest) -> Iterator[shmq.Connection]:
+    with shmq.connect(url, mode=request.param) as connection:
+        yield connection
+
+
+@pytest.fixture
+def queue(conn: shmq.Connection) -> str:
+    return conn.declare_queue("", exclusive=True).name
+
+
+def cut(conn: shmq.Connection) -> None:
+    """Lose the session; it may be resumed."""
+    link = conn._link
+    while (session := link.session) is not None:
+        session.stream.close()
+        link.lose(session, shmq.ConnectionLost(path="", reason="a test"))
+
+
+def test_a_number_is_free_when_the_broker_has_heard_of_the_end(
+    conn: shmq.Connection, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing = conn.channel()
+    opened: list[Any] = []
+    ask = conn._link.ask
+
+    def asked(make: Any, expect: Any, **keywords: Any) -> Any:
+        if expect is Counted and not opened:  # another thread is faster than the frame
+            opened.append(conn.channel())
+            opened.append(opened[0].consume(queue))
+        return ask(make, expect, **keywords)
+
+    monkeypatch.setattr(conn._link, "ask", asked)
+    closing.close()
+
+    assert opened[0].number != closing.number
+    wait_until(lambda: conn.queue_info(queue).consumers == 1, "the broker has its consumer")
+    with conn.channel() as next_one:
+        assert next_one.number == closing.number
+
+
+def test_a_number_is_free_when_the_broker_has_heard_of_the_end_of_tasks_too(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with await shmq.connect_async(url, mode="socket") as conn:
+            queue = (await conn.declare_queue("", exclusive=True)).name
+            closing = conn.channel()
+            opened: list[Any] = []
+            asked = conn._link.asked
+
+            async def ask(make: Any, expect: Any, **keywords: Any) -> Any:
+                if expect is Counted and not opened:  # another task is faster than the frame
+                    opened.append(conn.channel())
+                    opened.append(await opened[0].consume(queue))
+                return await asked(make, expect, **keywords)
+
+            monkeypatch.setattr(conn._link, "asked", ask)
+            await closing.close()
+
+            assert opened[0].number != closing.number
+            assert (await conn.queue_info(queue)).consumers == 1
+
+    asyncio.run(main())
+
+
+def test_threads_open_channels_of_different_numbers(conn: shmq.Connection) -> None:
+    opened: list[int] = []
+    start = threading.Barrier(THREADS)
+
+    def open_many() -> None:
+        start.wait(scaled(10))
+        opened.extend(conn.channel().number for _ in range(CHANNELS))
+
+    threads = [threading.Thread(target=open_many) for _ in range(THREADS)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(scaled(60))
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert sorted(opened) == list(range(1, THREADS * CHANNELS + 1))
+
+
+def test_channels_that_are_closed_leave_nothing(conn: shmq.Connection) -> None:
+    conn.channel().close()
+    told = len(conn._link.on_welcome)
+    for _ in range(10):
+        conn.channel().close()
+
+    assert len(conn._link.on_welcome) == told
+    assert not conn._socket.ledgers
+
+
+def test_the_window_of_a_channel_that_was_closed_without_a_session_holds_for_nobody(
+    conn: shmq.Connection, queue: str
+) -> None:
+    closing = conn.channel()
+    closing.prefetch = 2
+    conn.queue_info(queue)
+    cut(conn)
+    closing.close()
+    publish(conn, queue, *range(5))
+    channel = conn.channel()
+    assert channel.number == closing.number
+    taker = take(channel.consume(queue))
+
+    wait_until(lambda: len(taker.messages) == 5, "all is delivered")
+    taker.stop()
+
+
+def test_a_window_that_nobody_was_told_of_ends_with_its_channel(conn: shmq.Connection, queue: str) -> None:
+    publish(conn, queue, *range(5))
+    closing = conn.channel()
+    cut(conn)
+    closing.prefetch = 2
+    closing._numbered.close()  # as when the daemon is away
+    closing._numbered.free()
+    channel = conn.channel()
+    assert channel.number == closing.number
+    taker = take(channel.consume(queue))
+
+    wait_until(lambda: len(taker.messages) == 5, "all is delivered")
+    taker.stop()
