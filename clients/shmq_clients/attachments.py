@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from shmq.core import _core as core
@@ -253,7 +254,11 @@ class Attachments:
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     def wait(self, attachment: Attachment, side: int, timeout_ns: int) -> None:
-        """Wait until it is worth looking at the queue again, at most `timeout_ns` and never long.
+        """As `wait_any`, at one queue."""
+        self.wait_any((attachment,), side, timeout_ns)
+
+    def wait_any(self, attachments: Sequence[Attachment], side: int, timeout_ns: int) -> None:
+        """Wait until it is worth looking at the queues again, at most `timeout_ns` and never long.
 
         For messages only while there is a broker, or may soon be one again: raises as `Link.check_reach`.
         """
@@ -261,10 +266,11 @@ class Attachments:
             self.link.check_reach()
         due_ns = int(min(self.link.tick(), SLICE) * SECOND_NS)
         pause_ns = min(timeout_ns, max(due_ns, 1_000_000))
-        renewed = not attachment.queue.bells_stale or self._renew(attachment)
+        stale = [one for one in attachments if one.queue.bells_stale]
+        renewed = sum(self._renew(one) for one in stale) == len(stale)
         if not renewed or self.link.session is None or time.monotonic() < self._settled_at:
             pause_ns = min(pause_ns, STALE_SLICE_NS)
-        if core.wait((attachment.queue,), side, pause_ns, self.link.fileno()) == core.OTHER:
+        if core.wait([one.queue for one in attachments], side, pause_ns, self.link.fileno()) == core.OTHER:
             self.link.advance(TAKE_TURNS)
 
     def deleted(self, attachment: Attachment) -> NotFound:

@@ -9,6 +9,7 @@ and nothing is closed for the parent; a connection nobody closed says goodbye wh
 import contextlib
 import functools
 import warnings
+import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -67,7 +68,7 @@ class Connection(Topology, Receiving):
         self._attachments = Attachments(self._link)
         self._socket = SocketPath(self._link)
         self._paths = Paths(self._link, mode, self._attachments, self._socket)
-        self._own = self._paths.consumers
+        self._own = weakref.WeakValueDictionary()
         self._channels: dict[int, Channel] = {}  # the last of each number
         self._publishing = Publishing(self._attachments, self._socket, insist=mode == "direct")
         self._mode = mode

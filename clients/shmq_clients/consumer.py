@@ -24,7 +24,7 @@ from shmq_clients.link import SLICE, Link
 from shmq_clients.message import SocketMessage
 from shmq_clients.session import Session
 from shmq_clients.socket_path import SocketPath
-from shmq_clients.subscription import Subscription
+from shmq_clients.subscription import Subscription, tell_of_room
 
 SLICE_NS: Final = int(SLICE * SECOND_NS)
 ALL_TOKENS: Final = 1 << 30
@@ -107,7 +107,7 @@ class Taker:
         """Have the broker count this consumer. Nobody waits for the answer: messages are taken, whatever it is."""
         if not self._cancelled and self._announced_in is not session and not self._is_subscribed:
             self._announced_in = session
-            session.say(replace(self._consume, seq=SEQ_MAX, direct=True), self._attachments.link.read_on)
+            session.say(replace(self._consume, seq=SEQ_MAX, direct=True, shares=""), self._attachments.link.read_on)
 
     def _withdraw(self) -> None:
         """At the next chance: also called from a finalizer, which may run anywhere."""
@@ -179,6 +179,7 @@ class DirectConsumer(Taker):
         on_empty = self._on_empty if ledger is None else _weakly(self._on_empty)
         super().__init__(consume, attachments, attachment, on_empty, ledger)
         self._ledger = ledger
+        self.whole: Callable[[], object] = bool  # the consumer over several queues that it is a part of, if it is there
         self._on_news: Callable[[], object] = bool
         self._by_frames = by_frames
         self._subscription: Subscription | None = None  # while only the broker hands out
@@ -212,6 +213,11 @@ class DirectConsumer(Taker):
             raise self._attachments.deleted(attachment)
         return message
 
+    def has_news(self) -> bool:
+        """Whether something was pushed to it."""
+        subscription = self._subscription
+        return self._cancelled or (subscription is not None and subscription.has_news())
+
     @property
     def has_room(self) -> bool:
         """Whether it may hand out one more."""
@@ -228,8 +234,7 @@ class DirectConsumer(Taker):
         """Tell somebody who waits for many consumers."""
         self._on_news = on_news
         self._core.on_room = on_room
-        if self._ledger is not None:
-            self._ledger.on_room = on_room
+        tell_of_room(self._ledger, on_room)
 
     def cancel(self) -> None:
         attachment = self._cancel()
@@ -276,7 +281,7 @@ class DirectConsumer(Taker):
         if path is None:
             raise DirectRefused(queue=self.queue_name, reason=why_brokered(attachment))
         if subscription is None:
-            subscription = self._subscription = path.consume(self._subscribed())
+            subscription = self._subscription = path.consume(self._subscribed(), self._ledger)
             subscription.tell = self._on_news
         if self._cancelled:  # by another thread, meanwhile
             self._unsubscribe()
@@ -322,6 +327,7 @@ class SocketConsumer:
         self._path = path
         self._subscription = subscription
         self._on_news: Callable[[], object] = bool
+        self.whole: Callable[[], object] = bool  # as DirectConsumer's
         self._keep = keep
 
     def __iter__(self) -> Iterator[Any]:
@@ -365,6 +371,10 @@ class SocketConsumer:
     def is_over(self) -> bool:
         """As DirectConsumer's."""
         return self._cancelled or self._subscription.is_over
+
+    def has_news(self) -> bool:
+        """Whether it is worth taking."""
+        return self._has_news()
 
     @property
     def has_room(self) -> bool:

@@ -9,7 +9,7 @@ the connection.
 import itertools
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from msgspec.structs import replace
@@ -27,6 +27,7 @@ from shmq_clients.durations import wait_nanoseconds
 from shmq_clients.flags import check_flags
 from shmq_clients.link import Link
 from shmq_clients.session import Mode
+from shmq_clients.several import SeveralConsumer, queues_of
 from shmq_clients.socket_path import SocketPath
 from shmq_clients.watch import Watch
 
@@ -58,11 +59,11 @@ class Paths:
                     self._watch.add(consumer)
             return self._watch
 
-    def begun(self, consumer: DirectConsumer | SocketConsumer) -> None:
-        """There is a new one."""
-        self.consumers[consumer.wire_tag] = consumer
+    def begun(self, consumers: Sequence[DirectConsumer | SocketConsumer]) -> None:
+        """There are new ones."""
         if self._watch is not None:
-            self._watch.add(consumer)
+            for consumer in consumers:
+                self._watch.add(consumer)
 
     def close(self) -> None:
         """Wait nowhere any more."""
@@ -87,7 +88,7 @@ class Receiving:
     _paths: Paths
     _number = 0
     _ledger: core.Ledger | None = None
-    _own: Consumers  # by the tags that this channel knows
+    _own: weakref.WeakValueDictionary[str, Any]  # consumers by the tags that this channel knows
 
     # -- getting ------------------------------------------------------------------------------------------------------
 
@@ -129,7 +130,7 @@ class Receiving:
 
     def consume(
         self,
-        queue: str,
+        queue: str | Sequence[str],
         *,
         prefetch: int = 0,
         no_ack: bool = False,
@@ -141,6 +142,9 @@ class Receiving:
     ) -> Consumer:
         """Iterate over the messages (`shmq.Message`) of a queue, waiting for more, until `cancel`.
 
+        Of several queues, given as a list, they come in turn, and `prefetch` is for all of them together; one that is
+        deleted raises NotFound once, and iterating again goes on with the others.
+
         `prefetch`: how many may be unacked at a time, 0: any number. Exclusive, prioritised or timed consumers are
         served through the broker; `arguments`: `x-priority`, `x-consumer-timeout` (milliseconds). Raises NotFound, also
         when the queue is deleted later; AccessRefused, ResourceLocked. Iteration also raises DaemonNotRunning or
@@ -149,8 +153,9 @@ class Receiving:
         """
         self._check()
         tag = f"ctag-{next(self._paths.numbers)}" if consumer_tag == "" else consumer_tag
+        first, *others = queues_of(queue)
         consume = consume_frame(
-            queue,
+            first,
             tag,
             prefetch=prefetch,
             no_ack=no_ack,
@@ -161,25 +166,43 @@ class Receiving:
         )
         if (known := self._own.get(tag)) is not None and not known.is_over:
             raise NotAllowed(f"consumer tag {tag!r} is in use")
-        consumer = self._begin(named(consume, self._paths.wire_tag(tag), self._number))
+        consumer = self._begin_several(consume, others) if others else self._begin(consume, self._ledger)
         consumer.consumer_tag = tag
         self._own[tag] = consumer
+        self._paths.begun(consumer.parts if isinstance(consumer, SeveralConsumer) else (consumer,))
         return consumer
 
-    def _begin(self, consume: Consume) -> DirectConsumer | SocketConsumer:
+    def _begin_several(self, consume: Consume, others: list[str]) -> SeveralConsumer:
+        ledger = core.Ledger(self._ledger, keeps=False)
+        ledger.prefetch = consume.prefetch
+        parts: list[DirectConsumer | SocketConsumer] = []
+        try:
+            for part in several(consume, others, self._paths.wire_tag(consume.consumer_tag)):
+                parts += [self._begin(part, ledger)]
+        except BaseException:
+            for begun in parts:
+                begun.cancel()
+            raise
+        whole = SeveralConsumer(consume.consumer_tag, parts, ledger, self._paths.attachments, self)
+        for one in parts:
+            one.whole = weakref.ref(whole)
+        return whole
+
+    def _begin(self, asked: Consume, ledger: core.Ledger | None) -> DirectConsumer | SocketConsumer:
         paths = self._paths
+        consume = named(asked, paths.wire_tag(asked.consumer_tag), self._number)
         consumer: DirectConsumer | SocketConsumer
         if not needs_broker(consume, paths.mode) and paths.is_direct(consume.queue):
             attachment = paths.attachments.attach(consume.queue)
             by_frames = None if paths.mode == "direct" else paths.socket
             consumer = DirectConsumer(
-                consume, paths.attachments, attachment, by_frames=by_frames, ledger=self._ledger, keep=self
+                consume, paths.attachments, attachment, by_frames=by_frames, ledger=ledger, keep=self
             )
             paths.link.later(consumer.announce)
             paths.link.advance(0)
         else:
-            consumer = SocketConsumer(paths.socket, paths.socket.consume(consume), keep=self)
-        paths.begun(consumer)
+            consumer = SocketConsumer(paths.socket, paths.socket.consume(consume, ledger), keep=self)
+        paths.consumers[consume.consumer_tag] = consumer
         return consumer
 
     def cancel(self, consumer_tag: str) -> None:
@@ -196,6 +219,13 @@ class Receiving:
 
     def _hand_out(self, messages: list[Any]) -> None:
         """What was got is the caller's now."""
+
+
+def several(consume: Consume, others: Sequence[str], name: str) -> Iterator[Consume]:
+    """Yield one for each queue, with a prefetch that they share under this name; raises InvalidName."""
+    for queue in (consume.queue, *others):
+        check_name(queue, "queue")
+        yield replace(consume, queue=queue, shares=name)
 
 
 def named(consume: Consume, wire_tag: str, channel: int) -> Consume:

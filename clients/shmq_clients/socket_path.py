@@ -227,11 +227,11 @@ class SocketPath:
 
     # -- consuming ----------------------------------------------------------------------------------------------------
 
-    def consume(self, consume: Consume) -> Subscription:
-        """Begin to consume; the broker has agreed when this returns."""
+    def consume(self, consume: Consume, ledger: Ledger | None) -> Subscription:
+        """Begin to consume; the broker has agreed when this returns. `ledger`: whom deliveries are entered in."""
         self._used = True
         deadline = time.monotonic() + REQUEST_TIMEOUT
-        subscription = Subscription(consume, self.link.read_on, self.ledgers.get(consume.channel))
+        subscription = Subscription(consume, self.link.read_on, ledger)
         self._begin(subscription, deadline)
         self._subscriptions[consume.consumer_tag] = subscription
         try:

@@ -23,6 +23,13 @@ from shmq_clients.message import SocketMessage
 from shmq_clients.session import Answer, Session
 
 
+def tell_of_room(ledger: Ledger | None, tell: Callable[[], object]) -> None:
+    """Tell somebody whenever this ledger, or one that it stands in, has room again."""
+    while ledger is not None:
+        ledger.on_room = tell
+        ledger = ledger.parent
+
+
 class Deliveries:
     """Settles the deliveries of one session."""
 
@@ -141,8 +148,7 @@ class Subscription:
 
     def on_room(self, tell: Callable[[], object]) -> None:
         """Tell somebody when its channel has room again."""
-        if self._ledger is not None:
-            self._ledger.on_room = tell
+        tell_of_room(self._ledger, tell)
 
     @property
     def waits_for_room(self) -> bool:

@@ -31,9 +31,11 @@ Watched: TypeAlias = DirectConsumer | SocketConsumer
 
 
 class Event(NamedTuple):
-    """What `drain` returns: a message of a consumer; or its end, by an error, when there is none (cancelled)."""
+    """What `drain` returns: a message of a consumer, as `consume` returned it; or an error, by which it has ended, or
+    one queue of several that it was over.
+    """
 
-    consumer: Watched
+    consumer: Any
     message: Any
     error: ShmqError | None
 
@@ -112,6 +114,7 @@ class Watch:
         self._nudge = Nudge()
         self._lock = threading.RLock()  # of the same thread: a look may change bells
         self._consumers: dict[str, Watched] = {}  # by the tags that the broker knows
+        self._wholes: dict[Watched, object] = {}  # of consumers over several queues
         self._hot: deque[Watched] = deque()  # to be looked at, in turn
         self._is_hot: set[Watched] = set()
         self._full: set[Watched] = set()  # had no room when they were looked at
@@ -129,6 +132,8 @@ class Watch:
     def add(self, consumer: Watched) -> None:
         """Look at this one, too."""
         self._consumers[consumer.wire_tag] = consumer
+        if whole := consumer.whole():
+            self._wholes[consumer] = whole
         consumer.tell_watch(self._nudge.ring, functools.partial(self._nudge.tell, consumer.wire_tag))
         self._nudge.tell(consumer.wire_tag)
 
@@ -248,7 +253,7 @@ class Watch:
         if consumer.is_cancelled:
             self._forget(consumer)
             return None
-        queue = consumer.queue
+        queue, whole = consumer.queue, self._wholes.get(consumer)
         if queue is not None and (bell := self._bells.get(queue)) is not None:
             bell.read_token()
         try:
@@ -260,12 +265,13 @@ class Watch:
             with contextlib.suppress(ShmqError):
                 consumer.cancel()
             self._forget(consumer)
-            return Event(consumer, None, error)
-        return None if message is None else Event(consumer, message, None)
+            return Event(whole or consumer, None, error)
+        return None if message is None else Event(whole or consumer, message, None)
 
     def _forget(self, consumer: Watched) -> None:
         if self._consumers.get(consumer.wire_tag) is consumer:
             del self._consumers[consumer.wire_tag]
+        self._wholes.pop(consumer, None)
         self._leave_unused()
 
     def _rests(self, consumer: Watched) -> bool:
@@ -309,6 +315,7 @@ class Watch:
                 self._leave(queue)
             self._bells.clear()
             self._consumers.clear()
+            self._wholes.clear()
             self._close()
 
     def _close(self) -> None:

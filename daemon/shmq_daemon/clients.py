@@ -32,7 +32,7 @@ from shmq_daemon.session import Session
 from shmq_daemon.words import WORDS_MAX
 
 if TYPE_CHECKING:
-    from shmq_daemon.consumers import Channel, Consumer, Held
+    from shmq_daemon.consumers import Channel, Consumer, Held, Prefetch
     from shmq_daemon.opened import OpenQueue
     from shmq_daemon.publishing import Barrier, Blocked
 
@@ -58,6 +58,7 @@ class Client:
         self.held: dict[int, Held] = {}  # what was delivered over the socket and is not settled
         self.overdue: dict[int, None] = {}  # what ack timeouts took back, until it settles that too late; the last ones
         self.channels: dict[int, Channel] = {}
+        self.shared: dict[tuple[int, str], Prefetch] = {}  # by channel and the name that its consumers gave it
         self.consumers: dict[str, Consumer] = {}
         self.gets_waiting = 0
         self.left_queues: list[OpenQueue] = []  # that its consumers left with the socket

@@ -8,7 +8,7 @@ served; an exclusive consumer is the only one (AMQP 0-9-1, basic.consume).
 from typing import TYPE_CHECKING, Final
 
 from shmq.core._core import Message
-from shmq.errors import AccessRefused, NotAllowed, NotFound
+from shmq.errors import AccessRefused, NotAllowed
 from shmq.limits import CHANNELS_MAX
 from shmq.wire import frames as wire
 from shmq_daemon import policy
@@ -84,6 +84,7 @@ class Consumer:
         self.ack_timeout_ns = frame.ack_timeout_ns  # 0: none of its own
         self.direct = frame.direct  # takes by itself: it is here to be counted
         self.prefetch.sharers += 1
+        self._shares = frame.shares
 
     @property
     def waits_with_others(self) -> bool:
@@ -99,6 +100,12 @@ class Consumer:
             return UNLIMITED
         room = min(self.prefetch.room(), self.channel.window.room())
         return max(1, room // self.prefetch.sharers) if room > 0 and self.prefetch.sharers > 1 else room
+
+    def leave(self) -> None:
+        """It shares no more. What it has unacked still counts for those who do."""
+        self.prefetch.sharers -= 1
+        if not self.prefetch.sharers:
+            self.client.shared.pop((self.channel.number, self._shares), None)
 
     def count(self, deliveries: int) -> None:
         """So many more are unacked, or fewer."""
@@ -124,13 +131,10 @@ class Waiting:
 
 
 def _shared(client: Client, frame: wire.Consume) -> Prefetch:
-    """Return the prefetch of its own, or of the consumer that it is shared with. Raises NotFound."""
+    """Return the prefetch of its own, or that of all consumers of its channel that name the same."""
     if not frame.shares:
         return Prefetch(frame.prefetch)
-    other = client.consumers.get(frame.shares)
-    if other is None or other.channel.number != frame.channel:
-        raise NotFound(kind="consumer", name=frame.shares)
-    return other.prefetch
+    return client.shared.setdefault((frame.channel, frame.shares), Prefetch(frame.prefetch))
 
 
 def check_exclusive(opened: OpenQueue, frame: wire.Consume) -> None:

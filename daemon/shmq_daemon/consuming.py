@@ -228,6 +228,7 @@ class Consuming:
         consumers = list(client.consumers.values())
         begin = consumers.index(after) + 1 if after in consumers else 0
         for consumer in consumers[begin:] + consumers[:begin]:
+            self._due.pop(consumer.opened.queue.queue_id, None)
             self.wake(consumer.opened)
 
     def tick(self) -> bool:
@@ -414,7 +415,7 @@ class Consuming:
     def end_all(self, opened: OpenQueue, reason: str, error: ShmqError) -> None:
         """Nobody can be served from this queue any more: consumers are told the reason, gets the error."""
         for consumer in list(opened.consumers):
-            consumer.prefetch.sharers -= 1
+            consumer.leave()
             del consumer.client.consumers[consumer.tag]
             _answer(consumer.client, wire.Cancelled(consumer.tag, reason))
         opened.consumers.clear()
@@ -432,7 +433,7 @@ class Consuming:
 
     def _remove(self, consumer: Consumer) -> None:
         self._tell_consumer("consumer ended", consumer)
-        consumer.prefetch.sharers -= 1
+        consumer.leave()
         consumer.client.consumers.pop(consumer.tag, None)
         if consumer in consumer.opened.consumers:
             consumer.opened.consumers.remove(consumer)

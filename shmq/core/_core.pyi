@@ -444,12 +444,14 @@ class Ledger:
 
     With a parent, what is entered counts in both, and there is room where both have it; tags and deliveries are the
     root's. A Message leaves when it is settled; for other objects say `leave`. Refers to what it keeps and is referred
-    to by it, unseen by the garbage collector: say `forget` at the end. keeps=False: only counts and numbers.
+    to by it, unseen by the garbage collector: say `forget` at the end. keeps=False: only counts.
     """
 
     def __new__(cls, parent: Ledger | None = None, keeps: bool = True) -> Self: ...
     prefetch: int  # 0: unlimited; may change at any time
     on_room: Callable[[], object] | None  # called when the window, full before, has room
+    @property
+    def parent(self) -> Ledger | None: ...
     @property
     def counted(self) -> int:
         """How many count against the prefetch."""
@@ -458,9 +460,9 @@ class Ledger:
     @property
     def last_tag(self) -> int: ...
     def enter(self, delivery: object, counted: bool = True) -> int:
-        """The next tag. None, and a Message that needs no ack, are given one and not kept.
+        """The next tag, 0 where none are kept. None, and a Message that needs no ack, are given one and not kept.
 
-        ValueError for a Message that has one already.
+        ValueError for a Message that is in a ledger, or was.
         """
     def leave(self, tag: int, counted: bool = True) -> bool:
         """Settled; False: it is not there."""

@@ -64,22 +64,22 @@ static void uncount(LedgerObject *l)
     }
 }
 
-/* The next tag, under which the delivery is kept unless it needs no ack. 0: failed, and nothing has changed. */
-static uint64_t enter(LedgerObject *l, PyObject *delivery, bool counted)
+/* The next tag, under which the delivery is kept unless it needs no ack; 0 where none are kept. -1: failed, and nothing has changed. */
+static int enter(LedgerObject *l, PyObject *delivery, bool counted, uint64_t *tag)
 {
     LedgerObject *root = root_of(l);
-    uint64_t tag = root->last_tag + 1;
+    *tag = root->by_tag ? root->last_tag + 1 : 0;
     if (delivery && root->by_tag) {
-        PyObject *key = PyLong_FromUnsignedLongLong(tag);
+        PyObject *key = PyLong_FromUnsignedLongLong(*tag);
         int r = key ? PyDict_SetItem(root->by_tag, key, delivery) : -1;
         Py_XDECREF(key);
         if (r < 0)
-            return 0;
+            return -1;
     }
-    root->last_tag = tag;
+    root->last_tag = *tag;
     if (delivery && counted)
         count(l);
-    return tag;
+    return 0;
 }
 
 /* False: it is not there. */
@@ -106,8 +106,8 @@ static bool leave(LedgerObject *l, uint64_t tag, bool counted)
 int shmq_py_ledger_enter(LedgerObject *l, MessageObject *m, bool counted)
 {
     bool settled = m->state != MESSAGE_UNACKED;
-    uint64_t tag = enter(l, settled ? NULL : (PyObject *)m, counted);
-    if (!tag)
+    uint64_t tag;
+    if (enter(l, settled ? NULL : (PyObject *)m, counted, &tag) < 0)
         return -1;
     m->tag = tag;
     if (!settled) {
@@ -134,18 +134,20 @@ static PyObject *ledger_enter(LedgerObject *l, PyObject *const *args, Py_ssize_t
     if (shmq_py_sort(&signature, args, n, names, values) < 0 || shmq_py_truth(values[1], &counted) < 0)
         return NULL;
     PyObject *delivery = values[0];
-    uint64_t tag;
+    uint64_t tag = 0;
+    int r;
     if (PyObject_TypeCheck(delivery, &shmq_py_Message)) {
         MessageObject *m = (MessageObject *)delivery;
-        if (m->tag) {
-            PyErr_SetString(PyExc_ValueError, "this delivery has a tag already");
+        if (m->tag || m->ledger) {
+            PyErr_SetString(PyExc_ValueError, "this delivery is in a ledger, or was in one");
             return NULL;
         }
-        tag = shmq_py_ledger_enter(l, m, counted) < 0 ? 0 : m->tag;
+        r = shmq_py_ledger_enter(l, m, counted);
+        tag = m->tag;
     } else {
-        tag = enter(l, delivery == Py_None ? NULL : delivery, counted);
+        r = enter(l, delivery == Py_None ? NULL : delivery, counted, &tag);
     }
-    return tag ? PyLong_FromUnsignedLongLong(tag) : NULL;
+    return r < 0 ? NULL : PyLong_FromUnsignedLongLong(tag);
 }
 
 static PyObject *ledger_leave(LedgerObject *l, PyObject *const *args, Py_ssize_t n, PyObject *names)
@@ -301,6 +303,7 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {
     {"counted", T_PYSSIZET, offsetof(LedgerObject, counted), READONLY, NULL},
     {"on_room", T_OBJECT, offsetof(LedgerObject, on_room), 0, NULL},
+    {"parent", T_OBJECT, offsetof(LedgerObject, parent), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 static PyGetSetDef properties[] = {

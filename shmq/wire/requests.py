@@ -286,7 +286,7 @@ class Consume(Frame, tag=41, frozen=True):
     ack_timeout_ns: TimeNs = 0  # 0: the queue's
     direct: bool = False
     channel: U32 = 0  # whose window holds beside the prefetch
-    shares: Name = ""  # another consumer of this channel, whose prefetch holds for both
+    shares: Name = ""  # one prefetch for all consumers of this channel that give the same name
 
 
 class Cancel(Frame, tag=42, frozen=True):

@@ -394,3 +394,28 @@ def test_it_goes_on_when_the_broker_was_killed(tmp_path: Path, kind: str) -> Non
             publish(other, queue, b"%d" % number)
             assert events(conn, 1) == [(queue, b"%d" % number)]
             channel.ack(0, multiple=True)
+
+
+def test_a_consumer_over_several_queues_is_one_in_events(conn: shmq.Connection) -> None:
+    queues = [new_queue(conn) for _ in range(3)]
+    consumer = conn.channel().consume(queues, prefetch=2)
+    for queue in queues:
+        publish(conn, queue, b"x")
+    got: list[Event] = []
+    deadline = time.monotonic() + scaled(WAIT)
+    while len(got) < 3 and time.monotonic() < deadline:
+        readable(conn, conn.drain_pause)
+        for event in conn.drain(2):
+            got.append(event)
+            event.message.ack()
+    assert {event.message.queue_name for event in got} == set(queues)
+    conn.delete_queue(queues[0])
+    ended: list[Event] = []
+    while not ended and time.monotonic() < deadline:
+        readable(conn, conn.drain_pause)
+        ended = conn.drain()
+
+    assert [event.consumer for event in got + ended] == [consumer] * 4
+    assert isinstance(ended[0].error, shmq.NotFound)
+    publish(conn, queues[2], b"y")
+    assert [event.message.body for event in conn.drain(timeout=scaled(WAIT))] == [b"y"]

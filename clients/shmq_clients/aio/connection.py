@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -23,7 +24,7 @@ from shmq.wire.frames import Welcome
 from shmq_clients import forks
 from shmq_clients.aio.attachments import AsyncAttachments
 from shmq_clients.aio.channel import AsyncChannel
-from shmq_clients.aio.consumer import TURN_BYTES_LOG2, DirectSource
+from shmq_clients.aio.consumer import TURN_BYTES_LOG2
 from shmq_clients.aio.link import AsyncLink
 from shmq_clients.aio.publishing import AsyncPublishing
 from shmq_clients.aio.receiving import AsyncPaths, AsyncReceiving, Consumers, settle_in_parts
@@ -93,7 +94,7 @@ class AsyncConnection(AsyncTopology, AsyncReceiving):
         self._attachments = AsyncAttachments(link)
         self._socket = AsyncSocketPath(link)
         self._paths = AsyncPaths(link, mode, self._attachments, self._socket)
-        self._own = self._paths.consumers
+        self._own = weakref.WeakValueDictionary()
         self._channels: dict[int, AsyncChannel] = {}  # the last of each number
         self._publishing = AsyncPublishing(link, self._attachments, self._socket, insist=mode == "direct")
         self._mode = mode
@@ -240,5 +241,5 @@ class AsyncConnection(AsyncTopology, AsyncReceiving):
 def _announce_all(consumers: Consumers, session: Session, _welcome: Welcome) -> None:
     """A new session does not know of the consumers that take by themselves."""
     for consumer in list(consumers.values()):
-        if isinstance(consumer.source, DirectSource):
+        if consumer.source is not None:
             consumer.source.announce(session)

@@ -22,6 +22,7 @@ from shmq_clients.aio.waiting import ENDLESS, Waiters
 from shmq_clients.attachments import Attachment, why_brokered
 from shmq_clients.consumer import Taker
 from shmq_clients.link import SLICE
+from shmq_clients.session import Session
 from shmq_clients.subscription import Subscription
 
 TURNS_MAX: Final = 128  # messages of a few KiB handed out between two turns of the loop
@@ -41,11 +42,17 @@ class Source(Protocol):
     async def wait(self) -> None:
         """Wait until it is worth taking again, or long enough. Raises what makes waiting useless."""
 
+    def announce(self, session: Session) -> None:
+        """Have the broker of a new session count it."""
+
     def stop(self) -> object:
         """Take nothing more, and wake who waits."""
 
     def end_here(self) -> None:
         """End it; the broker is told otherwise."""
+
+    def abandon(self) -> None:
+        """End it; the broker is told soon."""
 
     async def cancel(self) -> None:
         """End it, for the broker too."""
@@ -269,6 +276,11 @@ class DirectSource(Taker):
         if self._pushed is not None:
             self._pushed.end_here()
 
+    def abandon(self) -> None:
+        self._cancel()
+        if self._pushed is not None:
+            self._pushed.abandon()
+
     async def cancel(self) -> None:
         self._cancel()
         if self._pushed is not None:
@@ -314,6 +326,9 @@ class SocketSource:
             return
         await self._news.wait(SLICE if self._link.session is None else timeout)
 
+    def announce(self, session: Session) -> None:
+        """The broker knows."""
+
     def stop(self) -> None:
         self._news.tell_all()
         if self._room is not None:
@@ -323,6 +338,11 @@ class SocketSource:
         self._cancelled = True
         self.stop()
         self._path.ended_here(self._subscription)
+
+    def abandon(self) -> None:
+        self._cancelled = True
+        self.stop()
+        self._path.abandon(self._subscription)
 
     async def cancel(self) -> None:
         self._cancelled = True

@@ -23,13 +23,15 @@ from shmq_clients.aio.consumer import TURNS_MAX, AsyncConsumer, DirectSource, So
 from shmq_clients.aio.direct_path import AsyncDirectPath
 from shmq_clients.aio.link import AsyncLink
 from shmq_clients.aio.message import AsyncDirectMessage, AsyncSocketMessage, context_of
+from shmq_clients.aio.several import SeveralSource
 from shmq_clients.aio.socket_path import AsyncDeliveries, AsyncSocketPath
 from shmq_clients.aio.waiting import Waiters
 from shmq_clients.asked import check_max_messages, consume_frame, needs_broker
 from shmq_clients.durations import wait_nanoseconds
 from shmq_clients.flags import check_flags
-from shmq_clients.receiving import named
+from shmq_clients.receiving import named, several
 from shmq_clients.session import Mode
+from shmq_clients.several import queues_of
 
 SETTLED_AT_ONCE: Final = 1000
 
@@ -126,7 +128,7 @@ class AsyncReceiving:
 
     def consume(
         self,
-        queue: str,
+        queue: str | Sequence[str],
         *,
         prefetch: int = 0,
         no_ack: bool = False,
@@ -143,8 +145,9 @@ class AsyncReceiving:
         with.
         """
         tag = f"ctag-{next(self._paths.numbers)}" if consumer_tag == "" else consumer_tag
+        first, *others = queues_of(queue)
         consume = consume_frame(
-            queue,
+            first,
             tag,
             prefetch=prefetch,
             no_ack=no_ack,
@@ -163,26 +166,47 @@ class AsyncReceiving:
             own.pop(tag, None)
             consumers.pop(wire_tag, None)
 
-        begin = functools.partial(self._source_of, named(consume, wire_tag, self._number))
-        consumer = own[tag] = consumers[wire_tag] = AsyncConsumer(queue, tag, begin, ended=ended, keep=self)
+        asked = named(consume, wire_tag, self._number)
+        begin = functools.partial(self._source_of_several if others else self._source_of, asked, *others)
+        names = ", ".join([first, *others])
+        consumer = own[tag] = consumers[wire_tag] = AsyncConsumer(names, tag, begin, ended=ended, keep=self)
         return consumer
 
+    async def _source_of_several(self, consume: Consume, *others: str) -> Source:
+        ledger, room = core.Ledger(self._ledger, keeps=False), self._room or Waiters()
+        ledger.prefetch, ledger.on_room = consume.prefetch, room.tell_all
+        parts: list[Source] = []
+        try:
+            for number, part in enumerate(several(consume, others, consume.consumer_tag)):
+                wire_tag = self._paths.wire_tag(part.consumer_tag) if number else part.consumer_tag
+                asked = named(part, wire_tag, self._number)
+                parts += [await self._begun(asked, ledger, room)]
+        except BaseException:
+            for begun in parts:
+                begun.abandon()
+            raise
+        return SeveralSource(parts)
+
     async def _source_of(self, consume: Consume) -> Source:
+        return await self._begun(consume, self._ledger, self._room)
+
+    async def _begun(self, consume: Consume, ledger: core.Ledger | None, room: Waiters | None) -> Source:
         paths = self._paths
         if not needs_broker(consume, paths.mode) and await paths.is_direct(consume.queue):
             attachment = await paths.attachments.attached(consume.queue)
-            subscribe = None if paths.mode == "direct" else self._pushed
+            pushed = functools.partial(self._pushed, ledger=ledger, room=room)
+            subscribe = None if paths.mode == "direct" else pushed
             source = DirectSource(
-                consume, paths.link, paths.attachments, attachment, subscribe, ledger=self._ledger, room=self._room
+                consume, paths.link, paths.attachments, attachment, subscribe, ledger=ledger, room=room
             )
             paths.link.later(source.announce)
             paths.link.advance(0)
             return source
-        return await self._pushed(consume)
+        return await self._pushed(consume, ledger=ledger, room=room)
 
-    async def _pushed(self, consume: Consume) -> SocketSource:
+    async def _pushed(self, consume: Consume, *, ledger: core.Ledger | None, room: Waiters | None) -> SocketSource:
         news, path = Waiters(), self._paths.socket
-        return SocketSource(self._paths.link, path, await path.consumed(consume, news), news, self._room)
+        return SocketSource(self._paths.link, path, await path.consumed(consume, news, ledger), news, room)
 
     async def cancel(self, consumer_tag: str) -> None:
         """End a consumer's iteration, also in another task. What was handed out stays unacked. Raises NotFound."""

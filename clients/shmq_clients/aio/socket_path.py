@@ -332,11 +332,11 @@ class AsyncSocketPath(SocketPath):
 
     # -- consuming ----------------------------------------------------------------------------------------------------
 
-    async def consumed(self, consume: Consume, news: Waiters) -> Subscription:
+    async def consumed(self, consume: Consume, news: Waiters, ledger: Ledger | None = None) -> Subscription:
         """As `consume`; `news` are told whenever the subscription has any. Cancelled: nothing is consumed."""
         self._used = True
         deadline = time.monotonic() + REQUEST_TIMEOUT
-        subscription = Backlog(consume, self._link, self._on_less, self.ledgers.get(consume.channel))
+        subscription = Backlog(consume, self._link, self._on_less, ledger)
         subscription.tell = news.tell_all
         await self._begun(subscription, deadline)
         self._subscriptions[consume.consumer_tag] = subscription

@@ -1,0 +1,89 @@
+"""One consumer over several queues, for tasks: the places of its queues as one.
+
+Owns: whose turn it is, waiting at all of them. Does not own: each place (consumer.py).
+Invariants: those of the blocking one (shmq_clients.several); a wait that is cancelled leaves nothing waiting.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from shmq.errors import NotFound, ShmqError
+from shmq_clients.aio.consumer import Source
+from shmq_clients.session import Session
+
+
+class SeveralSource:
+    """In turn from each of `parts`."""
+
+    def __init__(self, parts: Sequence[Source]) -> None:
+        self._parts = list(parts)
+        self._turn = 0
+
+    @property
+    def is_over(self) -> bool:
+        """As Source's."""
+        return all(part.is_over for part in self._parts)
+
+    def take(self) -> Any:  # noqa: ANN401 - an AsyncMessage
+        """As Source's. Raises NotFound of a queue that is gone, once; StopAsyncIteration when none is left."""
+        if not self._parts:
+            raise StopAsyncIteration
+        for _ in range(len(self._parts)):
+            part = self._parts[self._turn % len(self._parts)]
+            try:
+                message = part.take()
+            except NotFound:
+                self._drop(part)
+                raise
+            self._turn += 1
+            if message is not None:
+                return message
+        return None
+
+    def _drop(self, part: Source) -> None:
+        self._parts.remove(part)
+        with contextlib.suppress(ShmqError):
+            part.end_here()
+
+    async def wait(self) -> None:
+        """Wait at all of them."""
+        parts = list(self._parts)
+        waits = [asyncio.ensure_future(part.wait()) for part in parts]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            ended = await asyncio.gather(*waits, return_exceptions=True)
+        for part, outcome in zip(parts, ended, strict=True):
+            if isinstance(outcome, NotFound) and part in self._parts:
+                self._drop(part)
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    def announce(self, session: Session) -> None:
+        """As Source's."""
+        for part in self._parts:
+            part.announce(session)
+
+    def stop(self) -> None:
+        """As Source's."""
+        for part in self._parts:
+            part.stop()
+
+    def end_here(self) -> None:
+        """As Source's."""
+        for part in self._parts:
+            part.end_here()
+
+    def abandon(self) -> None:
+        """As Source's."""
+        for part in self._parts:
+            part.abandon()
+
+    async def cancel(self) -> None:
+        """As Source's."""
+        for part in self._parts:
+            await part.cancel()
