@@ -319,8 +319,11 @@ class SocketSource:
         return self._subscription.rest()
 
     async def wait(self, timeout: float | None = None) -> None:
+        self._link.check()
         self._link.raise_failures()
         self._link.check_reach()
+        if self._cancelled or self._subscription.has_news():  # since it was looked at: nobody tells of that again
+            return
         if self._room is not None and self._subscription.waits_for_room:
             await self._room.wait(SLICE)
             return

@@ -48,7 +48,7 @@ class SeveralSource:
             part.end_here()
 
     async def wait(self) -> None:
-        """Wait at all of them."""
+        """Wait at all of them. Each begins a little later, and looks then for what was told meanwhile."""
         parts = list(self._parts)
         waits = [asyncio.ensure_future(part.wait()) for part in parts]
         try:
@@ -87,3 +87,4 @@ class SeveralSource:
         """As Source's."""
         for part in self._parts:
             await part.cancel()
+        self.stop()  # who began to wait meanwhile
