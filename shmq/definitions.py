@@ -205,9 +205,20 @@ def check_queue(definition: QueueDefinition) -> QueueDefinition:
                 allowed="only together with x-dead-letter-exchange",
             )
     _check_retry(definition)
+    _check_capacity(definition)
     if definition.queue_type == "quorum":
         return msgspec.structs.replace(definition, durable=True)
     return msgspec.structs.replace(definition, queue_type=None) if definition.queue_type else definition
+
+
+def _check_capacity(definition: QueueDefinition) -> None:
+    """Who drops a head adds his message first: a queue that is full at its length would block him instead."""
+    capacity, length = definition.capacity_messages, definition.max_length
+    if capacity is None or length is None or definition.overflow not in (None, "drop-head"):
+        return
+    if capacity <= length:
+        allowed = f"more than x-max-length ({length}), or no head is ever dropped; or another x-overflow"
+        raise InvalidArgument(argument="x-capacity-messages", value=capacity, allowed=allowed)
 
 
 def _check_retry(definition: QueueDefinition) -> None:

@@ -131,6 +131,12 @@ def test_a_wrong_argument_is_refused_by_name(conn: shmq.Connection, argument: st
         conn.declare_queue(unique("wrong"), arguments={argument: value})
 
 
+@pytest.mark.rule("QUEUE-4")
+def test_a_queue_that_is_full_at_its_length_can_drop_no_head(conn: shmq.Connection) -> None:
+    with pytest.raises(shmq.InvalidArgument, match="x-capacity-messages"):
+        conn.declare_queue(unique("wrong"), max_length=10, capacity_messages=10)
+
+
 # -- types ----------------------------------------------------------------------------------------------------------
 
 

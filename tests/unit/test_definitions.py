@@ -109,6 +109,14 @@ def test_a_dead_letter_key_needs_an_exchange() -> None:
         define_queue("q", dead_letter_routing_key="dead")
 
 
+def test_a_queue_that_drops_heads_has_room_beyond_its_length() -> None:
+    for overflow in (None, "drop-head"):
+        with pytest.raises(InvalidArgument, match="more than x-max-length"):
+            define_queue("q", max_length=10, capacity_messages=10, overflow=overflow)
+    assert define_queue("q", max_length=10, capacity_messages=11).capacity_messages == 11
+    assert define_queue("q", max_length=10, capacity_messages=10, overflow="reject-publish").max_length == 10
+
+
 @pytest.mark.parametrize("flag", ["durable", "exclusive", "auto_delete"])
 def test_a_flag_is_true_or_false(flag: str) -> None:
     with pytest.raises(InvalidArgument, match=flag):
