@@ -9,6 +9,7 @@ counted when it died or did not come back.
 
 import contextlib
 import functools
+import itertools
 import secrets
 import time
 from collections import Counter
@@ -53,6 +54,7 @@ class Consuming:
         self._timers = timers
         self._log = log
         self._due: dict[int, OpenQueue] = {}  # to be served in this turn
+        self._roomy: dict[Client, Consumer | None] = {}  # all of whose queues are to be, those behind this one's first
         self.on_damage: Callable[[OpenQueue, ShmqError], None] = lambda _opened, _error: None
         self._timed: set[Client] = set()  # who may hold what is to be acked in time
         self._settle: Mapping[type, Callable[[Message, Any], None]] = {
@@ -160,7 +162,7 @@ class Consuming:
         tags: Iterable[int] = frame.delivery_tags
         if isinstance(frame, wire.Ack | wire.Nack) and frame.multiple:
             last = max(frame.delivery_tags, default=client.last_tag)
-            tags = [tag for tag in client.held if tag <= last]
+            tags = list(itertools.takewhile(last.__ge__, client.held))  # which is in the order of tags
         settle = self._settle[type(frame)]
         self._each(client, tags, lambda message: settle(message, frame), release=True)
         if frame.seq:
@@ -224,15 +226,21 @@ class Consuming:
         self._due[opened.queue.queue_id] = opened
 
     def wake_all_of(self, client: Client, after: Consumer | None = None) -> None:
-        """In turn: those behind `after` first."""
-        consumers = list(client.consumers.values())
-        begin = consumers.index(after) + 1 if after in consumers else 0
-        for consumer in consumers[begin:] + consumers[:begin]:
-            self._due.pop(consumer.opened.queue.queue_id, None)
-            self.wake(consumer.opened)
+        """In turn: those behind `after` first. Once, however many acks of a frame make room."""
+        self._roomy[client] = after
+
+    def _wake_roomy(self) -> None:
+        roomy, self._roomy = self._roomy, {}
+        for client, after in roomy.items():
+            consumers = list(client.consumers.values())
+            begin = consumers.index(after) + 1 if after in consumers else 0
+            for consumer in consumers[begin:] + consumers[:begin]:
+                self._due.pop(consumer.opened.queue.queue_id, None)
+                self.wake(consumer.opened)
 
     def tick(self) -> bool:
         """Serve whoever may be served. True: there is more to do at once."""
+        self._wake_roomy()
         due, self._due = self._due, {}
         for opened in due.values():
             if not opened.usable:
@@ -241,7 +249,7 @@ class Consuming:
                 self._serve(opened)
             except ShmqError as error:
                 self.on_damage(opened, error)
-        return bool(self._due)
+        return bool(self._due or self._roomy)
 
     def _serve(self, opened: OpenQueue) -> None:
         served = 0

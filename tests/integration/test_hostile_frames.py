@@ -307,3 +307,22 @@ def test_a_publish_that_names_what_is_not_there_is_answered(daemon: Shmqd) -> No
         peer.send(peer.wire.send(wire.Attach(3, name)))
 
         assert [peer.hear().code for _ in range(3)] == [312, 404, 404]
+
+
+def test_acks_of_a_window_below_what_is_out_cost_others_no_time_however_many_consumers_wait(daemon: Shmqd) -> None:
+    with daemon.connect("socket") as conn, daemon.connect("socket") as other:
+        busy, idle = (conn.declare_queue("", exclusive=True).name for _ in range(2))
+        channel = conn.channel()
+        consumer = channel.consume(busy)
+        waiting = [channel.consume(idle) for _ in range(1000)]
+        conn.publish_many([b"x"] * 20_000, routing_key=busy, confirm="memory")
+        held = [next(consumer) for _ in range(20_000)]
+        channel.prefetch = 1
+        conn.queue_info(busy)
+
+        started = time.monotonic()
+        channel.ack(held[-1].delivery_tag, multiple=True)
+        other.status()
+
+        assert time.monotonic() - started < scaled(IN_TIME)
+        assert conn.queue_info(idle).consumers == len(waiting)
