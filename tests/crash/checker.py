@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from crash import ordering
+from crash import ordering, rounds
 from crash.bodies import MessageId
 from crash.history import (
     NEVER,
@@ -28,6 +28,7 @@ from crash.history import (
 
 LATE_NS: Final = 10_000_000  # how long after its expiry a message may still be delivered
 SHOWN_MAX: Final = 20  # of one rule
+MANY: Final = 1 << 20  # copies, where a message may come again and again; rounds.py has what holds there
 
 
 class Violation(NamedTuple):
@@ -60,7 +61,7 @@ def check(history: History) -> list[Violation]:
     for case in _cases(facts):
         for rule, check_case in RULES.items():
             found.extend(Violation(rule, f"{case.name()}: {text}") for text in check_case(case))
-    for rule, check_order in ordering.RULES.items():
+    for rule, check_order in (ordering.RULES | rounds.RULES).items():
         found.extend(Violation(rule, text) for text in check_order(facts))
     return found
 
@@ -78,7 +79,9 @@ def _cases(facts: Facts) -> Iterator[Case]:
     sources = {queue: facts.sources(queue) for queue in range(len(facts.queues))}
     for (queue, message), life in facts.lives.items():
         copies = 1
-        if sources[queue]:
+        if facts.queues[queue].in_cycle:
+            copies = MANY
+        elif sources[queue]:
             copies = sum(_may_be_dead(facts, source, message) < NEVER for source in sources[queue])
             copies += len(facts.history.outages) if facts.supervisor_died else 0
         yield Case(facts, queue, message, life, copies)
@@ -99,7 +102,9 @@ def _unpublished(case: Case) -> Iterator[str]:
 def _ghost(case: Case) -> Iterator[str]:
     """A publish that failed is never delivered, alive or dead."""
     origins = _origins(case)
-    if case.life.deliveries and origins and all(publish.outcome is Outcome.FAILED for publish in origins):
+    if case.life.deliveries and origins and all(publish.is_nowhere for publish in origins):
+        if case.life.publish is None and all(one.reason == "maxlen" for one in case.life.deliveries):
+            return  # refused, and dead-lettered for that; whether its queue does so is a matter of `unpublished`
         yield f"its publish failed at {span([origins[0].ended])}, and it was delivered"
 
 
@@ -111,11 +116,10 @@ def _torn(case: Case) -> Iterator[str]:
 
 
 def _level(case: Case) -> Iterator[str]:
-    """A delivery has the priority it was published with, or the queue's highest."""
-    highest = case.facts.queues[case.queue].levels - 1
+    """A delivery has the priority it was published with, also above the queue's highest level."""
     for published in _origins(case):
         for delivery in case.life.deliveries:
-            if delivery.level != min(published.level, highest):
+            if delivery.level != published.level:
                 yield f"delivered with priority {delivery.level}, published with {published.level}"
 
 
@@ -130,12 +134,16 @@ def _early(case: Case) -> Iterator[str]:
 
 def _late(case: Case) -> Iterator[str]:
     """Nothing is delivered after its expiry."""
-    publish = case.life.publish
-    if publish is None or not publish.ttl_ns or publish.sent or publish.outcome is Outcome.UNKNOWN:
+    publish, rules = case.life.publish, case.facts.queues[case.queue]
+    if publish is None or publish.sent or publish.outcome is Outcome.UNKNOWN or rules.in_cycle:
         return
+    ttl_ns = rules.ttl_of(publish)
+    if not ttl_ns or any(one.settle is Settle.LATER for one in case.life.deliveries):
+        return  # the time of what was put off is counted from when it is due
+    expired = publish.ended + publish.delay_ns + ttl_ns
     for delivery in case.life.deliveries:
-        if delivery.since > publish.ended + publish.ttl_ns + LATE_NS:
-            yield f"delivered since {span([delivery.since])}, expired at {span([publish.ended + publish.ttl_ns])}"
+        if delivery.since > expired + LATE_NS:
+            yield f"delivered since {span([delivery.since])}, expired at {span([expired])}"
 
 
 def _doubled(case: Case) -> Iterator[str]:
@@ -212,13 +220,13 @@ def _failures(case: Case) -> Iterator[str]:
 def _lost(case: Case) -> Iterator[str]:
     """What was confirmed, or seen once, ends in an ack, at the dead, or expires."""
     facts, life = case.facts, case.life
-    if not facts.history.is_drained:
+    if not facts.history.is_drained or facts.queues[case.queue].in_cycle:
         return
     exists = bool(life.deliveries) or (life.publish is not None and facts.is_confirmed(life.publish))
     last = life.deliveries[-1] if life.deliveries else None
     if not exists or (last is not None and last.settle is Settle.ACK and last.outcome is not Outcome.FAILED):
         return
-    if _may_be_dead(facts, case.queue, case.message) < NEVER:
+    if _may_be_dead(facts, case.queue, case.message) < NEVER:  # by counters.py what was dropped is counted
         dead_letter = facts.queues[case.queue].dead_letter
         if dead_letter is None or facts.lives.get((dead_letter, case.message), Life()).deliveries:
             return
@@ -227,11 +235,21 @@ def _lost(case: Case) -> Iterator[str]:
     yield f"confirmed, last seen: {_shown(last)}" if last else "confirmed, and never seen again"
 
 
+def _refused(case: Case) -> Iterator[str]:
+    """What a queue refused and yet has to dead-letter is among the dead."""
+    facts, publish, rules = case.facts, case.life.publish, case.facts.queues[case.queue]
+    if publish is None or publish.outcome is not Outcome.REFUSED or rules.overflow != "reject-publish-dlx":
+        return
+    assert rules.dead_letter is not None
+    if facts.history.is_drained and not facts.lives.get((rules.dead_letter, case.message), Life()).deliveries:
+        yield "refused by its queue, and not among the dead"
+
+
 def _twice_there(case: Case) -> Iterator[str]:
     """What was delivered from among the dead is not delivered where it died any more."""
     facts = case.facts
     dead_letter = facts.queues[case.queue].dead_letter
-    if dead_letter is None or not case.life.deliveries:
+    if dead_letter is None or not case.life.deliveries or facts.queues[case.queue].in_cycle:
         return
     dead = facts.lives.get((dead_letter, case.message))
     if dead is None or not dead.deliveries or len(_lives_of(facts, dead_letter, case.message)) > 1:
@@ -255,6 +273,7 @@ RULES: Final[dict[str, Callable[[Case], Iterator[str]]]] = {
     "redelivered": _redelivered,
     "failures": _failures,
     "lost": _lost,
+    "refused": _refused,
     "twice there": _twice_there,
 }
 
@@ -319,9 +338,10 @@ def _rejected(_facts: Facts, _queue: int, life: Life) -> int:
     return min((one.settle_invoked for one in drops), default=NEVER)
 
 
-def _expired(_facts: Facts, _queue: int, life: Life) -> int:
+def _expired(facts: Facts, queue: int, life: Life) -> int:
     publish = life.publish
-    return NEVER if publish is None or not publish.ttl_ns else publish.invoked + publish.ttl_ns
+    ttl_ns = facts.queues[queue].ttl_of(publish) if publish is not None else 0
+    return NEVER if publish is None or not ttl_ns else publish.invoked + publish.delay_ns + ttl_ns
 
 
 def _over_the_limit(facts: Facts, queue: int, life: Life) -> int:
@@ -337,4 +357,17 @@ def _over_the_limit(facts: Facts, queue: int, life: Life) -> int:
     return since if unseen > limit else failed[limit - unseen]
 
 
-CAUSES: Final = {"rejected": _rejected, "expired": _expired, "delivery_limit": _over_the_limit}
+def _too_many(facts: Facts, queue: int, life: Life) -> int:
+    """A head may be dropped as soon as it is there; what is refused may have to be dead-lettered."""
+    publish, overflow = life.publish, facts.queues[queue].overflow
+    if publish is None or overflow not in {"drop-head", "reject-publish-dlx"}:
+        return NEVER
+    return NEVER if overflow != "drop-head" and publish.outcome is Outcome.OK else publish.invoked
+
+
+CAUSES: Final = {
+    "rejected": _rejected,
+    "expired": _expired,
+    "delivery_limit": _over_the_limit,
+    "maxlen": _too_many,
+}

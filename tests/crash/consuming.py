@@ -19,10 +19,12 @@ from crash.history import LATER_NS, Delivery, Outcome, Settle
 from crash.history import Consumer as Who
 from crash.logbook import DOING, HELD, STEPS, Logbook
 from crash.plan import Life
+from shmq_clients.message import SocketMessage
 
 WAIT: Final = 0.05
 TAKE, SETTLE, BARRIER = 5, 6, 7  # in words[DOING]
 BATCH_MAX: Final = 20
+SHARE_OF_SINGLE: Final = 0.2  # of those who consume, where there is a queue with a single active consumer
 LARGE_BYTES: Final = 4_096
 VIEWS_MAX: Final = 4
 SETTLES: Final = {Settle.ACK: 86, Settle.NACK: 5, Settle.LATER: 2, Settle.REJECT: 4, Settle.DROP: 3}
@@ -63,6 +65,9 @@ class Consumer:
         dice = random.Random(f"how {life.run}/{life.worker}/{life.incarnation}")
         how = dice.choice(life.ways)
         queues = range(len(life.queues))
+        if how == "consume" and dice.random() < SHARE_OF_SINGLE:  # whose consumers come one after the other
+            single = [queue for queue in queues if life.queues[queue].single_active]
+            return how, tuple(single[:1] or [dice.choice(queues)])
         return how, (dice.choice(queues),) if how == "consume" else tuple(queues)
 
     def work(self) -> None:
@@ -95,7 +100,7 @@ class Consumer:
         self._settled_at = deque([time.monotonic_ns()] * prefetch)
         self._ask()
         for message in self._conn.consume(self._life.queues[queue].name, prefetch=prefetch):
-            since = self._room_since() if self._is_socket else self._asked_at
+            since = self._room_since() if isinstance(message, SocketMessage) else self._asked_at
             self._words[DOING] = 0
             self._take(queue, message, since, "consume")
             self._settle_down_to(self._dice.randint(0, keep))
@@ -145,6 +150,9 @@ class Consumer:
         if name is None:
             raise ForeignBodyError(f"{len(body)} bytes from {message.queue_name}: {bytes(body[:64]).hex()}")
         is_dead = queue == len(self._life.queues) - 1
+        by_frames = isinstance(
+            message, SocketMessage
+        )  # also of a direct client, where the broker decides who is served
         record = self._log.delivered(
             Delivery(
                 queue=queue,
@@ -157,8 +165,8 @@ class Consumer:
                 to=self._who,
                 redelivered=message.redelivered,
                 is_intact=is_intact(self._life.run, body),
-                is_socket=self._is_socket,
-                is_pushed=self._is_socket and how == "consume",
+                is_socket=by_frames,
+                is_pushed=by_frames and how == "consume",
                 reason=message.headers.get("x-first-death-reason", "") if is_dead else "",
             )
         )

@@ -36,7 +36,13 @@ def check(history: History, rests: list[Rest]) -> Iterator[str]:
     slack = SLACK + (len(history.ends) + len(history.outages)) // SLACK_SHARE
     for rest in rests:
         name = history.queues[rest.queue].name
-        for text in [*_left(rest), *_sums(rest, slack), *_known(facts, rest, slack), *_dead(facts, rest, rests, slack)]:
+        for text in [
+            *_left(rest),
+            *_sums(facts, rest, slack),
+            *_known(facts, rest, slack),
+            *_dead(facts, rest, rests, slack),
+            *_dropped(facts, rest, slack),
+        ]:
             yield f"{name}: {text}"
 
 
@@ -47,11 +53,31 @@ def _left(rest: Rest) -> Iterator[str]:
     yield from rest.faults
 
 
-def _sums(rest: Rest, slack: int) -> Iterator[str]:
+def _sums(facts: Facts, rest: Rest, slack: int) -> Iterator[str]:
+    """What came is what went; what is refused and dead-lettered goes without having come."""
     totals = rest.totals
-    gone = totals["acked"] + totals["settled"] + totals["purged"]
-    if abs(totals["published"] - gone) > slack:
-        yield f"{totals['published']} published, {gone} gone ({totals})"
+    came, gone = totals["published"], totals["acked"] + totals["settled"] + totals["purged"]
+    refused = facts.queues[rest.queue].overflow == "reject-publish-dlx"
+    if came > gone + slack or (came < gone - slack and not refused):
+        yield f"{came} published, {gone} gone ({totals})"
+
+
+def _dropped(facts: Facts, rest: Rest, slack: int) -> Iterator[str]:
+    """Where heads are dropped and nobody wants the dead: as many are dropped as nobody acked, between surely and
+    possibly.
+    """
+    rules = facts.queues[rest.queue]
+    if rules.overflow != "drop-head" or rules.dead_letter is not None:
+        return
+    surely = possibly = 0
+    for (queue, _), life in facts.lives.items():
+        if queue != rest.queue or life.publish is None or life.publish.is_nowhere:
+            continue
+        settled = [one for one in life.deliveries if one.settle in {Settle.ACK, Settle.DROP}]
+        surely += facts.is_confirmed(life.publish) and not any(one.outcome is not Outcome.FAILED for one in settled)
+        possibly += not any(facts.is_settled(one) for one in settled)
+    if not surely - slack <= rest.totals["purged"] <= possibly + slack:
+        yield f"{rest.totals['purged']} dropped, not {surely} to {possibly}"
 
 
 def _known(facts: Facts, rest: Rest, slack: int) -> Iterator[str]:
@@ -59,7 +85,7 @@ def _known(facts: Facts, rest: Rest, slack: int) -> Iterator[str]:
     if not facts.sources(rest.queue):
         publishes = [publish for publish in facts.history.publishes if publish.queue == rest.queue]
         surely = sum(facts.is_confirmed(publish) for publish in publishes)
-        possibly = sum(publish.outcome is not Outcome.FAILED for publish in publishes)
+        possibly = sum(not publish.is_nowhere for publish in publishes)
         if not surely - slack <= rest.totals["published"] <= possibly + slack:
             yield f"{rest.totals['published']} published, not {surely} to {possibly}"
     acks = [one for one in facts.history.deliveries if one.queue == rest.queue and one.settle is Settle.ACK]
@@ -72,7 +98,7 @@ def _known(facts: Facts, rest: Rest, slack: int) -> Iterator[str]:
 def _dead(facts: Facts, rest: Rest, rests: list[Rest], slack: int) -> Iterator[str]:
     """What died elsewhere and was let go there is here: all of it, more only if a supervisor died at it."""
     sources = facts.sources(rest.queue)
-    if not sources:
+    if not sources or facts.queues[rest.queue].in_cycle:
         return
     came, left = rest.totals["published"], sum(other.totals["settled"] for other in rests if other.queue in sources)
     if came < left - slack or (came > left + slack and not facts.supervisor_died):

@@ -25,6 +25,7 @@ class Outcome(IntEnum):
     UNKNOWN = 0  # "info": begun, and its worker was killed in it or could not tell
     OK = 1
     FAILED = 2
+    REFUSED = 3  # by a queue that is as long as it may be: it has not got it, but may have to dead-letter it
 
 
 class Settle(IntEnum):
@@ -63,6 +64,11 @@ class Publish:
     delay_ns: int = 0
     ttl_ns: int = 0
     sent: bool = False
+
+    @property
+    def is_nowhere(self) -> bool:
+        """Whether it surely was not published."""
+        return self.outcome in (Outcome.FAILED, Outcome.REFUSED)
 
 
 @dataclass(slots=True)
@@ -130,12 +136,28 @@ class Barrier:
 
 @dataclass(frozen=True, slots=True)
 class QueueRules:
-    """What was declared. delivery_limit -1: none; dead_letter: the queue that gets its dead messages."""
+    """What was declared. delivery_limit -1: none; dead_letter: the queue that gets its dead messages. retry_ns: what is
+    given back waits so long. in_cycle: its dead come back to it.
+    """
 
     name: str
     levels: int = 1
     dead_letter: int | None = None
     delivery_limit: int = -1
+    ttl_ns: int = 0
+    max_length: int = 0
+    overflow: str = ""
+    single_active: bool = False
+    retry_ns: int = 0
+    in_cycle: bool = False
+
+    def level_of(self, priority: int) -> int:
+        """Where a message of this priority waits."""
+        return min(priority, self.levels - 1)
+
+    def ttl_of(self, publish: Publish) -> int:
+        """How long a message may stay: the lower of its own time and the queue's; 0: for ever."""
+        return min(filter(None, (self.ttl_ns, publish.ttl_ns)), default=0)
 
 
 @dataclass(slots=True)
@@ -233,8 +255,9 @@ class Facts:
         """From when on somebody else may have this message; NEVER if nothing that happened gives a reason."""
         times = [NEVER]
         settled = self.is_settled(delivery)
+        wait_ns = self.queues[delivery.queue].retry_ns
         if delivery.settle in REQUEUES and delivery.outcome is not Outcome.FAILED:
-            times.append(delivery.settle_invoked + LATER_NS * (delivery.settle is Settle.LATER))
+            times.append(delivery.settle_invoked + max(wait_ns, LATER_NS * (delivery.settle is Settle.LATER)))
         end = self._ends.get(delivery.to)
         if end is not None and not settled:
             times.append(end.before)

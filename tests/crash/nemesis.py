@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from crash import consuming, producing
+from crash import consuming, owning, producing
 from crash.history import Consumer, History
 from crash.logbook import DOING, HELD, READY, STEPS, STOP, Logbook, read_into
 from crash.plan import Life
@@ -33,6 +33,7 @@ DOING_NAMES: Final = {
     producing.BARRIER: "wait_for_confirms",
     consuming.TAKE: "get, consume",
     consuming.SETTLE: "ack, nack, reject",
+    owning.OWN: "a queue of its own",
 }
 
 

@@ -37,9 +37,9 @@ def fifo(facts: Facts) -> Iterator[str]:
     """First deliveries of what one life of a producer published into one level of a queue come in its order."""
     series: dict[tuple[int, int, Consumer], list[Delivery]] = defaultdict(list)
     for (queue, _), life in facts.lives.items():
-        delivery = _first(life)
-        if delivery is not None and life.publish is not None and _is_ordered(life.publish):
-            level = min(life.publish.level, facts.queues[queue].levels - 1)
+        delivery, rules = _first(life), facts.queues[queue]
+        if delivery is not None and life.publish is not None and _is_ordered(life.publish) and not rules.in_cycle:
+            level = rules.level_of(life.publish.level)
             series[queue, level, life.publish.by].append(delivery)
     for deliveries in series.values():
         deliveries.sort(key=lambda delivery: delivery.message.seq, reverse=True)
@@ -56,10 +56,11 @@ def fifo_here(facts: Facts) -> Iterator[str]:
     last: dict[tuple[Consumer, int, int, int, int], Delivery] = {}
     for delivery in facts.history.deliveries:
         message = delivery.message
-        life = facts.lives[delivery.queue, message]
-        if delivery.count != 1 or not _is_ordered(life.publish):
+        life, rules = facts.lives[delivery.queue, message], facts.queues[delivery.queue]
+        if delivery.count != 1 or not _is_ordered(life.publish) or rules.in_cycle:
             continue
-        key = (delivery.to, delivery.queue, delivery.level, message.producer, message.incarnation)
+        level = rules.level_of(delivery.level)
+        key = (delivery.to, delivery.queue, level, message.producer, message.incarnation)
         before = last.get(key)
         if before is not None and before.message.seq > message.seq:
             yield f"{_shown(facts, before)} before {_shown(facts, delivery)}, at the same consumer"
@@ -75,15 +76,16 @@ def priority(facts: Facts) -> Iterator[str]:
 
 def _priority_in(facts: Facts, queue: int) -> Iterator[str]:
     waiting = sorted(_there(facts, queue), key=lambda there: there.start, reverse=True)
-    highest = facts.queues[queue].levels - 1
-    longest: list[There | None] = [None] * (highest + 1)
+    rules = facts.queues[queue]
+    longest: list[There | None] = [None] * rules.levels
     for delivery in _by_since(facts, queue):
         while waiting and waiting[-1].start <= delivery.since:
             there = waiting.pop()
-            known = longest[min(there.level, highest)]
+            level = rules.level_of(there.level)
+            known = longest[level]
             if known is None or known.end < there.end:
-                longest[min(there.level, highest)] = there
-        for higher in longest[delivery.level + 1 :]:
+                longest[level] = there
+        for higher in longest[rules.level_of(delivery.level) + 1 :]:
             if higher is not None and higher.end > delivery.at:
                 yield f"{_shown(facts, delivery)} while there was {_shown(facts, higher.delivery)}"
 
@@ -97,6 +99,7 @@ def returned(facts: Facts) -> Iterator[str]:
 
 def _returned_in(facts: Facts, queue: int) -> Iterator[str]:
     waiting = sorted(_given_back(facts, queue), key=lambda there: there.start, reverse=True)
+    level_of = facts.queues[queue].level_of
     here: list[There] = []
     for delivery in _by_since(facts, queue):
         while waiting and waiting[-1].start <= delivery.since:
@@ -106,8 +109,31 @@ def _returned_in(facts: Facts, queue: int) -> Iterator[str]:
         if publish is None or publish.delay_ns or delivery.count > 1 or len(here) > RETURNED_MAX:
             continue
         for there in here:
-            if there.level == delivery.level and there.end > delivery.at and there.published < publish.invoked:
+            same_level = level_of(there.level) == level_of(delivery.level)
+            if same_level and there.end > delivery.at and there.published < publish.invoked:
                 yield f"{_shown(facts, delivery)} while there was, given back, {_shown(facts, there.delivery)}"
+
+
+def single(facts: Facts) -> Iterator[str]:
+    """Of the consumers of a queue with a single active one each is served until it goes: nobody comes twice."""
+    for queue, rules in enumerate(facts.queues):
+        if rules.single_active:
+            yield from _single_in(facts, queue)
+
+
+def _single_in(facts: Facts, queue: int) -> Iterator[str]:
+    pushed = [delivery for delivery in facts.history.deliveries if delivery.queue == queue and delivery.is_pushed]
+    pushed.sort(key=lambda delivery: delivery.at)
+    served: dict[Consumer, int] = {}
+    followed: dict[Consumer, Delivery] = {}  # by whose first delivery another one's turn was over
+    for delivery in pushed:
+        before = followed.get(delivery.to)
+        if before is not None and delivery.since > before.at:
+            yield f"{_shown(facts, delivery)} to {tuple(delivery.to)}, after {_shown(facts, before)} to another"
+        for who, at in served.items():
+            if who != delivery.to and at < delivery.since:
+                followed.setdefault(who, delivery)
+        served[delivery.to] = delivery.at
 
 
 def _there(facts: Facts, queue: int) -> Iterator[There]:
@@ -128,7 +154,8 @@ def _given_back(facts: Facts, queue: int) -> Iterator[There]:
     """From a nack that returned, in direct mode, to the next delivery; socket mode's nack is under way for a while."""
     for (where, _), life in facts.lives.items():
         publish = life.publish
-        if where != queue or publish is None or publish.ttl_ns:
+        rules = facts.queues[queue]
+        if where != queue or publish is None or rules.ttl_of(publish) or rules.retry_ns:
             continue
         for one, other in pairs(life.deliveries):
             direct = one.settle in {Settle.NACK, Settle.REJECT} and one.outcome is Outcome.OK and not one.is_socket
@@ -151,4 +178,5 @@ RULES: Final[dict[str, Callable[[Facts], Iterator[str]]]] = {
     "fifo here": fifo_here,
     "priority": priority,
     "returned": returned,
+    "single": single,
 }

@@ -13,7 +13,7 @@ from crash.history import QueueRules
 
 Mode = Literal["direct", "socket"]
 MODES: Final[tuple[Mode, ...]] = ("direct", "socket")
-Role = Literal["publish", "consume", "echo", "ping", "wait"]
+Role = Literal["publish", "consume", "own", "echo", "ping", "wait"]
 EXCHANGE: Final = "crash.copies"
 COPIES_KEY: Final = "copies"
 DEAD_EXCHANGE: Final = "crash.dead"
@@ -33,6 +33,17 @@ ROLES: Final[tuple[Role, ...]] = (
 
 
 @dataclass(frozen=True)
+class Route:
+    """What to publish with, and the queues (a bit mask) that get it; those of the plan."""
+
+    exchange: str
+    routing_key: str
+    queues: int
+    headers: dict[str, int] | None = None
+    delay_ns: int = 0
+
+
+@dataclass(frozen=True)
 class Life:
     """All that one life of a worker has to know. queues: names; rules: what was declared, in the same order."""
 
@@ -47,6 +58,7 @@ class Life:
     copies: int  # bit mask of the queues that the exchange routes to
     ends_by_itself: bool
     ways: tuple[str, ...] = WAYS  # to receive messages, one of which it chooses
+    routes: tuple[Route, ...] = ()  # beside the default exchange and that of copies
 
     def dice(self) -> random.Random:
         """Return this life's own dice."""
@@ -58,7 +70,13 @@ class Life:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Life":
         rules = tuple(QueueRules(**rules) for rules in fields.pop("queues"))
-        return cls(queues=rules, ways=tuple(fields.pop("ways")), **fields)
+        routes = tuple(Route(**route) for route in fields.pop("routes"))
+        return cls(queues=rules, routes=routes, ways=tuple(fields.pop("ways")), **fields)
+
+
+def connects_in(life: Life) -> Literal["auto", "direct", "socket"]:
+    """Where there are queues of every kind, some can only be consumed from through the broker."""
+    return "auto" if life.routes and life.mode == "direct" else life.mode
 
 
 def queues_of(run: int) -> tuple[QueueRules, ...]:
@@ -75,10 +93,18 @@ def queues_of(run: int) -> tuple[QueueRules, ...]:
 
 
 def declare(conn: shmq.Connection, queues: tuple[QueueRules, ...], copies: int) -> None:
-    """Make the queues of a run."""
+    """Make the queues of a run, and what copies go through."""
+    declare_queues(conn, queues)
     conn.declare_exchange(EXCHANGE)
-    conn.declare_exchange(DEAD_EXCHANGE)
     for index, rules in enumerate(queues):
+        if copies >> index & 1:
+            conn.bind_queue(rules.name, EXCHANGE, f"{COPIES_KEY}-{queues[0].name}")
+
+
+def declare_queues(conn: shmq.Connection, queues: tuple[QueueRules, ...]) -> None:
+    """Make queues, and what their dead go through."""
+    conn.declare_exchange(DEAD_EXCHANGE)
+    for rules in queues:
         dead = None if rules.dead_letter is None else queues[rules.dead_letter].name
         conn.declare_queue(
             rules.name,
@@ -87,7 +113,13 @@ def declare(conn: shmq.Connection, queues: tuple[QueueRules, ...], copies: int) 
             delivery_limit=rules.delivery_limit if rules.delivery_limit >= 0 else None,
             dead_letter_exchange=DEAD_EXCHANGE if dead else None,
             dead_letter_routing_key=dead,
+            message_ttl=rules.ttl_ns / 1e9 or None,
+            max_length=rules.max_length or None,
+            overflow=rules.overflow or None,
+            single_active_consumer=rules.single_active or None,
+            delayed_retry_type="all" if rules.retry_ns else None,
+            delayed_retry_min=rules.retry_ns / 1e9 or None,
+            delayed_retry_max=rules.retry_ns / 1e9 or None,
         )
-        if copies >> index & 1:
-            conn.bind_queue(rules.name, EXCHANGE, f"{COPIES_KEY}-{queues[0].name}")
-    conn.bind_queue(queues[-1].name, DEAD_EXCHANGE, queues[-1].name)
+    for dead in {queues[rules.dead_letter].name for rules in queues if rules.dead_letter is not None}:
+        conn.bind_queue(dead, DEAD_EXCHANGE, dead)

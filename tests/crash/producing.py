@@ -17,6 +17,7 @@ BURST_MAX: Final = 40
 TIMEOUT: Final = 0.2  # for room in a full queue: short enough that some publishes fail
 SINGLE, BATCH, LOAN, BARRIER = 1, 2, 3, 4  # in words[DOING]
 SHARES: Final = {"singles": 60, "batch": 15, "loan": 8, "copies": 7, "delayed": 5, "expiring": 5}
+SHARES_OF_ROUTES: Final = {"singles": 30, "batch": 15, "loan": 5, "routed": 40, "delayed": 5, "expiring": 5}
 
 
 class Producer:
@@ -37,11 +38,13 @@ class Producer:
             "copies": self._copies,
             "delayed": self._delayed,
             "expiring": self._expiring,
+            "routed": self._routed,
         }
 
     def work(self) -> None:
         """Publish until told to stop."""
-        names, weights = list(SHARES), list(SHARES.values())
+        shares = SHARES_OF_ROUTES if self._life.routes else SHARES
+        names, weights = list(shares), list(shares.values())
         steps = self._dice.randint(20, 200) if self._life.ends_by_itself else -1
         while steps and not (self._log.has_to_stop or self._log.is_full):
             self._ways[self._dice.choices(names, weights)[0]]()
@@ -65,6 +68,8 @@ class Producer:
         level = self._level(queue)
         keywords = {"routing_key": self._name(queue), "priority": level, "persistent": self._dice.random() < 0.5}
         keywords |= self._way(extra)
+        if "reject" in self._life.queues[queue].overflow:  # whom it concerns is told, not somebody later
+            keywords["confirm"] = "memory"
         first, bodies = self._bodies(count)
         flags = 0 if not self._is_socket or "confirm" in keywords else SENT
         self._publish_each(
@@ -100,7 +105,7 @@ class Producer:
                 publish(body, **keywords)
                 words[DOING] = 0
                 words[done] = number
-        except (shmq.QueueFull, shmq.SessionError) as error:
+        except (shmq.QueueFull, shmq.PublishRejected, shmq.SessionError) as error:
             self._failed(record, error)
         else:
             self._log.published(record, Outcome.OK)
@@ -124,6 +129,17 @@ class Producer:
             lambda: self._conn.publish(body, exchange=EXCHANGE, routing_key=key, timeout=TIMEOUT, confirm="memory"),
         )
 
+    def _routed(self) -> None:
+        """Through one of the exchanges."""
+        route = self._dice.choice(self._life.routes)
+        level = self._dice.choice([0, 0, self._dice.randrange(10)])
+        first, bodies = self._bodies(self._dice.randint(1, 10))
+        record = self._log.publishing(
+            first, queues=route.queues, level=level, count=len(bodies), flags=0, delay_ns=route.delay_ns
+        )
+        keywords = {"exchange": route.exchange, "routing_key": route.routing_key, "headers": route.headers}
+        self._publish_each(record, bodies, keywords | {"priority": level, "timeout": TIMEOUT, "confirm": "memory"})
+
     def _loan(self) -> None:
         queue = self._target()
         level = self._level(queue)
@@ -141,7 +157,7 @@ class Producer:
         self._words[DOING] = BATCH
         try:
             publish()
-        except (shmq.QueueFull, shmq.SessionError) as error:
+        except (shmq.QueueFull, shmq.PublishRejected, shmq.SessionError) as error:
             self._failed(record, error)
         else:
             self._log.published(record, Outcome.OK)
@@ -151,9 +167,10 @@ class Producer:
     # -- what they share ----------------------------------------------------------------------------------------------
 
     def _failed(self, record: int, error: shmq.ShmqError) -> None:
-        """A full queue refused it; a session that ended tells nothing."""
+        """A full queue refused it, or one that is as long as it may be; a session that ended tells nothing."""
         self._words[DOING] = 0
-        self._log.published(record, Outcome.FAILED if isinstance(error, shmq.QueueFull) else Outcome.UNKNOWN)
+        outcomes = {shmq.QueueFull: Outcome.FAILED, shmq.PublishRejected: Outcome.REFUSED}
+        self._log.published(record, outcomes.get(type(error), Outcome.UNKNOWN))
 
     def _barrier(self) -> None:
         """Wait until the broker has done what was only sent."""

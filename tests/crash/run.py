@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Final, Self
 
 import shmq
-from crash import bodies, checker, counters
+from crash import bodies, checker, counters, kinds, owning
 from crash.consuming import Consumer
 from crash.history import History, QueueRules
 from crash.logbook import Logbook, read_into
 from crash.nemesis import SHORT_LIVES, Workers
-from crash.plan import ASKING, WAYS, Life, Mode, Role, declare, queues_of
+from crash.plan import ASKING, WAYS, Life, Mode, Role, connects_in, declare, queues_of
 from crash.zygote import Zygote
 from shmq import core
 from support.deadline import scaled
@@ -40,20 +40,34 @@ def seed() -> int:
 
 
 class Run:
-    """Workers of the given modes at the queues of one seed. calm: nobody kills them, they end by themselves."""
+    """Workers of the given modes at the queues of one seed. calm: nobody kills them, they end by themselves.
+    every_kind: queues and exchanges are those of kinds.py.
+    """
 
     def __init__(
-        self, number: int, url: str, folder: Path, roles: list[tuple[Role, Mode]], *, calm: bool = False
+        self,
+        number: int,
+        url: str,
+        folder: Path,
+        roles: list[tuple[Role, Mode]],
+        *,
+        calm: bool = False,
+        every_kind: bool = False,
     ) -> None:
         self.number = number
         self.url = url
         self.folder = folder
-        self.queues = queues_of(number)
+        self.every_kind = every_kind
+        self.queues = kinds.queues_of(number) if every_kind else queues_of(number)
+        self.routes = kinds.routes_of(number) if every_kind else ()
         self.copies = 0b101
         self.dice = random.Random(number)
         bodies.prepare(number)
         with shmq.connect(url) as conn:
-            declare(conn, self.queues, self.copies)
+            if every_kind:
+                kinds.declare(conn, number)
+            else:
+                declare(conn, self.queues, self.copies)
         self.zygote = Zygote(number)
         lives = [
             replace(self._life(index, role, mode), ways=ASKING if calm and index % 2 else WAYS)
@@ -74,6 +88,7 @@ class Run:
             logbook=logbook,
             queues=self.queues,
             copies=self.copies,
+            routes=self.routes,
             ends_by_itself=role == "consume" and self.dice.random() < 0.5,
         )
 
@@ -109,11 +124,16 @@ class Run:
         worker = len(self.workers.workers)
         log = Logbook(self.folder / f"{worker}.log", create=True)
         log.begin(1, range(len(self.queues)), socket=mode == "socket")
-        with shmq.connect(self.url, mode=mode) as conn, shmq.connect(self.url, mode="direct") as looking:
+        life = self._life(worker, "consume", mode)
+        with shmq.connect(self.url, mode=connects_in(life)) as conn, shmq.connect(self.url, mode="direct") as looking:
             segments = [looking._attachments.attach(rules.name).queue for rules in self.queues]
-            consumer = Consumer(self._life(worker, "consume", mode), conn, log)
+            consumer = Consumer(life, conn, log)
             self.drained = self._drain_all(conn, consumer, segments)
             self.rests = [self._rest(conn, queue, segment) for queue, segment in enumerate(segments)]
+            if self.every_kind:
+                left = owning.left_behind(conn)
+                self.history.errors += [f"{name} did not go with its owner" for name in left]
+                kinds.forget(conn, self.number)
             for rules in self.queues:
                 conn.delete_queue(rules.name)
         read_into(self.history, worker, log.records())

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 import shmq
-from crash import canaries
+from crash import canaries, owning
 from crash.consuming import Consumer
 from crash.history import Outcome
 from crash.logbook import READY, Logbook
-from crash.plan import Life
+from crash.plan import Life, connects_in
 from crash.producing import Producer
 from support.deadline import scaled
 
@@ -27,6 +27,7 @@ ROLES: Final[dict[str, Callable[[Life, shmq.Connection, Logbook], None]]] = {
     "echo": canaries.echo,
     "ping": canaries.ping,
     "wait": canaries.wait,
+    "own": owning.own,
 }
 
 
@@ -34,7 +35,8 @@ def live(life: Life) -> int:
     """Live it. Returns the exit status; what should never have happened is written beside the logbook."""
     log = Logbook(Path(life.logbook))
     queues = Consumer.choose(life)[1] if life.role == "consume" else ()
-    log.begin(life.incarnation, queues, socket=life.mode == "socket")
+    by_frames = life.mode == "socket" or any(life.queues[queue].single_active for queue in queues)
+    log.begin(life.incarnation, queues, socket=by_frames)
     try:
         _work(life, log)
     except Exception:  # noqa: BLE001 - a worker's last word, for the history
@@ -49,7 +51,7 @@ def _connect(life: Life) -> shmq.Connection:
     deadline = time.monotonic() + scaled(CONNECT_SECONDS)
     while True:
         try:
-            return shmq.connect(life.url, mode=life.mode, timeout=CONNECT_SECONDS)
+            return shmq.connect(life.url, mode=connects_in(life), timeout=CONNECT_SECONDS)
         except shmq.SessionError:
             if time.monotonic() > deadline:
                 raise

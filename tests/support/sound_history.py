@@ -113,7 +113,7 @@ class SoundRun:
 
     def _store(self, queue: int, message: MessageId, level: int, reason: str = "") -> None:
         self._order += 1
-        self._queues[queue].append(Stored(self._order, message, min(level, RULES[queue].levels - 1), reason=reason))
+        self._queues[queue].append(Stored(self._order, message, level, reason=reason))
 
     # -- consumers ----------------------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class SoundRun:
         ready = self._queues[queue]
         if not ready:
             return None
-        stored = min(ready, key=lambda one: (-one.level, one.order))
+        stored = min(ready, key=lambda one: (-RULES[queue].level_of(one.level), one.order))
         ready.remove(stored)
         stored.deliveries += 1
         return stored
