@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from shmq.core import _core as core
 from shmq.errors import InvalidArgument, NotFound, ShmqError
+from shmq.names import check_name
 from shmq_clients.attachments import STALE_SLICE_NS, Attachments
 from shmq_clients.consumer import SLICE_NS, DirectConsumer, SocketConsumer, wait_for_acks
 from shmq_clients.link import SLICE
@@ -22,8 +23,10 @@ Part: TypeAlias = DirectConsumer | SocketConsumer
 
 
 def queues_of(queues: Any) -> list[str]:  # noqa: ANN401 - what a program may get wrong, too
-    """Return their names. Raises InvalidArgument for none, too many, or one twice."""
+    """Return their names. Raises InvalidName, InvalidArgument for none, too many, or one twice."""
     names = list(queues) if isinstance(queues, list | tuple) else [queues]
+    for name in names:
+        check_name(name, "queue")
     if not 0 < len(names) <= QUEUES_MAX or len(set(names)) < len(names):
         allowed = f"the name of a queue, or a list of 1 to {QUEUES_MAX} names, each once"
         raise InvalidArgument(argument="queue", value=queues, allowed=allowed)

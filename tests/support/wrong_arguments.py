@@ -133,8 +133,8 @@ CASES: Final[Mapping[str, Mapping[str, Wrong]]] = {
     "unbind_exchange": ENDS | BINDING,
     "get": QUEUE | {"timeout": MAYBE_SECONDS, "no_ack": FLAG},
     "get_batch": QUEUE | {"max_messages": whole(1, 65_536), "max_wait": MAYBE_SECONDS, "no_ack": FLAG},
-    "consume": QUEUE
-    | {
+    "consume": {
+        "queue": Wrong((*NAME.values, ["jobs", "jobs"], ["jobs", 5], ["jobs", ""])),
         "prefetch": whole(0, 65_535),
         "no_ack": FLAG,
         "exclusive": FLAG,
