@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from shmq.core import _core as core
 from shmq.definitions import QueueDefinition
-from shmq.errors import DirectRefused, LayoutMismatch, NotFound, SessionError, ShmqError
+from shmq.errors import DetachedQueue, DirectRefused, LayoutMismatch, NotFound, SessionError, ShmqError
 from shmq.wire.frames import Attach, Attached, Bells, RenewBells, Welcome
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE, Link
@@ -261,9 +261,18 @@ class Attachments:
         """Wait until it is worth looking at the queues again, at most `timeout_ns` and never long.
 
         For messages only while there is a broker, or may soon be one again: raises as `Link.check_reach`.
+        ConnectionClosed when another thread closes it all meanwhile.
         """
         if side == core.CONSUMERS:
             self.link.check_reach()
+        try:
+            self._wait_any(attachments, side, timeout_ns)
+        except DetachedQueue:
+            self.link.check()
+            raise
+        self.link.check()
+
+    def _wait_any(self, attachments: Sequence[Attachment], side: int, timeout_ns: int) -> None:
         due_ns = int(min(self.link.tick(), SLICE) * SECOND_NS)
         pause_ns = min(timeout_ns, max(due_ns, 1_000_000))
         stale = [one for one in attachments if one.queue.bells_stale]

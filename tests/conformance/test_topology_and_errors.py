@@ -325,6 +325,7 @@ def test_a_consumer_tag_is_used_once(conn: shmq.Connection, queue: str) -> None:
         conn.cancel("unknown")
 
 
+@pytest.mark.rule("ERROR-4")
 def test_a_closed_connection_says_so(connect: Callable[[], shmq.Connection], queue: str) -> None:
     closed = connect()
     closed.publish(b"x", routing_key=queue, confirm="memory")
@@ -334,6 +335,28 @@ def test_a_closed_connection_says_so(connect: Callable[[], shmq.Connection], que
     for call in (lambda: closed.publish(b"", routing_key=queue), lambda: closed.get(queue), closed.status):
         with pytest.raises(shmq.ConnectionClosed):
             call()
+
+
+@pytest.mark.rule("ERROR-4")
+@pytest.mark.parametrize("work", ["consume", "get", "get_batch", "publish"])
+def test_a_call_that_waits_when_its_connection_is_closed_says_so(
+    connect: Callable[[], shmq.Connection], mode: str, new_queue: Callable[..., str], work: str
+) -> None:
+    closing, queue = connect(), new_queue(capacity_messages=1)
+    if work == "publish":
+        fill(closing, queue)
+    calls: dict[str, Callable[[], object]] = {
+        "consume": lambda: next(iter(closing.consume(queue))),
+        "get": lambda: closing.get(queue, timeout=30),
+        "get_batch": lambda: closing.get_batch(queue, max_wait=30),
+        "publish": lambda: closing.publish(b"x", routing_key=queue, timeout=30, confirm="memory"),
+    }
+    timer = threading.Timer(0.1, closing.close)
+    timer.start()
+
+    with pytest.raises(shmq.ConnectionLost if (work, mode) == ("publish", "socket") else shmq.ConnectionClosed):
+        calls[work]()
+    timer.join()
 
 
 def test_status_says_what_survives(conn: shmq.Connection) -> None:

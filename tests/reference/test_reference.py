@@ -8,6 +8,7 @@ from reference.cases import ALL_CASES
 from reference.record import DIFFERENCES, differences, judge, listed
 from reference.run import seen
 
+pytestmark = pytest.mark.slow
 LISTED = listed(DIFFERENCES.read_text())
 _seen_at_rabbitmq: dict[str, dict[str, str]] = {}
 
