@@ -6,6 +6,7 @@ attachments are made anew, because the client's index is another one; deliveries
 are settled or stale as their control words say.
 """
 
+import contextlib
 import mmap
 import os
 import threading
@@ -26,6 +27,7 @@ from shmq_clients.stream import close_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 SETTLING_SECONDS: Final = 2.0  # after a new broker, while others may still ring the bells of the old one
 FRESHEN_SECONDS_MAX: Final = 0.02
@@ -81,7 +83,7 @@ class Attachments:
         self._changing = threading.Lock()
         self._settled_at = self._freshen_at = 0.0
         self._renewals: dict[str, tuple[Session, Answer]] = {}
-        self.before_bells: list[Callable[[core.Queue], object]] = []  # told of a queue whose bells are to be closed
+        self.around_bells: Callable[[core.Queue], AbstractContextManager[object]] = contextlib.nullcontext
 
     def on_welcome(self, session: Session, welcome: Welcome) -> None:
         """Take over what came with the welcome; start afresh unless our index is still ours. Must not wait."""
@@ -336,9 +338,8 @@ class Attachments:
         return time.monotonic() >= self._settled_at
 
     def _set_bells(self, queue: core.Queue, bells: tuple[int, int, int], epoch: int) -> None:
-        for tell in self.before_bells:
-            tell(queue)
-        queue.set_bells(bells, epoch)
+        with self.around_bells(queue):
+            queue.set_bells(bells, epoch)
 
     def _ask_for_bells(self, name: str) -> Answer | None:
         """Return what will be answered; None while there is nobody to ask."""

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from shmq.core import _core as core
@@ -124,7 +125,7 @@ class Watch:
         self._control_fd = -1
         self._look_at = 0.0
         core.epoll_watch(self.epoll, self._nudge.fd, True)
-        attachments.before_bells.append(self._on_bells)
+        attachments.around_bells = self._changing_bells
         forks.register(self)
 
     # -- consumers ----------------------------------------------------------------------------------------------------
@@ -291,6 +292,10 @@ class Watch:
             bell = self._bells[queue] = Bell(self.epoll, queue)
         may_have = bell.look()
         self._by_fd[bell.fd] = queue
+        if may_have and not consumer.has_room:  # it may have read the token that was meant for another one here
+            for other in self._consumers.values():
+                if other.queue is queue and other.has_room:
+                    self._heat(other)
         return may_have and consumer.has_room
 
     def _leave(self, queue: core.Queue) -> None:
@@ -299,12 +304,14 @@ class Watch:
             self._by_fd.pop(bell.fd, None)
             bell.leave()
 
-    def _on_bells(self, queue: core.Queue) -> None:
-        """They are changed: nothing may be left at the old ones."""
+    @contextlib.contextmanager
+    def _changing_bells(self, queue: core.Queue) -> Iterator[None]:
+        """Nothing may be left at the old ones, and nobody may go there meanwhile: they would never be left again."""
         with self._lock:
             self._leave(queue)
             self._look_at = 0.0
             self._nudge.ring()
+            yield
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

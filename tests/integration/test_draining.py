@@ -330,6 +330,49 @@ def test_an_idle_one_does_not_spin(conn: shmq.Connection) -> None:
     assert calls < 20
 
 
+@pytest.mark.parametrize("mode", ["direct"], indirect=True)
+def test_a_wake_up_of_two_is_not_lost_in_one_that_has_no_room(
+    conn: shmq.Connection, connect: Callable[[], shmq.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, other = new_queue(conn), connect()
+    both = [conn.consume(queue, prefetch=1) for _ in range(2)]
+    publish(other, queue, b"1")
+    (event,) = conn.drain(10, timeout=scaled(WAIT))
+    wait_until(lambda: is_idle(conn), "both wait")
+    watch, late = conn._paths.watch, [b"2", b"3"]
+    look_around = watch._look_around
+
+    def look() -> None:  # messages that come just behind it
+        look_around()
+        publish(other, queue, *late)
+        late.clear()
+
+    monkeypatch.setattr(watch, "_look_at", time.monotonic() + 60)  # no look that finds it by chance
+    monkeypatch.setattr(watch, "_look_around", look)
+    event.message.ack()
+    got = conn.drain(10)
+    while len(got) < len(both) and readable(conn, scaled(1)):
+        got += conn.drain(10)
+
+    assert [event.message.body for event in got] == [b"2", b"3"]
+
+
+@pytest.mark.parametrize("mode", ["direct"], indirect=True)
+def test_nobody_goes_to_bells_that_are_just_being_changed(conn: shmq.Connection) -> None:
+    queue = new_queue(conn)
+    conn.consume(queue)
+    assert conn.drain() == []
+    draining = threading.Thread(target=conn.drain)
+
+    with conn._attachments.around_bells(conn._attachments.attach(queue).queue):
+        draining.start()
+        draining.join(0.2)
+        assert draining.is_alive()
+
+    draining.join(scaled(WAIT))
+    assert not draining.is_alive()
+
+
 def test_an_error_of_one_loses_nothing_of_the_others(conn: shmq.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     queues = [new_queue(conn) for _ in range(3)]
     first, second, third = (conn.consume(queue) for queue in queues)
