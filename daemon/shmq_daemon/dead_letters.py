@@ -11,6 +11,7 @@ is not there, and that is counted.
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from shmq.core import _core
@@ -23,7 +24,7 @@ from shmq_daemon.events import Queue
 from shmq_daemon.log import Logger
 from shmq_daemon.routing import Target, targets
 from shmq_daemon.topology import Topology
-from shmq_daemon.watched import Quarantine, SlotWord, Stuck, Watched
+from shmq_daemon.watched import Quarantine, SlotWord, Watched
 
 BATCH: Final = 256  # of one queue in one step
 STUCK_MAX: Final = 4096  # then no more are taken up from that queue
@@ -99,37 +100,51 @@ class DeadLetters:
             if at is None:
                 break
             taken += 1
-            self._take_up(watched, Stuck(at), now_ns, tally)
+            if at not in watched.stuck:  # who is was found by a scan; what it waits for is known
+                self._take_up(watched, at, set(), now_ns, tally)
         self._note(watched, tally)
         return taken == BATCH
 
-    def adopt(self, watched: Watched, found: list[SlotWord]) -> None:
-        """Dead messages that no ring knows (a full heal found them): tried with the stuck ones."""
-        known = {stuck.at for stuck in watched.stuck}
-        watched.stuck.extend(Stuck(at) for at in found if at not in known)
+    @staticmethod
+    def adopt(watched: Watched, found: list[SlotWord]) -> None:
+        """Dead messages that a scan found, perhaps in no ring: tried with the stuck ones, as far as there is room."""
+        unknown = [at for at in found if at not in watched.stuck]
+        room = max(STUCK_MAX - len(watched.stuck), 0)
+        watched.stuck.update((at, set()) for at in unknown[:room])
+        watched.has_more_dead |= len(unknown) > room
         watched.retry_ns = 0
 
+    @staticmethod
+    def wants_scan(watched: Watched) -> bool:
+        """Whether there is room again for what a scan had to leave."""
+        wanted = watched.has_more_dead and len(watched.stuck) <= STUCK_MAX // 2
+        if wanted:
+            watched.has_more_dead = False
+        return wanted
+
     def _retry(self, watched: Watched, now_ns: int, tally: Counter[tuple[str, str]]) -> None:
-        waiting = len(watched.stuck)
-        for _ in range(min(waiting, BATCH)):
-            self._take_up(watched, watched.stuck.popleft(), now_ns, tally)
+        for at in list(islice(watched.stuck, BATCH)):
+            self._take_up(watched, at, watched.stuck.pop(at), now_ns, tally)
         if not watched.stuck and watched.name in self._full:
             del self._full[watched.name]
             self._alarms.clear_alarm(ALARM, watched.name)
 
-    def _take_up(self, watched: Watched, stuck: Stuck, now_ns: int, tally: Counter[tuple[str, str]]) -> None:
-        snapshot = watched.core.peek(*stuck.at)
+    def _take_up(
+        self, watched: Watched, at: SlotWord, done: set[int], now_ns: int, tally: Counter[tuple[str, str]]
+    ) -> None:
+        """One dead message; `done`: ids of the targets that have it."""
+        snapshot = watched.core.peek(*at)
         if snapshot is None or snapshot.state != _core.DEAD:
             return
         reason = REASONS.get(snapshot.reason, "rejected")
-        done = self._dead_letter(watched, snapshot, reason, stuck)
-        if done is None:
-            watched.stuck.append(stuck)
+        fate = self._dead_letter(watched, snapshot, reason, done)
+        if fate is None:
+            watched.stuck[at] = done  # behind the others
             watched.retry_ns = now_ns + RETRY_NS
-        elif watched.core.settle_dead(*stuck.at):
-            tally[done, reason] += 1
+        elif watched.core.settle_dead(*at):
+            tally[fate, reason] += 1
 
-    def _dead_letter(self, watched: Watched, snapshot: Snapshot, reason: str, stuck: Stuck) -> str | None:
+    def _dead_letter(self, watched: Watched, snapshot: Snapshot, reason: str, done: set[int]) -> str | None:
         """Publish to every target that has not got it. Returns what became of it, None when a target is full."""
         definition = watched.queue.definition
         exchange = definition.dead_letter_exchange
@@ -148,9 +163,9 @@ class DeadLetters:
         found = self._targets(exchange, letter)
         kept = [target for target in found if not self._closes_cycle(watched, letter, target.queue, reason)]
         for target in kept:
-            if target.queue.queue_id not in stuck.done and not self._publish(watched, target, snapshot):
+            if target.queue.queue_id not in done and not self._publish(watched, target, snapshot):
                 return None
-            stuck.done.add(target.queue.queue_id)
+            done.add(target.queue.queue_id)
         return "dead-lettered" if kept else "dropped, no target"
 
     def _targets(self, exchange: str, letter: death.DeadLetter) -> list[Target]:

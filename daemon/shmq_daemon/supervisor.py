@@ -355,6 +355,8 @@ class Supervisor:
 
     def _look_at(self, watched: Watched, now_ns: int) -> bool:
         more_dead = self._letters.step(watched, now_ns)
+        if self._letters.wants_scan(watched):
+            self._scans.begin(watched)
         self._expiry.note(watched)
         return self._delays.step(watched, now_ns) or more_dead
 

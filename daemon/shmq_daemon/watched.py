@@ -6,7 +6,6 @@ Does not own: what is done with it (reaping.py, dead_letters.py, delays.py, swee
 Invariant: a queue whose segment failed a check is not touched again by this supervisor; the others go on.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -22,16 +21,6 @@ SlotWord = tuple[int, int]
 """(slot, control word): one message in one state."""
 
 
-class Stuck:
-    """A dead message that some target has not taken yet."""
-
-    __slots__ = ("at", "done")
-
-    def __init__(self, at: SlotWord) -> None:
-        self.at = at
-        self.done: set[int] = set()  # ids of targets that have it
-
-
 class Watched:
     """One queue."""
 
@@ -40,7 +29,8 @@ class Watched:
         self.epoch = epoch
         self.bells = bells  # ours: kept for the next broker
         self.quarantined = False
-        self.stuck: deque[Stuck] = deque()
+        self.stuck: dict[SlotWord, set[int]] = {}  # dead ones that some target has not taken; ids of those that have
+        self.has_more_dead = False  # in no ring, and not among the stuck for want of room
         self.retry_ns = 0  # when stuck ones are tried again
         self.recovered = False
         descriptors = [segments.open_existing(queue.segment)]

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from shmq_daemon.dead_letters import BATCH, STUCK_MAX
 from support.deadline import wait_until
 from support.messages import deaths
 from support.shmqd import Shmqd, instance
 
 MESSAGES = 3000
 KILLS = 6
+BEHIND = 2 * STUCK_MAX + 1000
 
 
 @pytest.fixture
@@ -68,3 +70,25 @@ def test_no_dead_letter_of_a_whole_daemons_death_is_lost(daemon: Shmqd) -> None:
 
         wait_until(lambda: conn.queue_info("dead").messages >= 500, "all are dead-lettered", 20)
         assert len({message.body for message in conn.get_batch("dead", max_messages=1000)}) == 500
+
+
+def test_more_than_are_kept_in_mind_wait_behind_a_full_target(daemon: Shmqd) -> None:
+    """The supervisor dies, so the next one finds them by its scan; then somebody makes room."""
+    with daemon.connect() as conn:
+        conn.declare_queue("dead", capacity_messages=100)
+        conn.declare_queue("jobs", dead_letter_exchange="", dead_letter_routing_key="dead")
+        conn.publish_many([b"%d" % n for n in range(BEHIND)], routing_key="jobs", confirm="memory")
+        for message in itertools.islice(conn.consume("jobs"), BEHIND):
+            message.reject()
+        before = daemon.child("supervisor")
+        daemon.kill("supervisor")
+        wait_until(lambda: supervisor_is_another(daemon, before), "another supervisor")
+
+        arrived: Counter[bytes] = Counter()
+        while found := conn.get_batch("dead", max_messages=100, max_wait=1.0):
+            arrived.update(message.body for message in found)
+            conn.ack_many(found)
+
+        assert len(arrived) == BEHIND
+        assert arrived.total() <= BEHIND + BATCH  # what was under way at the death
+        assert conn.queue_info("jobs").totals["dead_pending"] == 0
