@@ -36,7 +36,6 @@ STALE_SLICE_NS: Final = 25_000_000  # while our bells may not be those that othe
 TAKE_TURNS: Final = 0.002  # for another thread that is reading already
 WORD_BYTES: Final = 8
 BROKERED: Final = "the broker decides who gets its messages: one consumer is active, exclusive or prioritised"
-AUTO_DELETE: Final = "an auto_delete queue needs the broker to see its consumers"
 
 
 class Attachment(NamedTuple):
@@ -57,11 +56,6 @@ class Attachment(NamedTuple):
     def is_plain(self) -> bool:
         """Publishing needs no thought: no time to live to add, and what is refused may be tried again."""
         return self.ttl_ns < 0 and self.definition.overflow != "reject-publish-dlx"
-
-
-def why_brokered(attachment: Attachment) -> str:
-    """Why nobody takes from a queue directly that is brokered."""
-    return AUTO_DELETE if attachment.definition.auto_delete else BROKERED
 
 
 class Attachments:
@@ -225,7 +219,7 @@ class Attachments:
             return False
         brokered = attachment.queue.brokered
         if brokered and insist:
-            raise DirectRefused(queue=name, reason=why_brokered(attachment))
+            raise DirectRefused(queue=name, reason=BROKERED)
         return not brokered
 
     def refreshed(self, attachment: Attachment) -> Attachment:

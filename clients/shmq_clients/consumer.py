@@ -18,7 +18,7 @@ from shmq.errors import DirectRefused
 from shmq.limits import SEQ_MAX
 from shmq.message import Message
 from shmq.wire.frames import Cancel, Consume, Ok, Ping, SetPrefetch
-from shmq_clients.attachments import Attachment, Attachments, why_brokered
+from shmq_clients.attachments import BROKERED, Attachment, Attachments
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE, Link
 from shmq_clients.message import SocketMessage
@@ -135,9 +135,9 @@ class Taker:
         return attachment
 
     def _subscribed(self) -> Consume:
-        """The broker is to hand out, as it does to others: what to ask it for. Nothing is taken besides."""
-        self._withdraw()
-        self._attachments.link.advance(0)
+        """The broker is to hand out, as it does to others: what to ask it for, by the tag that it knows us by. Nothing
+        is taken besides.
+        """
         self._announced_in = None
         self._is_subscribed = True
         self._core.queues = ()
@@ -205,7 +205,7 @@ class DirectConsumer(Taker):
         if attachment.is_brokered:
             if self._subscription is None and self._attachments.link.session is None:
                 return None  # nobody to ask; the others are not to wait for that
-            subscription = self._subscription_of(attachment)
+            subscription = self._subscription_of()
             return None if subscription is None else subscription.take()
         self._follow(attachment)
         message = self._core.take()
@@ -252,7 +252,7 @@ class DirectConsumer(Taker):
             return self._what_is_left(self._ended) or not self._cancelled
         attachment = self._attachment
         if attachment is not None and attachment.is_brokered:
-            return self._from_broker(attachment) or not self._cancelled
+            return self._from_broker() or not self._cancelled
         if self._subscription is not None:
             self._unsubscribe()
             return not self._cancelled
@@ -262,9 +262,9 @@ class DirectConsumer(Taker):
             wait_for_acks(self._attachments.link, lambda: self._core.has_room or self._cancelled)
         return not self._cancelled
 
-    def _from_broker(self, attachment: Attachment) -> SocketMessage | None:
+    def _from_broker(self) -> SocketMessage | None:
         """Consume as others do, through the broker; None: look whether that is still so."""
-        subscription, link = self._subscription_of(attachment), self._attachments.link
+        subscription, link = self._subscription_of(), self._attachments.link
         if subscription is None:
             return None
         message = subscription.take()
@@ -276,10 +276,10 @@ class DirectConsumer(Taker):
             link.advance(SLICE, subscription.has_news)
         return message or subscription.take()
 
-    def _subscription_of(self, attachment: Attachment) -> Subscription | None:
+    def _subscription_of(self) -> Subscription | None:
         path, subscription = self._by_frames, self._subscription
         if path is None:
-            raise DirectRefused(queue=self.queue_name, reason=why_brokered(attachment))
+            raise DirectRefused(queue=self.queue_name, reason=BROKERED)
         if subscription is None:
             subscription = self._subscription = path.consume(self._subscribed(), self._ledger)
             subscription.tell = self._on_news

@@ -158,7 +158,8 @@ class Catalog:
         opened.core.set_epoch(opened.bells.epoch)
         definition = opened.queue.definition
         opened.core.set_limits(**policy.limits_of(definition))  # type: ignore[arg-type] # warn: 0 or 1
-        opened.core.set_brokered(bool(policy.consumer_needs_broker(definition)))
+        kept = definition.auto_delete and opened.core.brokered  # as in Consuming
+        opened.core.set_brokered(kept or bool(policy.consumer_needs_broker(definition)))
 
     # -- changing --------------------------------------------------------------------------------------------
 

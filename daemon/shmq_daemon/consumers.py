@@ -91,6 +91,10 @@ class Consumer:
         """Whether one settled message may make room for other consumers, too."""
         return bool(self.channel.window.prefetch) or self.prefetch.sharers > 1
 
+    def asks_us_now(self, opened: OpenQueue, frame: wire.Consume) -> bool:
+        """Whether it took by itself, and is to be served by us: one and the same consumer, never gone in between."""
+        return self.direct and not frame.direct and self.opened is opened
+
     def room(self) -> int:
         """How many messages it takes now. Who shares leaves some to the others."""
         session = self.client.session

@@ -116,15 +116,17 @@ class Consuming:
         opened.core  # noqa: B018 - raises for a queue that is set apart
         tag = frame.consumer_tag or f"ctag-{secrets.token_hex(8)}"
         check_name(tag, "consumer_tag")
-        if tag in client.consumers:
+        before = client.consumers.get(tag)
+        if before is not None and not before.asks_us_now(opened, frame):
             raise NotAllowed(f"consumer tag {tag!r} is in use on this connection; choose another")
         reason = Control.why_not_consumed(client, opened) if frame.direct else ""
         if reason:
             raise DirectRefused(queue=opened.name, reason=reason)
         check_exclusive(opened, frame)
-        consumer = Consumer(client, opened, tag, frame)
-        client.consumers[tag] = consumer
-        opened.consumers.append(consumer)
+        consumer = client.consumers[tag] = before or Consumer(client, opened, tag, frame)
+        consumer.direct = frame.direct
+        if before is None:
+            opened.consumers.append(consumer)
         opened.had_consumer = True
         self._decide(opened)
         _answer(client, wire.Consuming(frame.seq, tag))
@@ -459,7 +461,9 @@ class Consuming:
         brokered = bool(policy.consumer_needs_broker(opened.queue.definition)) or any(
             consumer.exclusive or consumer.priority for consumer in opened.consumers
         )
-        if opened.usable and opened.core.brokered != brokered:
+        # Where the last one to leave takes the queue along: who went back to taking by itself would be gone a moment.
+        stays = opened.queue.definition.auto_delete and bool(opened.consumers)
+        if opened.usable and opened.core.brokered != brokered and (brokered or not stays):
             opened.core.set_brokered(brokered)
 
     def _delete_if_auto(self, opened: OpenQueue) -> None:

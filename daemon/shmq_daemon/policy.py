@@ -140,6 +140,4 @@ def body_bytes_max(geometry: Geometry) -> int:
 
 def consumer_needs_broker(definition: QueueDefinition) -> str:
     """Why nobody takes from a queue directly, "" if they may. Publishing into it is another matter."""
-    if definition.single_active_consumer:
-        return ONE_ACTIVE
-    return "an auto_delete queue needs the broker to see its consumers" if definition.auto_delete else ""
+    return ONE_ACTIVE if definition.single_active_consumer else ""

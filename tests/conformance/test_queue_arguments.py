@@ -246,13 +246,47 @@ def test_a_queue_deletes_itself_when_its_consumers_connection_closes(
     wait_until(lambda: not is_there(conn, queue), "it is gone", WAIT)
 
 
-def test_publishing_into_one_that_deletes_itself_needs_no_broker(
+def test_consumers_of_both_kinds_count(
     conn: shmq.Connection, by_broker: shmq.Connection, new_queue: QueueMaker
 ) -> None:
+    """Those who take from the segment themselves too."""
+    queue = new_queue(auto_delete=True)
+    first, second = conn.consume(queue), by_broker.consume(queue)
+    wait_until(lambda: conn.queue_info(queue).consumers == 2, "both are counted", WAIT)
+    second.cancel()
+    assert is_there(conn, queue)
+
+    conn.cancel(first.consumer_tag)
+    wait_until(lambda: not is_there(conn, queue), "it is gone", WAIT)
+
+
+def test_a_consumer_that_is_served_otherwise_for_a_while_was_never_gone(
+    by_broker: shmq.Connection, broker: str, new_queue: QueueMaker
+) -> None:
+    """While another one has a priority only the broker hands out; then it leaves."""
+    queue = new_queue(auto_delete=True)
+    consumer = by_broker.consume(queue)
+    with shmq.connect(broker) as other:
+        urgent = other.consume(queue, priority=5, prefetch=1)
+        other.publish_many([b"1", b"2", b"3"], routing_key=queue, confirm="memory")
+        message = next(urgent)
+        assert sorted([message.body, next(consumer).body, next(consumer).body]) == [b"1", b"2", b"3"]
+        message.ack()
+        urgent.cancel()
+        for _ in range(3):
+            other.publish(b"4", routing_key=queue, confirm="memory")
+            assert next(consumer).body == b"4"
+
+    assert is_there(by_broker, queue)
+    by_broker.cancel(consumer.consumer_tag)
+    wait_until(lambda: not is_there(by_broker, queue), "it is gone", WAIT)
+
+
+def test_publishing_into_one_that_deletes_itself_needs_no_broker(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queue = new_queue(auto_delete=True)
     conn.publish(b"x", routing_key=queue, confirm="memory")
 
-    message = wait_for(by_broker, queue)
+    message = wait_for(conn, queue)
     assert message.body == b"x"
     message.ack()
 

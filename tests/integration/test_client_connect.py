@@ -146,8 +146,8 @@ def test_a_connection_says_where_it_leads() -> None:
 
 def test_a_queue_that_was_refused_and_made_anew_is_worked_in_directly() -> None:
     with shmq.local() as url, shmq.connect(url, mode="direct") as conn, shmq.connect(url) as other:
-        other.declare_queue("q", auto_delete=True)
-        with pytest.raises(shmq.DirectRefused, match="auto_delete"):
+        other.declare_queue("q", single_active_consumer=True)
+        with pytest.raises(shmq.DirectRefused, match="one consumer is active"):
             conn.get("q")
         other.delete_queue("q")
         other.declare_queue("q")

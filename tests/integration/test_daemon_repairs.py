@@ -408,3 +408,31 @@ def serves(daemon: Shmqd) -> bool:
             return connection.status().durability == "memory"
     except shmq.ShmqError:
         return False
+
+
+# -- auto_delete ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_the_death_of_its_last_consumer_takes_an_auto_delete_queue_along(
+    daemon: Shmqd, connection: shmq.Connection, mode: str
+) -> None:
+    connection.declare_queue("passing", auto_delete=True)
+    program = (
+        "import shmq, sys\n"
+        "conn = shmq.connect(sys.argv[1], mode=sys.argv[2])\n"
+        "for message in conn.consume('passing'):\n"
+        "    print('here', flush=True)\n"
+    )
+    command = [sys.executable, "-c", program, daemon.url, mode]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as victim:
+        assert victim.stdout is not None
+        connection.publish(b"x", routing_key="passing")
+        assert victim.stdout.readline() == b"here\n"
+        wait_until(lambda: connection.queue_info("passing").consumers == 1, "it is counted")
+        victim.kill()
+
+    def is_gone() -> bool:
+        return "passing" not in {info.definition.name for info in connection.queues()}
+
+    wait_until(is_gone, "the queue is gone", 15)

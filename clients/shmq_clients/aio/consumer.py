@@ -19,7 +19,7 @@ from shmq_clients.aio.link import AsyncLink
 from shmq_clients.aio.message import context_of
 from shmq_clients.aio.socket_path import AsyncSocketPath
 from shmq_clients.aio.waiting import ENDLESS, Waiters
-from shmq_clients.attachments import Attachment, why_brokered
+from shmq_clients.attachments import BROKERED, Attachment
 from shmq_clients.consumer import Taker
 from shmq_clients.link import SLICE
 from shmq_clients.session import Session
@@ -208,7 +208,7 @@ class DirectSource(Taker):
         if attachment is None:
             return
         if self._is_brokered():
-            await self._wait_for_broker(attachment)
+            await self._wait_for_broker()
             return
         if self._is_subscribed:
             await self._back_to_segment()
@@ -226,10 +226,10 @@ class DirectSource(Taker):
             await self._link.settled(lambda: self._follow(attachment))
         self._again.look = True  # whatever the bells: they are asked for, and messages are there
 
-    async def _wait_for_broker(self, attachment: Attachment) -> None:
+    async def _wait_for_broker(self) -> None:
         """Consume as others do, through the broker; return now and then, to look whether that is still so."""
         if self._subscribe is None:
-            raise DirectRefused(queue=self.queue_name, reason=why_brokered(attachment))
+            raise DirectRefused(queue=self.queue_name, reason=BROKERED)
         async with self._changing:
             if self._pushed is None and not self._cancelled:
                 try:
