@@ -1,0 +1,322 @@
+"""What a storm of events does to jobs in another queue: `python -m benchmarks.storm [--deaf] [--json]`.
+
+Owns: the measurement and its figures. Each of many workers (processes) has an auto_delete queue bound with `worker.#`
+to one topic exchange, consumes from it without acks, and publishes heartbeats there, so that every heartbeat is
+delivered to all of them. Jobs go through a queue of their own meanwhile, from one process to another, published when
+they are due and acked one by one. Calm and storm take turns; a job's time goes from when it was due to its delivery,
+and figures are medians of turns.
+With --deaf the workers consume nothing, heartbeats are large, and the memory watermark is low: the storm's queues are
+stopped, jobs must go on. Exits 1 when a figure is missed.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import json
+import multiprocessing
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing.synchronize import Barrier, Event
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import psutil  # type: ignore[import-untyped] # ships no types
+
+import shmq
+
+EXCHANGE: Final = "events"
+JOBS: Final = "jobs"
+TIME: Final = struct.Struct("<d")
+RATIO_MAX: Final = 2.0  # p99 of jobs, with the storm to without
+DELIVERIES_SHARE_MIN: Final = 0.95  # of what was asked for
+MEMORY_GROWTH_MAX: Final = 1.1
+START_SECONDS: Final = 60.0
+PATIENCE: Final = 30.0
+SETTLE_SECONDS: Final = 0.5  # of each turn, before it is measured
+WARM_BEATS: Final = 3  # of each worker, before anything is: the first one attaches to everybody's queue
+MARK_BYTES: Final = 64 << 20  # with --deaf
+DEAF_BODY: Final = 20_000
+Counts: TypeAlias = "ctypes.Array[ctypes.c_int64]"
+"""One a worker, which alone writes it."""
+FORK = multiprocessing.get_context("fork")
+
+
+class Plan(NamedTuple):
+    """What to measure."""
+
+    workers: int
+    deliveries: int  # a second
+    jobs: int  # a second
+    turns: int
+    seconds: float  # of a turn
+    body: int
+    deaf: bool
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two heartbeats of a worker."""
+        return self.workers**2 / self.deliveries
+
+
+class Shared(NamedTuple):
+    """What the processes have in common."""
+
+    url: str
+    plan: Plan
+    ready: Barrier
+    storming: Event
+    over: Event
+    delivered: Counts
+    published: Counts
+    refused: Counts  # heartbeats that some queue had no room for
+
+
+class Turn(NamedTuple):
+    """One measured stretch."""
+
+    storm: bool
+    begin: float
+    end: float
+    deliveries: float  # a second
+    shm_bytes: int  # at its end
+    rss_bytes: int
+    blocked: str
+    stopped: set[str]  # queues
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+
+
+def work(shared: Shared, number: int) -> None:
+    """Be a worker: hear everybody's heartbeats, and send one's own."""
+    deaf = shared.plan.deaf
+    with shmq.connect(shared.url, timeout=START_SECONDS) as conn:
+        queue = conn.declare_queue("", auto_delete=True).name
+        conn.bind_queue(queue, EXCHANGE, "worker.#")
+        consumer = conn.consume(queue, prefetch=int(deaf), no_ack=not deaf)
+        heart = threading.Thread(target=beat, args=(shared, number, conn, consumer))
+        shared.ready.wait(START_SECONDS)
+        heart.start()
+        if not deaf:
+            for _message in consumer:
+                shared.delivered[number] += 1
+        heart.join()
+
+
+def beat(shared: Shared, number: int, conn: shmq.Connection, consumer: Any) -> None:  # noqa: ANN401 - of either mode
+    """Publish a heartbeat when one is due, while there is a storm; the workers' times are spread evenly."""
+    plan = shared.plan
+    due = time.monotonic() + plan.pause * number / plan.workers
+    body = bytes(plan.body)
+    while not shared.over.wait(max(0.0, due - time.monotonic())):
+        due = max(due + plan.pause, time.monotonic())
+        if not shared.storming.is_set():
+            continue
+        try:
+            conn.publish(body, exchange=EXCHANGE, routing_key=f"worker.heartbeat.{number}", timeout=plan.pause)
+            shared.published[number] += 1
+        except shmq.QueueFull:
+            shared.refused[number] += 1
+    consumer.cancel()
+
+
+def hand_in(shared: Shared) -> None:
+    """Publish jobs when they are due."""
+    with shmq.connect(shared.url, mode="direct", timeout=START_SECONDS) as conn:
+        shared.ready.wait(START_SECONDS)
+        due = time.monotonic()
+        while not shared.over.is_set():
+            time.sleep(max(0.0, due - time.monotonic()))
+            conn.publish(TIME.pack(due), routing_key=JOBS, timeout=PATIENCE)
+            due += 1 / shared.plan.jobs
+        conn.publish(b"", routing_key=JOBS)
+
+
+def do_jobs(shared: Shared, results: Any) -> None:  # noqa: ANN401 - a pipe's end
+    """Take jobs until the last one; then tell when each was due, and how long it took."""
+    times: list[tuple[float, float]] = []
+    with shmq.connect(shared.url, mode="direct", timeout=START_SECONDS) as conn:
+        shared.ready.wait(START_SECONDS)
+        for message in conn.consume(JOBS, prefetch=1):
+            now = time.monotonic()
+            message.ack()
+            if not message.body:
+                break
+            (due,) = TIME.unpack(message.body)
+            times.append((due, now - due))
+    results.send(times)
+
+
+# -- the measurement --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def daemon(plan: Plan) -> Iterator[str]:
+    """Run one of our own, with a mark where the storm is not consumed."""
+    folder = Path(tempfile.mkdtemp(prefix="shmq-"))
+    places = ["--socket", str(folder / "shmq.sock"), "--data", str(folder / "data")]
+    settings = folder / "shmqd.toml"
+    settings.write_text(f'log_level = "error"\nmemory_watermark_bytes = {MARK_BYTES if plan.deaf else 0}\n')
+    command = [sys.executable, "-P", "-m", "shmq_daemon.main", "--ephemeral", "--config", str(settings), *places]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - our own module, by our own interpreter
+    try:
+        url = f"shmq://{folder / 'shmq.sock'}"
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(url):
+            if time.monotonic() > deadline:
+                raise SystemExit("shmqd does not answer")
+        yield url
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(START_SECONDS)
+        shutil.rmtree(folder)
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(shmq.DaemonNotRunning):
+        shmq.connect(url).close()
+        return True
+    time.sleep(0.01)
+    return False
+
+
+def measure(plan: Plan) -> dict[str, Any]:
+    """Take all turns. Returns what they say."""
+    with daemon(plan) as url, shmq.connect(url) as conn:
+        conn.declare_exchange(EXCHANGE, "topic")
+        conn.declare_queue(JOBS)
+        delivered, published, refused = (FORK.RawArray(ctypes.c_int64, plan.workers) for _ in range(3))
+        ready = FORK.Barrier(plan.workers + 3)
+        shared = Shared(url, plan, ready, FORK.Event(), FORK.Event(), delivered, published, refused)
+        hears, says = FORK.Pipe(duplex=False)
+        processes = [FORK.Process(target=work, args=(shared, number)) for number in range(plan.workers)]
+        processes += [FORK.Process(target=hand_in, args=(shared,)), FORK.Process(target=do_jobs, args=(shared, says))]
+        try:
+            for process in processes:
+                process.start()
+            ready.wait(START_SECONDS)
+            shared.storming.set()
+            time.sleep(WARM_BEATS * plan.pause)
+            turns = [take_turn(shared, conn, storm=bool(number % 2)) for number in range(2 * plan.turns + 1)]
+            shared.over.set()
+            times = hears.recv()
+            for process in processes:
+                process.join(PATIENCE)
+        finally:
+            for process in processes:
+                process.kill()
+        return said(turns, times, sum(published), sum(refused))
+
+
+def take_turn(shared: Shared, conn: shmq.Connection, *, storm: bool) -> Turn:
+    """Let it blow, or not."""
+    (shared.storming.set if storm else shared.storming.clear)()
+    time.sleep(SETTLE_SECONDS)
+    begin, before = time.monotonic(), sum(shared.delivered)
+    time.sleep(shared.plan.seconds)
+    end, after = time.monotonic(), sum(shared.delivered)
+    infos = conn.queues()
+    pids = [process.pid for process in conn.status().processes]
+    return Turn(
+        storm,
+        begin,
+        end,
+        (after - before) / (end - begin),
+        sum(info.totals["memory_bytes"] for info in infos),
+        sum(psutil.Process(pid).memory_info().rss for pid in pids),
+        conn.blocked,
+        {info.definition.name for info in infos if info.totals["share_bytes"]},
+    )
+
+
+def said(turns: list[Turn], times: list[tuple[float, float]], published: int, refused: int) -> dict[str, Any]:
+    """Figures of all turns."""
+    p50: dict[bool, list[float]] = {False: [], True: []}
+    p99: dict[bool, list[float]] = {False: [], True: []}
+    for turn in turns:
+        parts = statistics.quantiles([1e3 * took for due, took in times if turn.begin <= due < turn.end], n=100)
+        p50[turn.storm].append(parts[49])
+        p99[turn.storm].append(parts[98])
+    storms = [turn for turn in turns if turn.storm]
+    calm, storm = statistics.median(p99[False]), statistics.median(p99[True])
+    return {
+        "jobs": len(times),
+        "p50_ms": [statistics.median(p50[False]), statistics.median(p50[True])],
+        "p99_ms": [calm, storm],
+        "p99_ms_of_each_turn": [p99[False], p99[True]],
+        "ratio": storm / calm,
+        "deliveries_a_second": statistics.median(turn.deliveries for turn in storms),
+        "heartbeats": published,
+        "refused": refused,
+        "shm_bytes": [storms[0].shm_bytes, storms[-1].shm_bytes],
+        "rss_bytes": [storms[0].rss_bytes, storms[-1].rss_bytes],
+        "blocked": next((turn.blocked for turn in turns if turn.blocked), ""),
+        "stopped": sorted(set().union(*(turn.stopped for turn in turns))),
+    }
+
+
+def missed(plan: Plan, figures: dict[str, Any]) -> Iterator[str]:
+    """What is not as it must be."""
+    if figures["ratio"] > RATIO_MAX:
+        yield f"p99 of jobs at most {RATIO_MAX:g} times that without the storm"
+    if plan.deaf:
+        if not figures["stopped"] or JOBS in figures["stopped"] or not figures["blocked"]:
+            yield "the storm's queues are stopped, and they alone"
+        return
+    if figures["deliveries_a_second"] < plan.deliveries * DELIVERIES_SHARE_MIN:
+        yield f"{plan.deliveries} deliveries a second"
+    if any(after > before * MEMORY_GROWTH_MAX for before, after in (figures["shm_bytes"], figures["rss_bytes"])):
+        yield "memory stays as it is"
+    if figures["blocked"] or figures["stopped"] or figures["refused"]:
+        yield "nothing is blocked"
+
+
+def shown(plan: Plan, figures: dict[str, Any]) -> Iterator[str]:
+    """Lines for a person."""
+    (calm50, storm50), (calm99, storm99) = figures["p50_ms"], figures["p99_ms"]
+    what = "do not consume" if plan.deaf else "consume"
+    yield f"{plan.workers} workers that {what}, {plan.jobs} jobs a second, {figures['jobs']} in all"
+    yield f"  jobs without the storm   p50 {calm50:7.3f} ms   p99 {calm99:7.3f} ms"
+    yield f"  jobs with the storm      p50 {storm50:7.3f} ms   p99 {storm99:7.3f} ms   {figures['ratio']:.2f} times"
+    yield f"  deliveries a second      {figures['deliveries_a_second']:,.0f}"
+    yield f"  heartbeats               {figures['heartbeats']:,} published, {figures['refused']:,} refused"
+    for name, key in (("queues in /dev/shm", "shm_bytes"), ("daemon's memory", "rss_bytes")):
+        before, after = (size / (1 << 20) for size in figures[key])
+        yield f"  {name:<24} {before:.1f} MiB after the first storm, {after:.1f} MiB after the last"
+    yield f"  stopped                  {len(figures['stopped'])} queues"
+    if figures["blocked"]:
+        yield f"  connections are told     {figures['blocked']}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and say what came out."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("--workers", type=int, default=100)
+    parser.add_argument("--deliveries", type=int, default=10_000, help="a second, of heartbeats to workers")
+    parser.add_argument("--jobs", type=int, default=500, help="a second")
+    parser.add_argument("--turns", type=int, default=12, help="of storm, between as many and one of calm")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn")
+    parser.add_argument("--deaf", action="store_true", help="workers do not consume, and the memory watermark is low")
+    parser.add_argument("--json", action="store_true", help="figures for a program")
+    given = parser.parse_args(arguments)
+    body = DEAF_BODY if given.deaf else 64
+    plan = Plan(given.workers, given.deliveries, given.jobs, given.turns, given.seconds, body, given.deaf)
+    figures = measure(plan)
+    failures = list(missed(plan, figures))
+    if given.json:
+        print(json.dumps(figures | {"missed": failures}))
+    else:
+        print(*shown(plan, figures), *(f"missed: {failure}" for failure in failures), sep="\n")
+    return bool(failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
