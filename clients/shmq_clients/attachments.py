@@ -23,7 +23,7 @@ from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE, Link
 from shmq_clients.message import DirectMessage
 from shmq_clients.session import Answer, Session
-from shmq_clients.stream import close_all
+from shmq_clients.stream import close_all, is_green
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,7 @@ SETTLING_SECONDS: Final = 2.0  # after a new broker, while others may still ring
 FRESHEN_SECONDS_MAX: Final = 0.02
 REFUSED_SECONDS: Final = 1.0  # then a queue is asked for again: one of the same name may be another
 STALE_SLICE_NS: Final = 25_000_000  # while our bells may not be those that others ring
+GREEN_SLICE_NS: Final = 2_000_000  # under gevent or eventlet, where a bell is looked at and not waited for
 TAKE_TURNS: Final = 0.002  # for another thread that is reading already
 WORD_BYTES: Final = 8
 BROKERED: Final = "the broker decides who gets its messages: one consumer is active, exclusive or prioritised"
@@ -275,6 +276,10 @@ class Attachments:
         renewed = sum(self._renew(one) for one in stale) == len(stale)
         if not renewed or self.link.session is None or time.monotonic() < self._settled_at:
             pause_ns = min(pause_ns, STALE_SLICE_NS)
+        if is_green():
+            time.sleep(min(pause_ns, GREEN_SLICE_NS) / SECOND_NS)
+            self.link.advance(0)
+            return
         if core.wait([one.queue for one in attachments], side, pause_ns, self.link.fileno()) == core.OTHER:
             self.link.advance(TAKE_TURNS)
 

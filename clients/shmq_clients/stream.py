@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import BuiltinFunctionType
 from typing import Final
 
 from shmq.errors import ConnectionClosed, ConnectionLost, FrameError, NotShmqd, OperationTimeout, ProtocolMismatch
@@ -41,6 +42,7 @@ class Stream:
         self._out = bytearray()
         self._writing = threading.RLock()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)  # the sockets that gevent and eventlet put in place want to hear it
         try:
             self._socket.connect(str(path))
         except OSError:
@@ -147,6 +149,11 @@ def poll(fd: int, events: int, timeout: float) -> int:
     poller.register(fd, events)
     ready = poller.poll(max(0.0, timeout) * 1000)
     return ready[0][1] if ready else 0
+
+
+def is_green() -> bool:
+    """Whether Python's waits are those of gevent or eventlet, so that waiting in C would hold up all greenlets."""
+    return not isinstance(time.sleep, BuiltinFunctionType)
 
 
 def _select(fd: int, events: int, timeout: float) -> int:
