@@ -16,6 +16,7 @@ from shmq.definitions import EXCHANGE_TYPES
 from shmq.errors import PreconditionFailed
 from shmq_clients.connection import Connection as ShmqConnection
 from shmq_clients.kombu.errors import closed, speaks
+from shmq_clients.kombu.options import Options
 from shmq_clients.topology import DeclaredQueue
 
 logger = get_logger("kombu.transport.shmq")
@@ -25,7 +26,7 @@ class Owner(Protocol):
     """The low-level connection, as far as it matters here."""
 
     shmq: ShmqConnection
-    strict_declare: bool
+    options: Options
 
 
 class Declaring:
@@ -123,7 +124,7 @@ class Declaring:
         try:
             return shmq.declare_queue(queue, arguments=arguments, **flags)  # type: ignore[arg-type] # flags only
         except PreconditionFailed as error:
-            if type(error) is not PreconditionFailed or cast("Owner", self.connection).strict_declare:
+            if type(error) is not PreconditionFailed or cast("Owner", self.connection).options.strict_declare:
                 raise
             logger.warning("%s. It stays as it is, and is used so", error)
             return shmq.declare_queue(queue, passive=True)
