@@ -188,21 +188,21 @@ static PyObject *ledger_up_to(LedgerObject *l, PyObject *value)
     return list;
 }
 
-/* Each delivery is let go of: it is its holder's alone, and counts no longer. */
+/* Each delivery is let go of: it is its holder's alone, and counts no longer. What is entered meanwhile, by who is told of room, stays. */
 static PyObject *ledger_forget(LedgerObject *l, PyObject *unused)
 {
     (void)unused;
-    PyObject *by_tag = root_of(l)->by_tag;
-    PyObject *list = by_tag ? PyDict_Values(by_tag) : PyList_New(0);
-    if (!list)
-        return NULL;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
-        MessageObject *m = (MessageObject *)PyList_GET_ITEM(list, i);
+    PyObject *key, *delivery, *by_tag = root_of(l)->by_tag;
+    PyObject *all = by_tag ? PyDict_Copy(by_tag) : PyDict_New();
+    for (Py_ssize_t i = 0; all && PyDict_Next(all, &i, &key, &delivery);) {
+        MessageObject *m = (MessageObject *)delivery;
         if (PyObject_TypeCheck(m, &shmq_py_Message) && m->ledger)
             shmq_py_ledger_leave(m);
+        else if (by_tag && PyDict_DelItem(by_tag, key) < 0)
+            PyErr_Clear(); /* it has left meanwhile */
     }
-    if (by_tag)
-        PyDict_Clear(by_tag);
+    PyObject *list = all ? PyDict_Values(all) : NULL;
+    Py_XDECREF(all);
     return list;
 }
 

@@ -160,6 +160,24 @@ def test_what_is_forgotten_is_its_holders_alone(queue: core.Queue) -> None:
     assert message.delivery_tag == 1
 
 
+def test_what_is_entered_while_others_are_forgotten_stays(queue: core.Queue) -> None:
+    ledger = core.Ledger()
+    ledger.prefetch = 1
+    next(consumer(queue, ledger))
+    late = queue.take()
+    assert late is not None
+
+    def on_room() -> None:
+        ledger.on_room = None
+        ledger.enter(late)
+
+    ledger.on_room = on_room
+    assert len(ledger.forget()) == 1
+    assert (ledger.find(2), ledger.counted) == (late, 1)
+    late.ack()
+    assert (len(ledger), ledger.counted) == (0, 0)
+
+
 def test_a_ledger_that_keeps_nothing_counts(queue: core.Queue) -> None:
     ledger = core.Ledger(keeps=False)
     ledger.prefetch = 1
