@@ -4,6 +4,7 @@ Owns: status, listing and inspection. Does not own: the figures (segments, super
 Invariant: no name is told to a client that has no permission on it.
 """
 
+import heapq
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -137,7 +138,7 @@ class Reporting:
         _answer(client, wire.BindingsListed(frame.seq, *_page(map(info_of, found), frame.limit)))
 
     def _bindings(self, frame: wire.ListBindings) -> Iterator[Binding]:
-        """In their order, the first of the page first; no more than one exchange's are sorted at a time."""
+        """In their order, the first of the page first; no more than one exchange's are looked at at a time."""
         router, after = self._catalog.topology.router, frame.after
         last = _order(binding_of(after)) if after is not None else None
         groups: Iterable[AbstractSet[Binding]]
@@ -147,12 +148,15 @@ class Reporting:
                 | router.leading_to(Destination(True, frame.destination))
             ]
         else:
-            exchanges = sorted(self._catalog.topology.exchanges)
+            exchanges = [frame.source] if frame.source else sorted(self._catalog.topology.exchanges)
             groups = (router.outgoing(name) for name in exchanges if last is None or name >= last[0])
         for group in groups:
-            for binding in sorted(group, key=_order):
-                if frame.source in ("", binding.source) and (last is None or _order(binding) > last):
-                    yield binding
+            left = [(_order(one), one) for one in group if frame.source in ("", one.source)]
+            if last is not None:
+                left = [pair for pair in left if pair[0] > last]
+            heapq.heapify(left)  # a page takes few of many: no two have the same place
+            while left:
+                yield heapq.heappop(left)[1]
 
     def _info(self, client: Client, opened: OpenQueue) -> wire.QueueInfo:
         figures = _stats(opened)

@@ -6,6 +6,7 @@ and no process of the daemon had to be started again.
 
 import contextlib
 import mmap
+import os
 import random
 import socket
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 import shmq
+from shmq.message import encode_envelope, make_properties
 from support.bystander import unharmed
 from support.deadline import scaled
 from support.shmqd import Shmqd, instance
@@ -335,3 +337,22 @@ def test_a_full_backlog_is_given_up(tmp_path: Path, mode: str) -> None:
 
         with refused(shmq.SessionError):
             connect(f"shmq://{tmp_path}/full.sock", mode)
+
+
+# -- what nobody can see to -------------------------------------------------------------------------------------------
+
+
+def test_who_writes_in_a_queues_memory_without_our_client_may_say_to_be_anybody(daemon: Shmqd) -> None:
+    """As docs/OPERATIONS.md says: whoever has `direct` is trusted with `user_id`."""
+    forged = encode_envelope("", "trusting", make_properties(user_id=str(os.getuid() + 1)))
+    with daemon.connect("direct") as conn:
+        conn.declare_queue("trusting")
+        with refused(shmq.PreconditionFailed):
+            conn.publish(b"", routing_key="trusting", user_id=str(os.getuid() + 1))
+        conn._attachments.attach("trusting").queue.publish(b"", envelope=forged)
+
+        message = conn.get("trusting")
+        assert message is not None
+        assert message.user_id == str(os.getuid() + 1)
+        message.ack()
+        conn.delete_queue("trusting")
