@@ -12,6 +12,8 @@ from shmq.limits import NAME_BYTES_MAX
 
 GENERATED_PREFIX: Final = "amq.gen-"  # names the broker makes when asked for none
 RESERVED_PREFIX: Final = "amq."
+REPLY_TO: Final = "amq.rabbitmq.reply-to"  # everybody's own; who was told the rest of the name may answer there
+REPLY_PREFIX: Final = REPLY_TO + "."
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _NAME_ALLOWED: Final = f"1 to {NAME_BYTES_MAX} bytes of UTF-8 without control characters"

@@ -12,12 +12,14 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from shmq.core import _core as core
 from shmq.definitions import QueueDefinition
 from shmq.errors import DetachedQueue, DirectRefused, LayoutMismatch, NotFound, SessionError, ShmqError
+from shmq.names import REPLY_PREFIX
 from shmq.wire.frames import Attach, Attached, Bells, RenewBells, Welcome
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE, Link
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 SETTLING_SECONDS: Final = 2.0  # after a new broker, while others may still ring the bells of the old one
 FRESHEN_SECONDS_MAX: Final = 0.02
 REFUSED_SECONDS: Final = 1.0  # then a queue is asked for again: one of the same name may be another
+REPLIES_MAX: Final = 64  # queues of others, for replies to them
 STALE_SLICE_NS: Final = 25_000_000  # while our bells may not be those that others ring
 GREEN_SLICE_NS: Final = 2_000_000  # under gevent or eventlet, where a bell is looked at and not waited for
 TAKE_TURNS: Final = 0.002  # for another thread that is reading already
@@ -77,6 +80,8 @@ class Attachments:
         self._words: memoryview[int] | None = None
         self._changing = threading.Lock()
         self._settled_at = self._freshen_at = 0.0
+        self._own_replies: set[str] = set()
+        self._replies: deque[str] = deque()  # of others, as they were attached
         self._renewals: dict[str, tuple[Session, Answer]] = {}
         self.around_bells: Callable[[core.Queue], AbstractContextManager[object]] = contextlib.nullcontext
 
@@ -133,6 +138,25 @@ class Attachments:
             self.forget(found)
         return self._attach(name)
 
+    def attach_own(self, name: str) -> Attachment:
+        """As `attach`, a queue for replies to us."""
+        for gone in [own for own in self._own_replies if self._is_deleted(own)]:
+            self._own_replies.discard(gone)
+            self.drop(gone)
+        self._own_replies.add(name)
+        return self.attach(name)
+
+    def _is_deleted(self, name: str) -> bool:
+        found = self._by_name.get(name)
+        return found is None or found.queue.deleted
+
+    def _forget_replies(self, name: str) -> None:
+        """Those who are answered are many, and go: only so many of their queues are kept."""
+        if name.startswith(REPLY_PREFIX) and name not in self._own_replies:
+            self._replies.append(name)
+            if len(self._replies) > REPLIES_MAX:
+                self.drop(self._replies.popleft())
+
     def _attach(self, name: str) -> Attachment:
         kept: Attachment | None = None
         while kept is None:
@@ -145,6 +169,7 @@ class Attachments:
             kept = self._keep(attachment, welcome)
             if kept is not attachment:
                 attachment.queue.close()
+        self._forget_replies(name)
         return kept
 
     def _keep(self, attachment: Attachment, welcome: Welcome) -> Attachment | None:

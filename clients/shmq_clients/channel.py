@@ -9,26 +9,35 @@ until it or its connection is closed.
 import contextlib
 import weakref
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, Unpack
 
 from shmq.errors import SessionError
 from shmq.wire.frames import CloseChannel, Counted, Recover
 from shmq_clients.message import SocketMessage
 from shmq_clients.numbered import Numbered, check_recover, check_size, give_back
+from shmq_clients.outgoing import PublishKeywords
 from shmq_clients.receiving import Paths, Receiving
+from shmq_clients.replies import Replies
 from shmq_clients.settling import ack_all, nack_all, reject_all
+
+
+class Publishes(Protocol):
+    """The connection, as its channels need it."""
+
+    def publish(self, body: Any, **keywords: Unpack[PublishKeywords]) -> object: ...  # noqa: ANN401 - its own
 
 
 class Channel(Receiving):
     """Made by `Connection.channel`; may be used from many threads, as its connection."""
 
-    def __init__(self, paths: Paths, keep: object) -> None:
+    def __init__(self, paths: Paths, keep: Publishes) -> None:
         self._paths = paths
         self._keep = keep
         self._numbered = Numbered(paths.link, paths.socket.ledgers)
         self._number = self._numbered.number
         self._ledger = self._numbered.ledger
         self._own = weakref.WeakValueDictionary()
+        self._replies = Replies()
 
     @property
     def number(self) -> int:
@@ -45,6 +54,15 @@ class Channel(Receiving):
 
     def _hand_out(self, messages: list[Any]) -> None:
         self._numbered.enter(messages)
+
+    # -- publishing ---------------------------------------------------------------------------------------------------
+
+    def publish(self, body: Any, **keywords: Unpack[PublishKeywords]) -> None:  # noqa: ANN401 - any buffer
+        """As `Connection.publish`. `reply_to="amq.rabbitmq.reply-to"`: answers come to this channel's consumer of that
+        queue; raises PreconditionFailed when there is none.
+        """
+        self._check()
+        self._keep.publish(body, **(self._replies.addressed(keywords) if "reply_to" in keywords else keywords))
 
     # -- the window ---------------------------------------------------------------------------------------------------
 

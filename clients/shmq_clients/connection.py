@@ -71,6 +71,7 @@ class Connection(Topology, Receiving):
         self._own = weakref.WeakValueDictionary()
         self._channels: dict[int, Channel] = {}  # the last of each number
         self._publishing = Publishing(self._attachments, self._socket, insist=mode == "direct")
+        self._replies = self._publishing.replies
         self._mode = mode
         announce_all = functools.partial(
             _announce_all, self._paths.consumers

@@ -103,6 +103,16 @@ class Taker:
             link.later(lambda session: session.say(SetPrefetch(SEQ_MAX, prefetch, tag), link.read_on))
             link.advance(0)
 
+    @property
+    def reply_queue(self) -> str:
+        """The queue beneath, of direct replies."""
+        attachment = self._attachment
+        return "" if attachment is None else attachment.name
+
+    def announced(self, session: Session) -> None:
+        """The broker of this session counts it already."""
+        self._announced_in = session
+
     def announce(self, session: Session) -> None:
         """Have the broker count this consumer. Nobody waits for the answer: messages are taken, whatever it is."""
         if not self._cancelled and self._announced_in is not session and not self._is_subscribed:
@@ -366,6 +376,11 @@ class SocketConsumer:
     def is_cancelled(self) -> bool:
         """As DirectConsumer's."""
         return self._cancelled
+
+    @property
+    def reply_queue(self) -> str:
+        """As DirectConsumer's."""
+        return self._subscription.reply_queue
 
     @property
     def is_over(self) -> bool:

@@ -8,17 +8,19 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, TypeAlias, Unpack
+from typing import Any, Final, TypeAlias, Unpack, cast
 
 from shmq.core._core import Loan
 from shmq.errors import InvalidArgument, NotDurable, NotFound, PublishError, PublishRejected, Unroutable
 from shmq.limits import BODY_BYTES_MAX
 from shmq.message import check_user_id
+from shmq.names import REPLY_TO
 from shmq.routing.addressing import late
 from shmq_clients.attachments import Attachment, Attachments
 from shmq_clients.direct_path import DirectPath, QueueGone
 from shmq_clients.lending import Loaned
 from shmq_clients.outgoing import Outgoing, PublishKeywords, outgoing
+from shmq_clients.replies import Replies
 from shmq_clients.routes import Routes
 from shmq_clients.socket_path import SocketPath
 
@@ -36,6 +38,7 @@ class Publishing:
         self._direct = DirectPath(attachments)
         self._socket = socket_path
         self._insist = insist
+        self.replies = Replies()  # the connection's own
 
     def publish(self, body: Any, **keywords: Unpack[PublishKeywords]) -> None:  # noqa: ANN401 - any buffer
         """As `Connection.publish`."""
@@ -105,6 +108,8 @@ class Publishing:
     # -- the path -----------------------------------------------------------------------------------------------------
 
     def _checked(self, keywords: PublishKeywords) -> Outgoing:
+        if keywords.get("reply_to") == REPLY_TO:
+            keywords = cast("PublishKeywords", self.replies.addressed(keywords))
         out = outgoing(**keywords)
         self._attachments.link.check()
         if self._attachments.user_id:

@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 from msgspec.structs import replace
 
 from shmq.core import _core as core
-from shmq.errors import NotAllowed, NotFound
+from shmq.errors import DirectRefused, NotAllowed, NotFound
 from shmq.message import Message
-from shmq.names import check_name
-from shmq.wire.frames import Consume
+from shmq.names import REPLY_TO, check_name
+from shmq.wire.frames import Consume, Consuming
 from shmq_clients.asked import check_max_messages, consume_frame, needs_broker
 from shmq_clients.attachments import Attachments
 from shmq_clients.consumer import Consumer, DirectConsumer, SocketConsumer
@@ -26,6 +26,7 @@ from shmq_clients.direct_path import DirectPath
 from shmq_clients.durations import wait_nanoseconds
 from shmq_clients.flags import check_flags
 from shmq_clients.link import Link
+from shmq_clients.replies import Replies
 from shmq_clients.session import Mode
 from shmq_clients.several import SeveralConsumer, queues_of
 from shmq_clients.socket_path import SocketPath
@@ -88,6 +89,7 @@ class Receiving:
     _paths: Paths
     _number = 0
     _ledger: core.Ledger | None = None
+    _replies: Replies
     _own: weakref.WeakValueDictionary[str, Any]  # consumers by the tags that this channel knows
 
     # -- getting ------------------------------------------------------------------------------------------------------
@@ -164,9 +166,12 @@ class Receiving:
             ack_timeout=ack_timeout,
             arguments=arguments,
         )
+        self._replies.check([first, *others], no_ack=no_ack)
         if (known := self._own.get(tag)) is not None and not known.is_over:
             raise NotAllowed(f"consumer tag {tag!r} is in use")
         consumer = self._begin_several(consume, others) if others else self._begin(consume, self._ledger)
+        if not isinstance(consumer, SeveralConsumer) and first == REPLY_TO:
+            self._replies.find = weakref.ref(consumer)
         consumer.consumer_tag = tag
         self._own[tag] = consumer
         self._paths.begun(consumer.parts if isinstance(consumer, SeveralConsumer) else (consumer,))
@@ -191,8 +196,11 @@ class Receiving:
     def _begin(self, asked: Consume, ledger: core.Ledger | None) -> DirectConsumer | SocketConsumer:
         paths = self._paths
         consume = named(asked, paths.wire_tag(asked.consumer_tag), self._number)
+        direct = self._begin_replies(consume) if consume.queue == REPLY_TO else None
+        if direct is not None:
+            return direct
         consumer: DirectConsumer | SocketConsumer
-        if not needs_broker(consume, paths.mode) and paths.is_direct(consume.queue):
+        if consume.queue != REPLY_TO and not needs_broker(consume, paths.mode) and paths.is_direct(consume.queue):
             attachment = paths.attachments.attach(consume.queue)
             by_frames = None if paths.mode == "direct" else paths.socket
             consumer = DirectConsumer(
@@ -202,6 +210,24 @@ class Receiving:
             paths.link.advance(0)
         else:
             consumer = SocketConsumer(paths.socket, paths.socket.consume(consume, ledger), keep=self)
+        paths.consumers[consume.consumer_tag] = consumer
+        return consumer
+
+    def _begin_replies(self, consume: Consume) -> DirectConsumer | None:
+        """The broker makes the queue beneath. None: it is not to be worked in directly."""
+        paths = self._paths
+        if not paths.attachments.granted:
+            return None
+        try:
+            answer = paths.link.request(lambda seq: replace(consume, seq=seq, direct=True))
+        except DirectRefused:
+            if paths.mode == "direct":
+                raise
+            return None
+        assert isinstance(answer.frame, Consuming)
+        attachment = paths.attachments.attach_own(answer.frame.queue)
+        consumer = DirectConsumer(consume, paths.attachments, attachment, ledger=self._ledger, keep=self)
+        consumer.announced(answer.session)
         paths.consumers[consume.consumer_tag] = consumer
         return consumer
 

@@ -16,7 +16,7 @@ from shmq.core._core import Ledger
 from shmq.errors import ConnectionLost, NotFound, ShmqError, StaleDelivery
 from shmq.limits import BATCH_MESSAGES_MAX
 from shmq.wire.fields import Delivery
-from shmq.wire.frames import Ack, Consume, Deliver, Nack, Reject, Touch
+from shmq.wire.frames import Ack, Consume, Consuming, Deliver, Nack, Reject, Touch
 from shmq_clients.durations import nanoseconds
 from shmq_clients.link import Link
 from shmq_clients.message import SocketMessage
@@ -88,6 +88,7 @@ class Subscription:
 
     def __init__(self, consume: Consume, read_on: Callable[[], object], ledger: Ledger | None = None) -> None:
         self.consume = consume
+        self.reply_queue = ""  # of direct replies
         self._ledger = ledger
         self.tell: Callable[[], object] = bool  # called when there is news, by whoever reads
         self._read_on = read_on
@@ -160,6 +161,8 @@ class Subscription:
         answer = self._answer
         if answer is not None and answer.done:
             self._answer = None
+            if isinstance(answer.frame, Consuming):
+                self.reply_queue = answer.frame.queue
             if not isinstance(answer.error, ConnectionLost):  # the next session consumes again
                 self._error = self._error or answer.error
         if self._error is not None:

@@ -37,6 +37,7 @@ from shmq_daemon.opened import OpenQueue
 from shmq_daemon.peer import identify
 from shmq_daemon.process import Child, die_with
 from shmq_daemon.publishing import Publishing
+from shmq_daemon.replies import Replies
 from shmq_daemon.reporting import Reporting
 from shmq_daemon.session import Session
 from shmq_daemon.supervision import Supervision
@@ -90,6 +91,7 @@ class Broker:
         self._consuming = Consuming(self._catalog, self._loop, self._timers, self._log)
         self._unused = Unused(self._catalog, self._timers, self._log)
         self._control = Control(self._catalog, self._supervision.releases)
+        self._consuming.replies = Replies(self._catalog, self._control.make)
         self._reporting = Reporting(
             self._catalog,
             self._clients,

@@ -68,6 +68,11 @@ class Held:
         self.consumer = consumer
         self.deadline_ns = 0  # of its consumer's ack timeout
 
+    @property
+    def consumer_tag(self) -> str:
+        """ "" of a get."""
+        return self.consumer.tag if self.consumer is not None else ""
+
 
 class Consumer:
     """One consumer of one client."""

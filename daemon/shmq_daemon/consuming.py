@@ -39,6 +39,7 @@ from shmq_daemon.control import Control
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timers
 from shmq_daemon.opened import OpenQueue
+from shmq_daemon.replies import Replies, is_for_replies
 
 SERVED_MAX: Final = 1024  # of one queue in one turn of the loop
 TIMEOUT_LOOK_NS: Final = 250_000_000  # between two looks for overdue deliveries
@@ -55,6 +56,7 @@ class Consuming:
         self._log = log
         self._due: dict[int, OpenQueue] = {}  # to be served in this turn
         self._roomy: dict[Client, Consumer | None] = {}  # all of whose queues are to be, those behind this one's first
+        self.replies: Replies  # set by who makes queues
         self.on_damage: Callable[[OpenQueue, ShmqError], None] = lambda _opened, _error: None
         self._timed: set[Client] = set()  # who may hold what is to be acked in time
         self._settle: Mapping[type, Callable[[Message, Any], None]] = {
@@ -112,7 +114,8 @@ class Consuming:
         self.wake(waiting.opened)
 
     def on_consume(self, client: Client, frame: wire.Consume) -> None:
-        opened = self._catalog.opened(frame.queue, client.connection_id)
+        replies = self.replies.asked_for(client, frame)
+        opened = replies or self._catalog.opened(frame.queue, client.connection_id)
         opened.core  # noqa: B018 - raises for a queue that is set apart
         tag = frame.consumer_tag or f"ctag-{secrets.token_hex(8)}"
         check_name(tag, "consumer_tag")
@@ -129,7 +132,7 @@ class Consuming:
             opened.consumers.append(consumer)
         opened.had_consumer = True
         self._decide(opened)
-        _answer(client, wire.Consuming(frame.seq, tag))
+        _answer(client, wire.Consuming(frame.seq, tag, opened.name if replies else ""))
         self._tell_consumer("consumer started", consumer)
         self.wake(opened)
 
@@ -341,7 +344,7 @@ class Consuming:
             for tag, held in timed:
                 if held.deadline_ns <= now_ns:
                     self._requeue_overdue(client, tag, held)
-                    requeued[held.opened.name, _tag_of(held)] += 1
+                    requeued[held.opened.name, held.consumer_tag] += 1
         for (queue, consumer), count in requeued.items():
             self._log.info("ack timeout, requeued", queue=queue, consumer=consumer, requeued=count)
         if self._timed:
@@ -467,14 +470,11 @@ class Consuming:
             opened.core.set_brokered(brokered)
 
     def _delete_if_auto(self, opened: OpenQueue) -> None:
-        auto = opened.queue.definition.auto_delete and opened.had_consumer and not opened.consumers
+        goes = opened.queue.definition.auto_delete or is_for_replies(opened.name)
+        auto = goes and opened.had_consumer and not opened.consumers
         if auto and opened.queue.queue_id in self._catalog.open:
             self._log.info("last consumer left", queue=opened.name)
             self._catalog.delete_queue(opened.queue)
-
-
-def _tag_of(held: Held) -> str:
-    return held.consumer.tag if held.consumer is not None else ""
 
 
 def _nack(message: Message, frame: wire.Nack) -> None:

@@ -25,6 +25,7 @@ from shmq_daemon.events import Queue
 from shmq_daemon.opened import OpenQueue
 from shmq_daemon.permissions import Access
 from shmq_daemon.releases import Releases
+from shmq_daemon.replies import is_for_replies
 from shmq_daemon.routing import check_may_publish
 
 Bind = wire.BindQueue | wire.BindExchange
@@ -84,6 +85,10 @@ class Control:
                 raise difference
             return opened
         policy.check_unreserved("queue", definition.name)
+        return self.make(client, definition)
+
+    def make(self, client: Client, definition: QueueDefinition) -> OpenQueue:
+        """Make a queue, within the limits of the client's uid."""
         try:
             queue = self._catalog.new_queue(definition, client.connection_id, client.uid)
         except ValueError as error:
@@ -191,11 +196,16 @@ class Control:
         return not any(access.why_not_direct(queue.name) for queue in queues)
 
     def _direct(self, client: Client, name: str) -> OpenQueue:
-        opened = self._catalog.opened(name, client.connection_id)
+        opened = self._catalog.opened(name, self._owner_of(name, client))
         reason = self.why_not_direct(client, opened)
         if reason:
             raise DirectRefused(queue=name, reason=reason)
         return opened
+
+    def _owner_of(self, name: str, client: Client) -> int:
+        """Who was told the name of a queue for replies may write there, though it is another's."""
+        queue = self._catalog.topology.queues.get(name) if is_for_replies(name) else None
+        return client.connection_id if queue is None else queue.exclusive_to
 
     @staticmethod
     def why_not_direct(client: Client, opened: OpenQueue) -> str:

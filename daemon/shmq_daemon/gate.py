@@ -13,10 +13,10 @@ from typing import Any, Final
 from shmq import message
 from shmq.errors import BodyTooLarge, DirectRefused, NotFound, PublishRejected, QueueFull, ShmFull, ShmqError
 from shmq.message import decode_envelope
-from shmq.names import GENERATED_PREFIX
+from shmq.names import GENERATED_PREFIX, REPLY_TO
 from shmq.routing.addressing import address
 from shmq.wire import frames as wire
-from shmq_daemon.permissions import REPLY_TO, Access, Verb
+from shmq_daemon.permissions import Access, Verb
 from shmq_daemon.routing import KEYS_IN_HEADERS
 from shmq_daemon.topology import Topology
 

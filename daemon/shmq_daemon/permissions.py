@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from shmq.errors import AccessRefused, NotAllowed
+from shmq.names import REPLY_PREFIX
 
 Verb = Literal["configure", "write", "read", "direct"]
 """As in RabbitMQ; `direct`: to work in a queue's memory, together with write and read."""
@@ -22,7 +23,6 @@ VERBS: Final[tuple[Verb, ...]] = ("configure", "write", "read", "direct")
 SEEING: Final[tuple[Verb, ...]] = ("configure", "write", "read")  # each of them shows that a thing is there
 ROOT: Final = 0
 DEFAULT_EXCHANGE: Final = "amq.default"  # RabbitMQ's word where permissions are asked for; its name is empty
-REPLY_TO: Final = "amq.rabbitmq.reply-to"  # everybody's own; who was told the rest of the name may answer there
 SUBJECTS_MAX: Final = 1024  # remembered at a time
 ANSWERS_MAX: Final = 1024  # likewise, of one subject
 
@@ -148,7 +148,7 @@ class Access:
             self.check("write", "exchange", exchange)
             return
         for key in routing_keys:
-            if not key.startswith(REPLY_TO + "."):
+            if not key.startswith(REPLY_PREFIX):
                 self.check("write", "queue", key)
 
     def check_forward(self, kind: Kind, name: str, exchange: str, routing_key: str | None = None) -> None:

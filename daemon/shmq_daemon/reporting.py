@@ -25,6 +25,7 @@ from shmq_daemon.clients import Client, Clients
 from shmq_daemon.control import Control
 from shmq_daemon.opened import OpenQueue
 from shmq_daemon.permissions import Access
+from shmq_daemon.replies import is_for_replies
 from shmq_daemon.supervision import Alarm, Supervision
 from shmq_daemon.watermark import MEMORY, SHM_FULL
 
@@ -123,7 +124,11 @@ class Reporting:
 
     def on_list_queues(self, client: Client, frame: wire.ListQueues) -> None:
         queues, opened = self._catalog.topology.queues, self._catalog.open
-        infos = (self._info(client, opened[queues[name].queue_id]) for name in _seen(client, queues, frame.after))
+        infos = (
+            self._info(client, opened[queues[name].queue_id])
+            for name in _seen(client, queues, frame.after)
+            if not is_for_replies(name)
+        )
         _answer(client, wire.QueuesListed(frame.seq, *_page(infos, min(frame.limit or PAGE, PAGE))))
 
     def on_list_exchanges(self, client: Client, frame: wire.ListExchanges) -> None:

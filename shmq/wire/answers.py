@@ -196,6 +196,7 @@ class Consuming(Frame, tag=83, frozen=True):
 
     seq: Seq
     consumer_tag: Name
+    queue: Name = ""  # where it is another one than was asked for: that of direct replies
 
 
 class Got(Frame, tag=84, frozen=True):

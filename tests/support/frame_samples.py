@@ -107,6 +107,7 @@ SAMPLES: Final[dict[str, Frame]] = {
     "Routed": frames.Routed(15, ["jobs", "logs"], [(3, 1)], delayed=["later"]),
     "Routed/graph": frames.Routed(15, [], [(3, 1)], exchanges=[EXCHANGE], bindings=[BINDING]),
     "Consuming": frames.Consuming(19, "ctag"),
+    "Consuming/replies": frames.Consuming(19, "ctag", "amq.rabbitmq.reply-to.3.abc"),
     "Got": frames.Got(18, [DELIVERY]),
     "Deliver": frames.Deliver("ctag", [DELIVERY, DELIVERY]),
     "Cancelled": frames.Cancelled("ctag", "queue deleted"),

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import weakref
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, Unpack
 
 from shmq.errors import SessionError
 from shmq.wire.frames import CloseChannel, Counted, Recover
@@ -18,13 +18,21 @@ from shmq_clients.aio.receiving import AsyncPaths, AsyncReceiving, settle_in_par
 from shmq_clients.aio.waiting import Waiters
 from shmq_clients.message import SocketMessage
 from shmq_clients.numbered import Numbered, check_recover, check_size, give_back
+from shmq_clients.outgoing import PublishKeywords
+from shmq_clients.replies import Replies
 from shmq_clients.settling import ack_all, nack_all, reject_all
+
+
+class Publishes(Protocol):
+    """The connection, as its channels need it."""
+
+    async def publish(self, body: Any, **keywords: Unpack[PublishKeywords]) -> None: ...  # noqa: ANN401 - its own
 
 
 class AsyncChannel(AsyncReceiving):
     """Made by `AsyncConnection.channel`; for many tasks of its loop."""
 
-    def __init__(self, paths: AsyncPaths, keep: object) -> None:
+    def __init__(self, paths: AsyncPaths, keep: Publishes) -> None:
         self._paths = paths
         self._keep = keep
         self._numbered = Numbered(paths.link, paths.socket.ledgers)
@@ -33,6 +41,7 @@ class AsyncChannel(AsyncReceiving):
         self._room = Waiters()
         self._ledger.on_room = self._room.tell_all
         self._own = weakref.WeakValueDictionary()
+        self._replies = Replies()
 
     @property
     def number(self) -> int:
@@ -49,6 +58,13 @@ class AsyncChannel(AsyncReceiving):
 
     def _hand_out(self, messages: list[Any]) -> None:
         self._numbered.enter(messages)
+
+    # -- publishing ---------------------------------------------------------------------------------------------------
+
+    async def publish(self, body: Any, **keywords: Unpack[PublishKeywords]) -> None:  # noqa: ANN401 - any buffer
+        """As `Channel.publish`."""
+        self._check()
+        await self._keep.publish(body, **(self._replies.addressed(keywords) if "reply_to" in keywords else keywords))
 
     # -- the window ---------------------------------------------------------------------------------------------------
 

@@ -97,6 +97,7 @@ class AsyncConnection(AsyncTopology, AsyncReceiving):
         self._own = weakref.WeakValueDictionary()
         self._channels: dict[int, AsyncChannel] = {}  # the last of each number
         self._publishing = AsyncPublishing(link, self._attachments, self._socket, insist=mode == "direct")
+        self._replies = self._publishing.replies
         self._mode = mode
         self._publish: Callable[..., Awaitable[None] | None] = self._publishing.publish
         announce_all = functools.partial(

@@ -36,6 +36,10 @@ class Source(Protocol):
     def is_over(self) -> bool:
         """Whether nothing comes from there any more."""
 
+    @property
+    def reply_queue(self) -> str:
+        """The queue beneath, of direct replies."""
+
     def take(self) -> Any:  # noqa: ANN401 - an AsyncMessage, which the core makes
         """Return one that is there, or None. Raises what ended it."""
 
@@ -99,6 +103,11 @@ class AsyncConsumer:
                 if self._cancelled:  # meanwhile, by another task
                     await self._end(self._source)
             return self._source
+
+    @property
+    def reply_queue(self) -> str:
+        """The queue beneath, of direct replies, once begun."""
+        return "" if self._source is None else self._source.reply_queue
 
     @property
     def is_over(self) -> bool:
@@ -304,6 +313,11 @@ class SocketSource:
         self._news = news
         self._room = room
         self._cancelled = False
+
+    @property
+    def reply_queue(self) -> str:
+        """As Source's."""
+        return self._subscription.reply_queue
 
     @property
     def is_over(self) -> bool:

@@ -13,11 +13,13 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 
+from msgspec.structs import replace
+
 from shmq.core import _core as core
-from shmq.errors import NotAllowed, NotFound, ShmqError
+from shmq.errors import DirectRefused, NotAllowed, NotFound, ShmqError
 from shmq.message import AsyncMessage
-from shmq.names import check_name
-from shmq.wire.frames import Consume
+from shmq.names import REPLY_TO, check_name
+from shmq.wire.frames import Consume, Consuming
 from shmq_clients.aio.attachments import AsyncAttachments
 from shmq_clients.aio.consumer import TURNS_MAX, AsyncConsumer, DirectSource, SocketSource, Source
 from shmq_clients.aio.direct_path import AsyncDirectPath
@@ -30,6 +32,7 @@ from shmq_clients.asked import check_max_messages, consume_frame, needs_broker
 from shmq_clients.durations import wait_nanoseconds
 from shmq_clients.flags import check_flags
 from shmq_clients.receiving import named, several
+from shmq_clients.replies import Replies
 from shmq_clients.session import Mode
 from shmq_clients.several import queues_of
 
@@ -82,6 +85,7 @@ class AsyncReceiving:
     _number = 0
     _ledger: core.Ledger | None = None
     _room: Waiters | None = None
+    _replies: Replies
     _own: Consumers  # by the tags that this channel knows
 
     # -- getting ------------------------------------------------------------------------------------------------------
@@ -157,6 +161,7 @@ class AsyncReceiving:
             arguments=arguments,
         )
         self._check()
+        self._replies.check([first, *others], no_ack=no_ack)
         if (known := self._own.get(tag)) is not None and not known.is_over:
             raise NotAllowed(f"consumer tag {tag!r} is in use")
         needs_broker(consume, self._paths.mode)
@@ -170,6 +175,8 @@ class AsyncReceiving:
         begin = functools.partial(self._source_of_several if others else self._source_of, asked, *others)
         names = ", ".join([first, *others])
         consumer = own[tag] = consumers[wire_tag] = AsyncConsumer(names, tag, begin, ended=ended, keep=self)
+        if first == REPLY_TO:
+            self._replies.find = weakref.ref(consumer)
         return consumer
 
     async def _source_of_several(self, consume: Consume, *others: str) -> Source:
@@ -192,7 +199,10 @@ class AsyncReceiving:
 
     async def _begun(self, consume: Consume, ledger: core.Ledger | None, room: Waiters | None) -> Source:
         paths = self._paths
-        if not needs_broker(consume, paths.mode) and await paths.is_direct(consume.queue):
+        direct = await self._begun_replies(consume, room) if consume.queue == REPLY_TO else None
+        if direct is not None:
+            return direct
+        if consume.queue != REPLY_TO and not needs_broker(consume, paths.mode) and await paths.is_direct(consume.queue):
             attachment = await paths.attachments.attached(consume.queue)
             pushed = functools.partial(self._pushed, ledger=ledger, room=room)
             subscribe = None if paths.mode == "direct" else pushed
@@ -203,6 +213,24 @@ class AsyncReceiving:
             paths.link.advance(0)
             return source
         return await self._pushed(consume, ledger=ledger, room=room)
+
+    async def _begun_replies(self, consume: Consume, room: Waiters | None) -> Source | None:
+        """The broker makes the queue beneath. None: it is not to be worked in directly."""
+        paths = self._paths
+        if not paths.attachments.granted:
+            return None
+        try:
+            answer = await paths.link.requested(lambda seq: replace(consume, seq=seq, direct=True))
+        except DirectRefused:
+            if paths.mode == "direct":
+                raise
+            return None
+        assert isinstance(answer.frame, Consuming)
+        queue = answer.frame.queue
+        attachment = await paths.link.settled(lambda: paths.attachments.attach_own(queue))
+        source = DirectSource(consume, paths.link, paths.attachments, attachment, None, ledger=self._ledger, room=room)
+        source.announced(answer.session)
+        return source
 
     async def _pushed(self, consume: Consume, *, ledger: core.Ledger | None, room: Waiters | None) -> SocketSource:
         news, path = Waiters(), self._paths.socket

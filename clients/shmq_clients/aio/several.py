@@ -22,6 +22,11 @@ class SeveralSource:
         self._turn = 0
 
     @property
+    def reply_queue(self) -> str:
+        """None: replies come by a consumer of their own."""
+        return ""
+
+    @property
     def is_over(self) -> bool:
         """As Source's."""
         return all(part.is_over for part in self._parts)
