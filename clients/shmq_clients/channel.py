@@ -13,7 +13,6 @@ from typing import Any, Protocol, Self, Unpack
 
 from shmq.errors import SessionError
 from shmq.wire.frames import CloseChannel, Counted, Recover
-from shmq_clients.message import SocketMessage
 from shmq_clients.numbered import Numbered, check_recover, check_size, give_back
 from shmq_clients.outgoing import PublishKeywords
 from shmq_clients.receiving import Paths, Receiving
@@ -115,16 +114,15 @@ class Channel(Receiving):
         """
         check_recover(requeue)
         self._check()
-        messages, numbered, path = self._numbered.all(), self._numbered, self._paths.socket
-        by_frames = [message for message in messages if isinstance(message, SocketMessage)]
+        numbered, path = self._numbered, self._paths.socket
 
         def at_once() -> None:
-            numbered.recovered(by_frames)
+            numbered.recovered()
             path.recovered(numbered.number)
 
-        if by_frames or path.consumes(self._number):
+        if numbered.by_frames() or path.consumes(self._number):
             self._paths.link.ask(lambda seq: Recover(seq, self._number), Counted, at_once=at_once)
-        nack_all([message for message in messages if not isinstance(message, SocketMessage)], requeue=True)
+        nack_all(numbered.direct(), requeue=True)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -117,11 +117,18 @@ class Numbered:
         last = f"the last one is {self.ledger.last_tag}" if self.ledger.last_tag else "none was"
         return AlreadySettled(f"delivery tag {delivery_tag} was never given out on this channel: {last}")
 
-    def recovered(self, messages: list[Any]) -> None:
-        """The broker has taken these back."""
-        for message in messages:
-            if isinstance(message, SocketMessage):
-                message.end("nacked")
+    def by_frames(self) -> list[SocketMessage]:
+        """Return those of them that the broker holds for us."""
+        return [message for message in self.all() if isinstance(message, SocketMessage)]
+
+    def direct(self) -> list[CoreMessage]:
+        """Return those that are held in a segment."""
+        return [message for message in self.all() if not isinstance(message, SocketMessage)]
+
+    def recovered(self) -> None:
+        """The broker has taken back what it held until now: also what was handed out after it was asked to."""
+        for message in self.by_frames():
+            message.end("nacked")
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

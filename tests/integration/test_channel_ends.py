@@ -1,4 +1,8 @@
-"""What a channel leaves behind when it is closed: nothing that the next one of its number could meet."""
+"""Channels in unlucky moments: another thread is faster than a frame, a session is lost.
+
+Invariants: what is closed leaves nothing that the next one of its number could meet; what is taken back is settled here
+too.
+"""
 
 import asyncio
 import sys
@@ -118,6 +122,29 @@ def test_channels_that_are_closed_leave_nothing(conn: shmq.Connection) -> None:
 
     assert len(conn._link.on_welcome) == told
     assert not conn._socket.ledgers
+
+
+@pytest.mark.parametrize("conn", ["socket"], indirect=True)
+def test_what_is_handed_out_while_all_is_taken_back_is_taken_back_too(
+    conn: shmq.Connection, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(conn, queue, *range(3))
+    channel = conn.channel()
+    consumer = channel.consume(queue)
+    taken = [next(consumer), next(consumer)]
+    ask = conn._link.ask
+
+    def asked(make: Any, expect: Any, **keywords: Any) -> Any:
+        if expect is Counted:
+            taken.append(next(consumer))  # by another thread
+        return ask(make, expect, **keywords)
+
+    monkeypatch.setattr(conn._link, "ask", asked)
+    channel.recover()
+
+    assert [message.state for message in taken] == ["nacked"] * 3
+    assert channel.unacked == 0
+    assert [next(consumer).body for _ in range(3)] == [b"0", b"1", b"2"]
 
 
 def test_the_window_of_a_channel_that_was_closed_without_a_session_holds_for_nobody(

@@ -16,7 +16,6 @@ from shmq.errors import SessionError
 from shmq.wire.frames import CloseChannel, Counted, Recover
 from shmq_clients.aio.receiving import AsyncPaths, AsyncReceiving, settle_in_parts
 from shmq_clients.aio.waiting import Waiters
-from shmq_clients.message import SocketMessage
 from shmq_clients.numbered import Numbered, check_recover, check_size, give_back
 from shmq_clients.outgoing import PublishKeywords
 from shmq_clients.replies import Replies
@@ -112,17 +111,15 @@ class AsyncChannel(AsyncReceiving):
         """As `Channel.recover`. Cancelled: done or not."""
         check_recover(requeue)
         self._check()
-        messages, numbered, path = self._numbered.all(), self._numbered, self._paths.socket
-        by_frames = [message for message in messages if isinstance(message, SocketMessage)]
-        direct = [message for message in messages if not isinstance(message, SocketMessage)]
+        numbered, path = self._numbered, self._paths.socket
 
         def at_once() -> None:
-            numbered.recovered(by_frames)
+            numbered.recovered()
             path.recovered(numbered.number)
 
-        if by_frames or path.consumes(self._number):
+        if numbered.by_frames() or path.consumes(self._number):
             await self._paths.link.asked(lambda seq: Recover(seq, self._number), Counted, at_once=at_once)
-        await settle_in_parts(direct, functools.partial(nack_all, requeue=True))
+        await settle_in_parts(numbered.direct(), functools.partial(nack_all, requeue=True))
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
