@@ -70,7 +70,7 @@ class Held:
 
     @property
     def consumer_tag(self) -> str:
-        """ "" of a get."""
+        """Its consumer's; a get has none."""
         return self.consumer.tag if self.consumer is not None else ""
 
 

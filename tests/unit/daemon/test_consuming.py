@@ -37,8 +37,7 @@ def test_what_a_client_never_settles_is_remembered_up_to_a_bound(monkeypatch: py
     opened = SimpleNamespace(name="jobs")
     client: Any = Client()
     monkeypatch.setattr(made, "_release", lambda client, tag: client.held.pop(tag))
-    monkeypatch.setattr(consuming, "_tag_of", lambda _held: "tag")
-    held = [SimpleNamespace(deadline_ns=1, message=Message(), opened=opened) for _ in range(10)]
+    held = [SimpleNamespace(deadline_ns=1, message=Message(), opened=opened, consumer_tag="tag") for _ in range(10)]
     client.held = dict(enumerate(held))
     made._timed.add(client)
     made._look_for_overdue(2)
