@@ -149,8 +149,10 @@ def test_the_loop_lets_go_and_a_lost_connection_is_told(conn: Any, hub: Any) -> 
 
 def test_a_loop_made_anew_goes_on(conn: Any, hub: Any) -> None:
     worker = Worker(conn, hub)
+    timer: Any = conn.connection.on_loop
     hub.reset()
     conn.register_with_event_loop(hub)
+    assert timer.canceled
     publish(conn, worker.queue, 1)
 
     assert worker.run(1) == [1]

@@ -133,6 +133,12 @@ class Connection:
             raise translated(error) from error
         return bool(events)
 
+    def leave_loop(self) -> None:
+        """No event loop looks here now and then any more."""
+        timer, self.on_loop = self.on_loop, None
+        if timer is not None:
+            timer.cancel()
+
     def _hand_out(self, event: Event) -> None:
         channel, tag = self._consumers.get(event.consumer), event.consumer.consumer_tag
         if event.error is not None:
@@ -161,9 +167,7 @@ class Connection:
         for channel in list((channels or {}).values()):
             channel.collect()
         self._consumers.clear()
-        timer, self.on_loop = self.on_loop, None
-        if timer is not None:
-            timer.cancel()
+        self.leave_loop()
 
     def _end(self, close: Any) -> None:  # noqa: ANN401 - a call
         self._finalizer.detach()

@@ -109,15 +109,14 @@ class Transport(base.Transport):  # type: ignore[misc] # kombu has no types
 
     def register_with_event_loop(self, connection: Connection, loop: Any) -> None:  # noqa: ANN401 - a kombu Hub
         """Have what comes handed out by the loop; and look now and then, because wake-ups are hints."""
+        connection.leave_loop()
         loop.add_reader(connection.fileno(), self.on_readable, connection, loop)
         connection.on_loop = loop.call_repeatedly(SLICE, self.on_readable, connection, loop)
 
     def unregister_from_event_loop(self, connection: Connection, loop: Any) -> None:  # noqa: ANN401 - a kombu Hub
         if connection.connected:
             loop.remove_reader(connection.fileno())
-        timer, connection.on_loop = connection.on_loop, None
-        if timer is not None:
-            timer.cancel()
+        connection.leave_loop()
 
     def on_readable(self, connection: Connection, loop: Any) -> None:  # noqa: ANN401 - a kombu Hub; Kombu's form
         """Hand out some; what is left keeps the descriptor readable."""
