@@ -104,9 +104,16 @@ class Subscription:
         assert self._deliveries is not None
         if self._is_forgotten:
             return
-        queue, no_ack = self.consume.queue, self.consume.no_ack
+        queue, no_ack = self._queue_name(), self.consume.no_ack
         self._ready.extend(self._deliveries.messages(frame.deliveries, queue, no_ack=no_ack))
         self.tell()
+
+    def _queue_name(self) -> str:
+        """Where deliveries come from: for direct replies the queue that the broker made, told before the first one."""
+        answer = self._answer
+        if answer is not None and answer.done and isinstance(answer.frame, Consuming):
+            return answer.frame.queue or self.consume.queue
+        return self.reply_queue or self.consume.queue
 
     def cancelled(self, reason: str) -> None:
         self._error = NotFound(reason and f"queue {self.consume.queue!r}: {reason}", name=self.consume.queue)

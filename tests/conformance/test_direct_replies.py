@@ -50,6 +50,7 @@ def test_requests_are_answered(conn: shmq.Connection, connect: Connect, queue: s
             asking.publish(b"request %d" % number, routing_key=queue, reply_to=REPLY_TO, correlation_id=str(number))
             reply = next(replies)
             assert (reply.body, reply.correlation_id) == (b"REQUEST %d" % number, str(number))
+            assert reply.routing_key == reply.queue_name == service.names[-1]
     finally:
         service.stop()
 
