@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pika
 from pika import data, exceptions, spec
 
-from reference.driver import QUIET, Arrived, Declared, Made, Refused, Table, waits
+from reference.driver import QUIET, REPLY_TO, Arrived, Declared, Made, Refused, Table, waits
 
 T = TypeVar("T")
 SLICE = 0.02
@@ -190,6 +190,11 @@ class PikaBroker:
             if not self._confirming.is_open:
                 self._confirming = self._confirms()
 
+    def request(self, body: str, key: str) -> None:
+        with self._on_channel() as channel:
+            channel.basic_publish("", key, body.encode(), pika.BasicProperties(reply_to=REPLY_TO))
+            channel.flow(active=True)
+
     def get(self, queue: str, *, no_ack: bool = False) -> Arrived | None:
         with self._on_channel() as channel:
             method, properties, body = channel.basic_get(queue, no_ack)
@@ -260,6 +265,7 @@ def _arrived(channel: Any, method: Any, properties: Any, body: bytes) -> Arrived
         priority=properties.priority or 0,
         expiration=None if properties.expiration is None else int(properties.expiration),
         tag=method.delivery_tag,
+        reply_to=properties.reply_to or "",
         settle=functools.partial(_settle, channel, method.delivery_tag),
     )
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal
 
 import shmq
-from reference.driver import QUIET, Arrived, Declared, Made, Refused, Table, waits
+from reference.driver import QUIET, REPLY_TO, Arrived, Declared, Made, Refused, Table, waits
 from shmq_clients.channel import Channel
 
 Mode = Literal["auto", "socket"]
@@ -152,6 +152,10 @@ class ShmqBroker:
                 **properties,
             )
 
+    def request(self, body: str, key: str) -> None:
+        with _refusals():
+            self._channel.publish(body.encode(), routing_key=key, reply_to=REPLY_TO, confirm="memory")
+
     def get(self, queue: str, *, no_ack: bool = False) -> Arrived | None:
         with _refusals():
             message = self._channel.get(queue, no_ack=no_ack)
@@ -210,6 +214,7 @@ def _arrived(message: shmq.Message, channel: Channel, connection: shmq.Connectio
         priority=message.priority,
         expiration=message.expiration,
         tag=message.delivery_tag,
+        reply_to=message.reply_to or "",
         settle=functools.partial(_settle, message, channel, connection),
     )
 

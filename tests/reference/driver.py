@@ -15,6 +15,7 @@ from support.deadline import scaled
 Table = Mapping[str, Any]
 
 COMES: Final = 10.0  # seconds within which what must come has come
+REPLY_TO: Final = "amq.rabbitmq.reply-to"
 QUIET: Final = 0.25  # seconds after which nothing comes any more; what is compared is never shorter
 
 
@@ -46,6 +47,7 @@ class Arrived:
     priority: int
     expiration: int | None
     tag: int
+    reply_to: str
     settle: Callable[..., None] = field(compare=False, repr=False)
 
     def ack(self, *, multiple: bool = False) -> None:
@@ -131,6 +133,9 @@ class Broker(Protocol):
         **properties: Any,
     ) -> None:
         """Publish and wait for the confirm. Properties: priority, expiration (milliseconds)."""
+
+    def request(self, body: str, key: str) -> None:
+        """Publish what wants a direct reply, on the channel that consumes."""
 
     def get(self, queue: str, *, no_ack: bool = False) -> Arrived | None: ...
     def consume(

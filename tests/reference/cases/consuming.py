@@ -2,7 +2,7 @@
 
 from reference.cases.asking import must_come, ready
 from reference.cases.settling import publish_all
-from reference.driver import Broker
+from reference.driver import REPLY_TO, Broker
 from reference.record import Saw, case
 
 
@@ -145,3 +145,22 @@ def getting_beside_a_consumer(broker: Broker, saw: Saw) -> None:
     publish_all(broker, bodies_=("1", "2"))
     saw("consumed", [message.body for message in consumer.take(1)])
     saw("got", must_come(broker, "q").body)
+
+
+@case
+def direct_replies(broker: Broker, saw: Saw) -> None:
+    broker.declare_queue("rpc")
+    saw.answer("a request that nobody waits for", broker.another().request, "lost", "rpc")
+    saw.answer("with acks", broker.another().consume, REPLY_TO)
+    client = broker.another()
+    replies = client.consume(REPLY_TO, no_ack=True)
+    client.request("question", "rpc")
+    request = must_come(broker, "rpc")
+    saw("asked", (request.body, request.reply_to.startswith(f"{REPLY_TO}."), request.headers))
+    broker.publish("answer", request.reply_to)
+    broker.publish("answer again", request.reply_to)
+    came = replies.take(2)
+    saw("answered", [(answer.body, answer.exchange, answer.redelivered) for answer in came])
+    saw("its key is its address", {answer.routing_key for answer in came} == {request.reply_to})
+    client.close()
+    saw.answer("who asked is gone", broker.publish, "late", request.reply_to)
