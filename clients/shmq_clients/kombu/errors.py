@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from amqp import exceptions as amqp
+from kombu.exceptions import OperationalError
 
 from shmq.errors import (
     AccessRefused,
@@ -39,6 +40,15 @@ from shmq.errors import (
 P = ParamSpec("P")
 T = TypeVar("T")
 
+
+class TaskTooLargeError(amqp.PreconditionFailed, OperationalError):  # type: ignore[misc] # neither has types
+    """406, as RabbitMQ has it (311 is for consumers' limits), and what callers of `apply_async` are told to expect."""
+
+
+class NoRoomError(amqp.IrrecoverableChannelError, OperationalError):  # type: ignore[misc] # neither has types
+    """506 after having waited; the 506 of py-amqp would connect again. For callers of `apply_async`, too."""
+
+
 _AMQP: Final[Mapping[type[ShmqError], tuple[type[amqp.AMQPError], int]]] = {
     ProtocolMismatch: (amqp.IrrecoverableConnectionError, 0),
     LayoutMismatch: (amqp.IrrecoverableConnectionError, 0),
@@ -49,10 +59,10 @@ _AMQP: Final[Mapping[type[ShmqError], tuple[type[amqp.AMQPError], int]]] = {
     NotFound: (amqp.NotFound, 404),
     ResourceLocked: (amqp.ResourceLocked, 405),
     PreconditionFailed: (amqp.PreconditionFailed, 406),
-    BodyTooLarge: (amqp.PreconditionFailed, 406),  # as RabbitMQ has it: 311 is for consumers' limits
+    BodyTooLarge: (TaskTooLargeError, 406),
     Unroutable: (amqp.ChannelError, 312),
-    QueueFull: (amqp.IrrecoverableChannelError, 506),  # it has waited; 506 of py-amqp would connect again
-    ShmFull: (amqp.IrrecoverableChannelError, 506),
+    QueueFull: (NoRoomError, 506),
+    ShmFull: (NoRoomError, 506),
     NotAllowed: (amqp.NotAllowed, 530),
     NotDurable: (amqp.AMQPNotImplementedError, 540),
     NotSupported: (amqp.AMQPNotImplementedError, 540),
