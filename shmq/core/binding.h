@@ -180,7 +180,7 @@ PyObject *shmq_py_message_reject(MessageObject *m, PyObject *const *args, Py_ssi
 PyObject *shmq_py_message_touch(MessageObject *m, PyObject *extend);
 
 /* ---- py_ledger.c ---- */
-bool shmq_py_ledger_has_room(const LedgerObject *l);                            /* NULL: yes */
+bool shmq_py_ledger_has_room(const LedgerObject *l);                       /* NULL: yes */
 int shmq_py_ledger_enter(LedgerObject *l, MessageObject *m, bool counted); /* its tag; -1: no memory */
 void shmq_py_ledger_leave(MessageObject *m);                               /* who calls holds the message */
 void shmq_py_tell_room(PyObject *on_room);

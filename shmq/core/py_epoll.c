@@ -1,5 +1,5 @@
-/* py_epoll.c - one descriptor for many: for event loops that poll it themselves. Nothing here waits. Python's own epoll is taken
- * away by those who replace the standard library's waiting by their own. */
+/* py_epoll.c - one descriptor for many: for event loops that poll it themselves. Nothing here waits. Python's own epoll
+ * is taken away by those who replace the standard library's waiting by their own. */
 #include <Python.h>
 
 #include "binding.h"

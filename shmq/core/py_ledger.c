@@ -1,9 +1,12 @@
-/* py_ledger.c - the type Ledger: the deliveries of one channel that are not settled, by their tags, and how many of them there may be.
+/* py_ledger.c - the type Ledger: the deliveries of one channel that are not settled, by their tags, and how many of
+ * them there may be.
  *
- * A ledger may stand in another one, its parent: what is entered counts in both, and there is room where both have it. Tags and
- * deliveries are the root's. A delivery of a segment leaves its ledger when it is settled, wherever that is done; others say so.
+ * A ledger may stand in another one, its parent: what is entered counts in both, and there is room where both have it.
+ * Tags and deliveries are the root's. A delivery of a segment leaves its ledger when it is settled, wherever that is
+ * done; others say so.
  *
- * A ledger that keeps deliveries refers to them, and they, whom the garbage collector does not know, to it: `forget` ends that. */
+ * A ledger that keeps deliveries refers to them, and they, whom the garbage collector does not know, to it: `forget`
+ * ends that. */
 #include <Python.h>
 
 #include "binding.h"
@@ -64,7 +67,8 @@ static void uncount(LedgerObject *l)
     }
 }
 
-/* The next tag, under which the delivery is kept unless it needs no ack; 0 where none are kept. -1: failed, and nothing has changed. */
+/* The next tag, under which the delivery is kept unless it needs no ack; 0 where none are kept. -1: failed, and nothing
+ * has changed. */
 static int enter(LedgerObject *l, PyObject *delivery, bool counted, uint64_t *tag)
 {
     LedgerObject *root = root_of(l);
