@@ -5,11 +5,13 @@ Invariants: higher priority is served first while it has room, equals in turn; w
 served; an exclusive consumer is the only one (AMQP 0-9-1, basic.consume).
 """
 
+import secrets
 from typing import TYPE_CHECKING, Final
 
 from shmq.core._core import Message
-from shmq.errors import AccessRefused, NotAllowed
+from shmq.errors import AccessRefused, DirectRefused, NotAllowed
 from shmq.limits import CHANNELS_MAX
+from shmq.names import check_name
 from shmq.wire import frames as wire
 from shmq_daemon import policy
 from shmq_daemon.clients import Client
@@ -144,6 +146,26 @@ def _shared(client: Client, frame: wire.Consume) -> Prefetch:
     if not frame.shares:
         return Prefetch(frame.prefetch)
     return client.shared.setdefault((frame.channel, frame.shares), Prefetch(frame.prefetch))
+
+
+def admit(client: Client, opened: OpenQueue, frame: wire.Consume, why_not_direct: str) -> Consumer:
+    """Return the consumer that the frame asks for, one of the queue's now. Raises NotAllowed, AccessRefused; and
+    DirectRefused where there is a reason why it may not take by itself.
+    """
+    opened.core  # noqa: B018 - raises for a queue that is set apart
+    tag = frame.consumer_tag or f"ctag-{secrets.token_hex(8)}"
+    check_name(tag, "consumer_tag")
+    before = client.consumers.get(tag)
+    if before is not None and not before.asks_us_now(opened, frame):
+        raise NotAllowed(f"consumer tag {tag!r} is in use on this connection; choose another")
+    if why_not_direct:
+        raise DirectRefused(queue=opened.name, reason=why_not_direct)
+    check_exclusive(opened, frame)
+    consumer = client.consumers[tag] = before or Consumer(client, opened, tag, frame)
+    consumer.direct = frame.direct
+    if before is None:
+        opened.consumers.append(consumer)
+    return consumer
 
 
 def check_exclusive(opened: OpenQueue, frame: wire.Consume) -> None:

@@ -10,7 +10,6 @@ counted when it died or did not come back.
 import contextlib
 import functools
 import itertools
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +19,6 @@ from shmq.core import _core
 from shmq.core._core import Message
 from shmq.errors import (
     AlreadySettled,
-    DirectRefused,
     HandleError,
     NotAllowed,
     NotFound,
@@ -28,13 +26,12 @@ from shmq.errors import (
     StaleDelivery,
 )
 from shmq.limits import DELIVERIES_BYTES, DELIVERIES_MAX, WAITING_GETS_MAX
-from shmq.names import check_name
 from shmq.wire import frames as wire
 from shmq.wire.codes import to_wire
 from shmq_daemon import policy
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client, End
-from shmq_daemon.consumers import Channel, Consumer, Held, Waiting, channel_of, check_exclusive, next_with_room
+from shmq_daemon.consumers import Channel, Consumer, Held, Waiting, admit, channel_of, next_with_room
 from shmq_daemon.control import Control
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timers
@@ -116,23 +113,16 @@ class Consuming:
     def on_consume(self, client: Client, frame: wire.Consume) -> None:
         replies = self.replies.asked_for(client, frame)
         opened = replies or self._catalog.opened(frame.queue, client.connection_id)
-        opened.core  # noqa: B018 - raises for a queue that is set apart
-        tag = frame.consumer_tag or f"ctag-{secrets.token_hex(8)}"
-        check_name(tag, "consumer_tag")
-        before = client.consumers.get(tag)
-        if before is not None and not before.asks_us_now(opened, frame):
-            raise NotAllowed(f"consumer tag {tag!r} is in use on this connection; choose another")
-        reason = Control.why_not_consumed(client, opened) if frame.direct else ""
-        if reason:
-            raise DirectRefused(queue=opened.name, reason=reason)
-        check_exclusive(opened, frame)
-        consumer = client.consumers[tag] = before or Consumer(client, opened, tag, frame)
-        consumer.direct = frame.direct
-        if before is None:
-            opened.consumers.append(consumer)
+        try:
+            reason = Control.why_not_consumed(client, opened) if frame.direct else ""
+            consumer = admit(client, opened, frame, reason)
+        except ShmqError:
+            if replies is not None and not opened.had_consumer:  # it was made for this one
+                self._catalog.delete_queue(opened.queue)
+            raise
         opened.had_consumer = True
         self._decide(opened)
-        _answer(client, wire.Consuming(frame.seq, tag, opened.name if replies else ""))
+        _answer(client, wire.Consuming(frame.seq, consumer.tag, opened.name if replies else ""))
         self._tell_consumer("consumer started", consumer)
         self.wake(opened)
 

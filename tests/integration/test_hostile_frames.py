@@ -4,6 +4,7 @@ Invariant of every test here: as in test_bad_input.py; and a frame that can be r
 """
 
 import contextlib
+import functools
 import os
 import random
 import socket
@@ -17,8 +18,10 @@ import msgspec
 import pytest
 
 from shmq.definitions import QueueDefinition
-from shmq.errors import InternalError
+from shmq.errors import InternalError, ShmqError
+from shmq.limits import CHANNELS_MAX
 from shmq.message import encode_envelope, make_properties
+from shmq.names import REPLY_TO
 from shmq.wire import frames as wire
 from shmq.wire.codes import BY_CODE, GOODBYE
 from shmq.wire.connection import Signal, client_connection
@@ -326,3 +329,15 @@ def test_acks_of_a_window_below_what_is_out_cost_others_no_time_however_many_con
 
         assert time.monotonic() - started < scaled(IN_TIME)
         assert conn.queue_info(idle).consumers == len(waiting)
+
+
+def test_a_consumer_of_replies_that_is_refused_leaves_no_queue(daemon: Shmqd) -> None:
+    with daemon.connect("socket") as conn:
+        mine = conn.consume(conn.declare_queue("", exclusive=True).name, consumer_tag="mine")
+        before = daemon.segments()
+        for channel, tag in ((CHANNELS_MAX + 1, "other"), (1, mine.consumer_tag), (2, "\n")):
+            asked = functools.partial(wire.Consume, queue=REPLY_TO, consumer_tag=tag, no_ack=True, channel=channel)
+            with pytest.raises(ShmqError):
+                conn._link.ask(asked, wire.Consuming)
+
+        assert daemon.segments() == before
