@@ -10,7 +10,7 @@ from typing import Any
 import kombu
 import pytest
 from amqp import exceptions as amqp
-from kombu.exceptions import BatchPublishError, SerializerNotInstalled
+from kombu.exceptions import BatchPublishError, OperationalError, SerializerNotInstalled
 
 from shmq_clients.kombu.eta import held_for
 from support.deadline import scaled
@@ -197,6 +197,11 @@ def test_what_does_not_fit_is_an_error_that_names_the_limit(channel: Any) -> Non
     full = new_queue(channel, arguments={"x-capacity-messages": 1})
     with pytest.raises(amqp.IrrecoverableChannelError, match=f"{full}.*is full after 0.1 s"):
         publish(channel, full, *range(100_000), timeout=0.1)
+    retry = {"retry": True, "retry_policy": {"max_retries": 2}}
+    with pytest.raises(OperationalError, match=f"{full}.*is full after 0.1 s"):
+        publish(channel, full, 1, timeout=0.1, **retry)
+    with pytest.raises(OperationalError, match="a body of"):
+        publish(channel, small, b"x" * (2 << 20), **retry)
     refusing = new_queue(channel, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
     with pytest.raises(amqp.MessageNacked, match=refusing):
         publish(channel, refusing, 1, 2)

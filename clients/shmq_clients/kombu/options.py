@@ -24,7 +24,9 @@ class Options(NamedTuple):
     mode: Mode
     confirm: Confirm | None
     eta_lead: float | None  # seconds; None: tasks with an ETA are not held
-    reconnect_timeout: float  # seconds to wait for the daemon, when it is gone, before Kombu is told
+    reconnect_timeout: (
+        float | None
+    )  # seconds to wait for the daemon, when it is gone, before Kombu is told; None: for ever
     publish_timeout: float  # seconds to wait for room in a full queue
     strict_declare: bool  # a redeclare with other arguments is an error, as RabbitMQ has it
 
@@ -34,12 +36,12 @@ def options_of(given: Mapping[str, Any] | None) -> Options:
     given = given or {}
     mode = given.get("mode", "auto")
     check_mode(mode)
-    lead = given.get("eta_lead", LEAD)
+    lead, patience = given.get("eta_lead", LEAD), given.get("reconnect_timeout", RECONNECT_TIMEOUT)
     return Options(
         mode=mode,
         confirm="memory" if _flag(given, "confirm_publish", default=True) else None,
         eta_lead=None if lead is None else _seconds(lead, "eta_lead"),
-        reconnect_timeout=_seconds(given.get("reconnect_timeout", RECONNECT_TIMEOUT), "reconnect_timeout"),
+        reconnect_timeout=None if patience is None else _seconds(patience, "reconnect_timeout"),
         publish_timeout=_seconds(given.get("publish_timeout", PUBLISH_TIMEOUT), "publish_timeout"),
         strict_declare=_flag(given, "strict_declare", default=False),
     )
