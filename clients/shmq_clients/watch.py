@@ -47,11 +47,14 @@ class Nudge:
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.told: deque[str] = deque()  # tags of consumers that were told something
+        self._using = threading.RLock()  # so that nobody rings what has become another's descriptor
 
     def ring(self) -> None:
         """Make the descriptor readable."""
-        if self.fd >= 0:
-            with contextlib.suppress(OSError):  # closed meanwhile, by another thread
+        if self.fd < 0:
+            return
+        with self._using:
+            if self.fd >= 0:
                 os.eventfd_write(self.fd, 1)
 
     def tell(self, tag: str) -> None:
@@ -63,6 +66,16 @@ class Nudge:
         """What it was rung for is looked at now."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.fd)
+
+    def close(self) -> None:
+        """Ring no more."""
+        with self._using:
+            self.forked()
+
+    def forked(self) -> None:
+        """The same, in a forked child: another thread of the parent may have been ringing."""
+        fd, self.fd = self.fd, -1
+        close_all((fd,) if fd >= 0 else ())
 
 
 class Bell:
@@ -323,13 +336,14 @@ class Watch:
             self._bells.clear()
             self._consumers.clear()
             self._wholes.clear()
-            self._close()
+            self._nudge.close()
+            self._close_epoll()
 
-    def _close(self) -> None:
+    def _close_epoll(self) -> None:
         epoll, self.epoll = self.epoll, -1
-        nudge, self._nudge.fd = self._nudge.fd, -1
-        close_all(tuple(fd for fd in (epoll, nudge) if fd >= 0))
+        close_all((epoll,) if epoll >= 0 else ())
 
     def forked(self) -> None:
         """In a forked child: let go of the descriptors, which are the parent's."""
-        self._close()
+        self._nudge.forked()
+        self._close_epoll()

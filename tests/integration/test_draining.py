@@ -314,6 +314,37 @@ def test_in_a_forked_child_it_is_dead_and_the_parent_goes_on(conn: shmq.Connecti
     assert events(conn, 1) == [(queue, b"x")]
 
 
+def test_nobody_rings_a_descriptor_that_is_closed(
+    connect: Callable[[], shmq.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conn = connect()
+    conn.fileno()
+    nudge = conn._paths.watch._nudge
+    ringing, goes_on = threading.Event(), threading.Event()
+    closed: list[OSError] = []
+
+    def write(fd: int, _value: int) -> None:  # another thread runs in the middle of it
+        ringing.set()
+        goes_on.wait(scaled(WAIT))
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            closed.append(error)
+
+    monkeypatch.setattr(os, "eventfd_write", write)
+    threads = [threading.Thread(target=nudge.ring), threading.Thread(target=conn.close)]
+    threads[0].start()
+    assert ringing.wait(scaled(WAIT))
+    threads[1].start()
+    threads[1].join(0.3)
+    goes_on.set()
+    for thread in threads:
+        thread.join(scaled(WAIT))
+        assert not thread.is_alive()
+
+    assert not closed
+
+
 def test_an_idle_one_does_not_spin(conn: shmq.Connection) -> None:
     queues = [new_queue(conn) for _ in range(3)]
     channel = conn.channel()
