@@ -7,6 +7,7 @@ closed, and nothing is written then.
 """
 
 import contextlib
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -188,20 +189,24 @@ class Channel(Declaring, base.StdChannel):  # type: ignore[misc] # kombu has no 
 
     @speaks("Basic.cancel")
     def basic_cancel(self, consumer_tag: str, nowait: bool = False) -> None:
-        """End a consumer. RabbitMQ has pushed what was ready by then, and py-amqp hands it out first: so do we, up to
-        PUSHED_MAX, except to who would lose it (`no_ack`).
-        """
+        """End a consumer. RabbitMQ has pushed what was ready by then, and py-amqp hands it out first: so do we."""
         consuming = self._consuming.get(consumer_tag)
         if self.connection is None or consuming is None:
             return
-        if self.active and consumer_tag not in self.no_ack_consumers:
-            self._hand_out(consuming.consumer)
+        if self.active:
+            self._hand_out(consuming.consumer, no_ack=consumer_tag in self.no_ack_consumers)
         self._forget(consumer_tag)
         with contextlib.suppress(NotFound):
             self._channel.cancel(consumer_tag)
 
-    def _hand_out(self, consumer: Watched) -> None:
-        for _ in range(PUSHED_MAX):
+    def _hand_out(self, consumer: Watched, *, no_ack: bool) -> None:
+        """Up to PUSHED_MAX that are ready, but to who needs no ack only what the broker has pushed, which is all that
+        would be lost.
+        """
+        is_pushed = consumer.queue is None
+        if no_ack and not is_pushed:
+            return
+        for _ in itertools.repeat(None) if no_ack else itertools.repeat(None, PUSHED_MAX):
             message = consumer.take() if self.is_open else None
             if message is None:
                 return
