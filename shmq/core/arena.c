@@ -151,7 +151,7 @@ int shmq_arena_claim(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t
     if (n > SHMQ_RUN_MAX || n > tier->granules) return SHMQ_TOO_LARGE;
     uint64_t freed = shmq_freed_sum(q) - shmq_load(&q->header->given_up);
     int r = claim_charged(q, t, (uint32_t)n, slot, ctl, place);
-    if (r != SHMQ_OK) shmq_bell_lack(q, freed, true);
+    if (r != SHMQ_OK) shmq_bell_lack(q, freed, true, r == SHMQ_STOPPED);
     return r;
 }
 

@@ -69,10 +69,10 @@ static struct shmq_lack *lack_of(struct shmq_queue *q) {
     return &q->lack[q->lacked % SHMQ_LACKS];
 }
 
-void shmq_bell_lack(struct shmq_queue *q, uint64_t freed, bool arena) {
+void shmq_bell_lack(struct shmq_queue *q, uint64_t freed, bool arena, bool stopped) {
     struct shmq_lack *lack = lack_of(q);
     if (lack->thread != &here) lack = &q->lack[(q->lacked + 1) % SHMQ_LACKS];
-    *lack = (struct shmq_lack){.thread = &here, .freed = freed, .arena = arena, .stopped = shmq_is_stopped(q)};
+    *lack = (struct shmq_lack){.thread = &here, .freed = freed, .arena = arena, .stopped = stopped};
     q->lacked = (uint32_t)(lack - q->lack);
 }
 

@@ -411,7 +411,7 @@ void shmq_bell_ring(struct shmq_queue *q, enum shmq_side side); /* one token if 
 void shmq_bell_ring_all(struct shmq_queue *q, enum shmq_side side);
 void shmq_bell_supervisor(struct shmq_queue *q);
 bool shmq_bell_look(struct shmq_queue *q, enum shmq_side side); /* what a sleeper checks after registering */
-void shmq_bell_lack(struct shmq_queue *q, uint64_t freed, bool arena); /* an attempt of this thread found no room */
+void shmq_bell_lack(struct shmq_queue *q, uint64_t freed, bool arena, bool stopped); /* an attempt of this thread found no room */
 
 /* ---- sweep.c, shrink.c, heal.c: the supervisor ------------------------------------------------------------------------------------- */
 int shmq_reap(struct shmq_queue *q, const uint8_t *live, uint32_t owner, bool count_failure, bool lost_session, struct shmq_counts *out);

@@ -80,11 +80,11 @@ uint64_t shmq_freed_sum(struct shmq_queue *q) {
 }
 
 /* Hints say full: look at every bitmap word, then at every control word. In very large queues at most every 50 ms a handle. */
-static int full_look(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl) {
+static int full_look(struct shmq_queue *q, bool stopped, uint32_t *slot, uint64_t *ctl) {
     uint64_t freed = shmq_freed_sum(q), now = shmq_now();
     uint32_t committed = shmq_slots_committed(q);
     bool again = committed <= LOOK_ALWAYS_SLOTS || now - q->full_look_ns >= LOOK_AGAIN_NS;
-    shmq_bell_lack(q, freed, false);
+    shmq_bell_lack(q, freed, false, stopped);
     for (uint32_t w = 0; w < (committed + 63) / 64; w++)
         for (uint32_t n = 0; n < 64 && take_bits(q, w); n++) /* bits may lie: each one taken is tried before the next */
             while (q->spares)
@@ -113,7 +113,7 @@ int shmq_slot_claim(struct shmq_queue *q, uint32_t *slot, uint64_t *ctl) {
             if (claim_unused(q, slot, ctl)) return SHMQ_OK;
             int more = shmq_commit_slots(q);
             if (more == SHMQ_OK) continue;
-            int looked = SHMQ_BROKEN(FULL_FROM_HINTS) ? SHMQ_FULL : full_look(q, slot, ctl);
+            int looked = SHMQ_BROKEN(FULL_FROM_HINTS) ? SHMQ_FULL : full_look(q, more == SHMQ_STOPPED, slot, ctl);
             return looked == SHMQ_OK ? SHMQ_OK : more; /* FULL, NO_MEMORY or an errno */
         }
         *slot = q->spare[--q->spares];

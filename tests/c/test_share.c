@@ -1,6 +1,7 @@
 /* test_share.c - a queue that has more than its fair share of memory: it does not grow, and all that needs no memory goes on. */
 #include "support.h"
 
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -125,6 +126,45 @@ static void who_looks_after_it_may_grow_again_does_not_sleep(void)
     close_it();
 }
 
+#define ROUNDS 1000u
+
+static _Atomic uint32_t begun, ended;
+
+static void *let_go(void *unused)
+{
+    (void)unused;
+    for (uint32_t round = 1; round <= ROUNDS; round++) {
+        while (atomic_load(&begun) != round)
+            ;
+        for (volatile uint32_t i = 0; i < round % 499; i++)
+            ;
+        shmq_set_share(&w.q[2], 0, 0);
+        atomic_store(&ended, round);
+    }
+    return NULL;
+}
+
+static void who_is_stopped_just_before_it_may_grow_again_does_not_sleep(void)
+{
+    pthread_t thread;
+    uint32_t stopped = 0;
+    EQ(pthread_create(&thread, NULL, let_go, NULL), 0);
+    for (uint32_t round = 1; round <= ROUNDS; round++) {
+        open_sized(1024, 0);
+        fill(FIRST);
+        shmq_set_share(&w.q[2], 1, 2);
+        atomic_store(&begun, round);
+        int r = publish_sized(&w.q[0], 99, 0, 24);
+        while (atomic_load(&ended) != round)
+            sched_yield();
+        CHECK(r == SHMQ_OK || shmq_bell_look(&w.q[0], SHMQ_PRODUCERS));
+        stopped += r == SHMQ_STOPPED;
+        close_it();
+    }
+    EQ(pthread_join(thread, NULL), 0);
+    CHECK(stopped > 0);
+}
+
 static void growing_rings_the_supervisor(void)
 {
     uint64_t rung = 0;
@@ -163,6 +203,7 @@ int main(void)
     RUN(requeues_need_no_room);
     RUN(who_waits_is_rung_when_it_may_grow_again);
     RUN(who_looks_after_it_may_grow_again_does_not_sleep);
+    RUN(who_is_stopped_just_before_it_may_grow_again_does_not_sleep);
     RUN(growing_rings_the_supervisor);
     RUN(what_it_has_is_what_the_file_system_says);
     return done();
