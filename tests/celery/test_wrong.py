@@ -26,7 +26,7 @@ def tasks(daemon: Shmqd) -> Iterator[Sender]:
 
 @pytest.mark.parametrize("retry", [True, False])
 def test_nobody_at_the_socket_is_an_operational_error(tmp_path: Path, *, retry: bool) -> None:
-    with sender(f"shmq://{tmp_path}/nobody.sock") as tasks:
+    with sender(f"shmq://{tmp_path}/nobody.sock", broker_connection_timeout=0.5) as tasks:
         begun = time.monotonic()
         with pytest.raises(OperationalError, match=r"nobody\.sock"):
             tasks.send("add", 1, 1, retry=retry, retry_policy={"max_retries": 1, "interval_start": 0.1})
