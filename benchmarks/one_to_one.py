@@ -151,7 +151,7 @@ def consume(conn: shmq.Connection, plan: Plan) -> int:
                 return count
             count += 1
     while True:
-        messages = conn.get_batch(QUEUE, max_messages=plan.batch, max_wait=1)
+        messages = conn.get_batch(QUEUE, max_messages=plan.batch, max_wait=0.01)
         bodies = [message.body for message in messages]
         if b"" in bodies:
             return count + end(conn, messages)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from msgspec.structs import replace
 
 from shmq.core import _core as core
-from shmq.errors import DirectRefused, NotAllowed, NotFound
+from shmq.errors import DirectRefused, NotAllowed, NotFound, ShmqError
 from shmq.message import Message
 from shmq.names import REPLY_TO, check_name
 from shmq.wire.frames import Consume, Consuming
@@ -25,6 +25,7 @@ from shmq_clients.consumer import Consumer, DirectConsumer, SocketConsumer
 from shmq_clients.direct_path import DirectPath
 from shmq_clients.durations import wait_nanoseconds
 from shmq_clients.flags import check_flags
+from shmq_clients.gathering import Gathering
 from shmq_clients.link import Link
 from shmq_clients.replies import Replies
 from shmq_clients.session import Mode
@@ -114,19 +115,33 @@ class Receiving:
     def get_batch(
         self, queue: str, *, max_messages: int = 100, max_wait: float | None = 0, no_ack: bool = False
     ) -> Sequence[Message]:
-        """Wait up to `max_wait` seconds for a message, then return those that are there, `max_messages` at most."""
+        """Return `max_messages` as soon as there are so many, or those that came within `max_wait` seconds (None: wait
+        for all of them); 0: those that are there. Interrupted, it gives back what it has.
+        """
         check_name(queue, "queue")
         check_max_messages(max_messages)
         check_flags(no_ack=no_ack)
         wait_ns = wait_nanoseconds(max_wait, "max_wait")
         self._check()
-        messages: list[Any] = []
-        if self._paths.is_direct(queue):
-            messages += self._paths.direct.get_batch(queue, max_messages, wait_ns, no_ack=no_ack)
-        else:
-            messages += self._paths.socket.get(queue, max_messages, wait_ns, no_ack=no_ack, channel=self._number)
+        gathering = Gathering(max_messages, wait_ns, no_ack=no_ack)
+        try:
+            while gathering.goes_on:
+                gathering.add(self._part(queue, gathering))
+        except ShmqError as error:
+            gathering.fail(error)
+        except BaseException:
+            gathering.give_back()
+            raise
+        messages = gathering.handed_out()
         self._hand_out(messages)
         return messages
+
+    def _part(self, queue: str, gathering: Gathering) -> list[Any]:
+        """What is there, or comes first. An empty list when time is up."""
+        wanted, wait_ns, no_ack = gathering.missing, gathering.left_ns, gathering.no_ack
+        if self._paths.is_direct(queue):
+            return self._paths.direct.get_batch(queue, wanted, wait_ns, no_ack=no_ack)
+        return self._paths.socket.get(queue, wanted, wait_ns, no_ack=no_ack, channel=self._number)
 
     # -- consuming ----------------------------------------------------------------------------------------------------
 

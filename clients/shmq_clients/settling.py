@@ -19,6 +19,11 @@ def ack_all(messages: Iterable[Any]) -> None:
     _settle(messages, "acked", CoreMessage.ack, lambda session, tags: session.ack_all(tags))
 
 
+def ack_at_delivery(messages: Iterable[Any]) -> None:
+    """As `ack_all`, of messages that were asked for without acks: the caller's own have nothing to do then."""
+    _settle(messages, "auto", CoreMessage.ack_at_delivery, lambda session, tags: session.ack_all(tags))
+
+
 def nack_all(messages: Iterable[Any], *, requeue: bool, delay: float | None = None) -> None:
     """Nack each of them; all are tried, then the first error is raised."""
     delay_ns = check_given_back(requeue, delay)

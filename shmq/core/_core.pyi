@@ -373,6 +373,8 @@ class Message:
 
         StaleDelivery when the message was given to somebody else; AlreadySettled twice.
         """
+    def ack_at_delivery(self) -> None:
+        """Ack it for one who asked for no_ack: a no_ack delivery from now on. Errors are those of `ack`."""
     def nack(self, requeue: bool = True, delay: float | None = None) -> None:
         """Back in its place (no failure counted), or after `delay` seconds; requeue=False: dead (rejected).
 

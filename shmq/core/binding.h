@@ -175,6 +175,7 @@ static inline bool shmq_py_is_large(const MessageObject *m)
 void shmq_py_unpin(MessageObject *m); /* one pin less; gives kept memory back with the last */
 void shmq_py_settled(MessageObject *m, enum shmq_py_state state);
 PyObject *shmq_py_message_ack(MessageObject *m, PyObject *unused);
+PyObject *shmq_py_message_ack_at_delivery(MessageObject *m, PyObject *unused);
 PyObject *shmq_py_message_nack(MessageObject *m, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *shmq_py_message_reject(MessageObject *m, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *shmq_py_message_touch(MessageObject *m, PyObject *extend);

@@ -180,6 +180,7 @@ static PyBufferProcs buffer = {
 static PyMethodDef methods[] = {
     {"view", SHMQ_PY_METHOD(message_view), METH_NOARGS, NULL},
     {"ack", SHMQ_PY_METHOD(shmq_py_message_ack), METH_NOARGS, NULL},
+    {"ack_at_delivery", SHMQ_PY_METHOD(shmq_py_message_ack_at_delivery), METH_NOARGS, NULL},
     {"nack", SHMQ_PY_METHOD(shmq_py_message_nack), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"reject", SHMQ_PY_METHOD(shmq_py_message_reject), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"touch", SHMQ_PY_METHOD(shmq_py_message_touch), METH_O, NULL},

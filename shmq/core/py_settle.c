@@ -71,6 +71,14 @@ PyObject *shmq_py_message_ack(MessageObject *m, PyObject *unused)
     return settle(m, r, MESSAGE_ACKED);
 }
 
+PyObject *shmq_py_message_ack_at_delivery(MessageObject *m, PyObject *unused)
+{
+    PyObject *done = shmq_py_message_ack(m, unused);
+    if (done)
+        m->state = MESSAGE_AUTO;
+    return done;
+}
+
 /* ---- back to the queue, or dead ---- */
 static int check_given_back(const MessageObject *m)
 {

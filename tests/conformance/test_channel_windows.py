@@ -110,7 +110,7 @@ def test_what_is_out_of_reach_of_the_window_is_everybodys(conn: shmq.Connection,
     publish(conn, queue, *range(5))
     held = [next(consumer), next(consumer)]
 
-    others = connect().get_batch(queue, max_messages=10, max_wait=1)
+    others = connect().get_batch(queue, max_messages=10, max_wait=0.3)
 
     assert [message.body for message in [*held, *others]] == [b"0", b"1", b"2", b"3", b"4"]
 

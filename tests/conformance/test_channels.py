@@ -28,7 +28,7 @@ def test_tags_count_up_from_one_on_each_channel(conn: shmq.Connection, new_queue
     tags = [next(consumer).delivery_tag, next(consumer).delivery_tag, wait_for(one, second).delivery_tag]  # type: ignore[arg-type]
 
     assert tags == [1, 2, 3]
-    assert [message.delivery_tag for message in other.get_batch(second, max_wait=1)] == [1, 2]
+    assert [message.delivery_tag for message in other.get_batch(second, max_messages=2, max_wait=1)] == [1, 2]
     assert one.number != other.number
     assert one.unacked == 3
 

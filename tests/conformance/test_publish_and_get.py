@@ -83,7 +83,7 @@ def test_bodies_of_any_size_are_intact(conn: shmq.Connection, queue: str, size: 
 def test_any_buffer_is_a_body(conn: shmq.Connection, queue: str, body: object) -> None:
     conn.publish(body, routing_key=queue)
 
-    assert bodies(list(conn.get_batch(queue, max_wait=1))) == [b"xyz"]
+    assert bodies(list(conn.get_batch(queue, max_messages=1, max_wait=1))) == [b"xyz"]
 
 
 @pytest.mark.rule("PUBLISH-4")
@@ -106,7 +106,15 @@ def test_higher_levels_come_first(conn: shmq.Connection, queue: str) -> None:
         conn.publish(str(priority).encode(), routing_key=queue, priority=priority)
     conn.publish(b"last", routing_key=queue, confirm="memory")
 
-    assert bodies(list(conn.get_batch(queue, max_wait=1))) == [b"9", b"255", b"9", b"4", b"0", b"0", b"last"]
+    assert bodies(list(conn.get_batch(queue, max_messages=7, max_wait=1))) == [
+        b"9",
+        b"255",
+        b"9",
+        b"4",
+        b"0",
+        b"0",
+        b"last",
+    ]
 
 
 @pytest.mark.rule("PUBLISH-5")
@@ -115,7 +123,7 @@ def test_a_batch_is_published_in_order(conn: shmq.Connection, queue: str) -> Non
     conn.publish_many(batch, routing_key=queue, confirm="memory")
 
     got: list[bytes] = []
-    while some := bodies(list(conn.get_batch(queue, max_messages=2000, max_wait=0.1))):
+    while some := bodies(list(conn.get_batch(queue, max_messages=300, max_wait=0.1))):
         got += some
     assert got == batch
 
@@ -125,7 +133,7 @@ def test_a_loan_is_published_at_the_end_of_its_block(conn: shmq.Connection, queu
     with conn.loan(1000, routing_key=queue) as body:
         body[:] = b"z" * 1000
 
-    assert bodies(list(conn.get_batch(queue, max_wait=1))) == [b"z" * 1000]
+    assert bodies(list(conn.get_batch(queue, max_messages=1, max_wait=1))) == [b"z" * 1000]
 
 
 @pytest.mark.rule("PUBLISH-6")
@@ -189,12 +197,44 @@ def test_get_waits_no_longer_than_its_timeout(conn: shmq.Connection, queue: str)
     assert 0.19 < time.monotonic() - start < 1
 
 
+@pytest.mark.rule("CONSUME-14")
+@pytest.mark.parametrize("no_ack", [False, True])
+def test_a_batch_comes_when_it_is_whole(
+    conn: shmq.Connection, connect: Callable[[], shmq.Connection], queue: str, *, no_ack: bool
+) -> None:
+    conn.publish_many([b"0", b"1"], routing_key=queue, confirm="memory")
+    other = connect()
+    later = threading.Timer(0.3, lambda: other.publish_many([b"2", b"3"], routing_key=queue, confirm="memory"))
+    start = time.monotonic()
+    later.start()
+
+    batch = conn.get_batch(queue, max_messages=3, max_wait=10, no_ack=no_ack)
+    took = time.monotonic() - start
+    later.join()
+
+    assert [message.body for message in batch] == [b"0", b"1", b"2"]
+    assert 0.3 <= took < scaled(2)
+    for message in batch:
+        message.ack()  # nothing to do without acks
+    assert bodies(list(conn.get_batch(queue, max_messages=1, max_wait=1))) == [b"3"]
+
+
+@pytest.mark.rule("CONSUME-14")
+def test_a_batch_that_is_not_whole_comes_when_time_is_up(conn: shmq.Connection, queue: str) -> None:
+    conn.publish_many([b"0", b"1"], routing_key=queue, confirm="memory")
+    start = time.monotonic()
+
+    assert bodies(list(conn.get_batch(queue, max_messages=3, max_wait=0.3))) == [b"0", b"1"]
+    assert 0.3 <= time.monotonic() - start < scaled(2)
+    assert conn.get_batch(queue, max_messages=1, max_wait=0) == []
+
+
 @pytest.mark.rule("TTL-1")
 def test_an_expired_message_is_not_delivered(conn: shmq.Connection, queue: str) -> None:
     conn.publish(b"never", routing_key=queue, expiration=0, confirm="memory")
     conn.publish(b"now", routing_key=queue, expiration=60_000, confirm="memory")
 
-    assert bodies(list(conn.get_batch(queue, max_wait=1))) == [b"now"]
+    assert bodies(list(conn.get_batch(queue, max_wait=0.1))) == [b"now"]
 
 
 @pytest.mark.rule("DELAY-2")
@@ -203,7 +243,7 @@ def test_a_delayed_message_comes_later(conn: shmq.Connection, queue: str) -> Non
     conn.publish(b"later", routing_key=queue, delay=0.3, confirm="memory")
 
     assert conn.get(queue) is None
-    assert bodies(list(conn.get_batch(queue, max_wait=5))) == [b"later"]
+    assert bodies(list(conn.get_batch(queue, max_messages=1, max_wait=5))) == [b"later"]
     assert 0.3 <= time.monotonic() - start < 2
 
 
@@ -245,7 +285,7 @@ def test_a_publish_to_two_full_queues_goes_on_when_the_one_has_room_and_then_the
     publisher.join()
 
     assert time.monotonic() - started < scaled(1)
-    assert [bodies(list(conn.get_batch(queue, max_wait=1))) for queue in queues] == [[b"new"], [b"new"]]
+    assert [bodies(list(conn.get_batch(queue, max_wait=0.1))) for queue in queues] == [[b"new"], [b"new"]]
 
 
 @pytest.mark.rule("PRIORITY-1")

@@ -31,6 +31,7 @@ from shmq_clients.aio.waiting import Waiters
 from shmq_clients.asked import check_max_messages, consume_frame, needs_broker
 from shmq_clients.durations import wait_nanoseconds
 from shmq_clients.flags import check_flags
+from shmq_clients.gathering import Gathering
 from shmq_clients.receiving import named, several
 from shmq_clients.replies import Replies
 from shmq_clients.session import Mode
@@ -111,8 +112,9 @@ class AsyncReceiving:
     async def get_batch(
         self, queue: str, *, max_messages: int = 100, max_wait: float | None = 0, no_ack: bool = False
     ) -> Sequence[AsyncMessage]:
-        """Wait up to `max_wait` seconds for a message, then return those that are there, `max_messages` at most.
-        Cancelled as `get`. In direct mode they are taken without giving way to others: ask for some thousands at most.
+        """Return `max_messages` as soon as there are so many, or those that came within `max_wait` seconds (None: wait
+        for all of them); 0: those that are there. Cancelled as `get`. In direct mode they are taken without giving way
+        to others: ask for some thousands at most.
         """
         check_name(queue, "queue")
         check_max_messages(max_messages)
@@ -120,13 +122,25 @@ class AsyncReceiving:
         wait_ns = wait_nanoseconds(max_wait, "max_wait")
         self._check()
         await self._paths.give_way(0)
-        messages: list[Any] = []
-        if await self._paths.is_direct(queue):
-            messages += await self._paths.direct.get_batch(queue, max_messages, wait_ns, no_ack=no_ack)
-        else:
-            messages += await self._paths.socket.get(queue, max_messages, wait_ns, no_ack=no_ack, channel=self._number)
+        gathering = Gathering(max_messages, wait_ns, no_ack=no_ack)
+        try:
+            while gathering.goes_on:
+                gathering.add(await self._part(queue, gathering))
+        except ShmqError as error:
+            gathering.fail(error)
+        except BaseException:
+            gathering.give_back()
+            raise
+        messages = gathering.handed_out()
         self._hand_out(messages)
         return messages
+
+    async def _part(self, queue: str, gathering: Gathering) -> list[Any]:
+        """What is there, or comes first. An empty list when time is up."""
+        wanted, wait_ns, no_ack = gathering.missing, gathering.left_ns, gathering.no_ack
+        if await self._paths.is_direct(queue):
+            return await self._paths.direct.get_batch(queue, wanted, wait_ns, no_ack=no_ack)
+        return await self._paths.socket.get(queue, wanted, wait_ns, no_ack=no_ack, channel=self._number)
 
     # -- consuming ----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shmq_clients.consumer import Consumer as Deliveries
 
 STAMP: Final = struct.Struct("<Q")
-MAX_WAIT: Final = 0.1  # seconds for a batch, between two looks at the outside world
+MAX_WAIT: Final = 0.1  # seconds for a message, between two looks at the outside world
 
 
 class Consumer:
@@ -76,12 +76,11 @@ class Consumer:
     def _batches(self) -> Iterator[Message]:
         left = self._plan.consumer_messages or 1 << 62
         while left and not self._tally.stopped:
-            batch = self._connection.get_batch(
-                self._plan.queue,
-                max_messages=min(self._plan.batch, left),
-                max_wait=MAX_WAIT,
-                no_ack=self._plan.auto_ack,
-            )
+            queue, no_ack = self._plan.queue, self._plan.auto_ack
+            batch = self._connection.get_batch(queue, max_messages=min(self._plan.batch, left), no_ack=no_ack)
+            if not batch:  # what comes is looked at when it comes, and not when so many have
+                first = self._connection.get(queue, timeout=MAX_WAIT, no_ack=no_ack)
+                batch = [] if first is None else [first]
             left -= len(batch)
             yield from batch
             self._flush()
