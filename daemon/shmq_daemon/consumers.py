@@ -84,14 +84,19 @@ class Consumer:
         self.opened = opened
         self.tag = tag
         self.channel = channel_of(client, frame.channel)
-        self.prefetch = _shared(client, frame)
         self.no_ack = frame.no_ack
         self.exclusive = frame.exclusive
         self.priority = frame.priority
         self.ack_timeout_ns = frame.ack_timeout_ns  # 0: none of its own
         self.direct = frame.direct  # takes by itself: it is here to be counted
+        self._share(frame)
+
+    def _share(self, frame: wire.Consume) -> None:
+        """A prefetch of its own, or that of all consumers of its channel that name the same."""
+        own, self._shares = Prefetch(frame.prefetch), frame.shares
+        at = (self.channel.number, frame.shares)
+        self.prefetch = self.client.shared.setdefault(at, own) if frame.shares else own
         self.prefetch.sharers += 1
-        self._shares = frame.shares
 
     @property
     def waits_with_others(self) -> bool:
@@ -101,6 +106,12 @@ class Consumer:
     def asks_us_now(self, opened: OpenQueue, frame: wire.Consume) -> bool:
         """Whether it took by itself, and is to be served by us: one and the same consumer, never gone in between."""
         return self.direct and not frame.direct and self.opened is opened
+
+    def come_to_us(self, frame: wire.Consume) -> None:
+        """Be served by us: what bounded it until now was its own affair."""
+        self.leave()
+        self._share(frame)
+        self.direct = False
 
     def room(self) -> int:
         """How many messages it takes now. Who shares leaves some to the others."""
@@ -141,13 +152,6 @@ class Waiting:
             self.timer.cancel()
 
 
-def _shared(client: Client, frame: wire.Consume) -> Prefetch:
-    """Return the prefetch of its own, or that of all consumers of its channel that name the same."""
-    if not frame.shares:
-        return Prefetch(frame.prefetch)
-    return client.shared.setdefault((frame.channel, frame.shares), Prefetch(frame.prefetch))
-
-
 def admit(client: Client, opened: OpenQueue, frame: wire.Consume, why_not_direct: str) -> Consumer:
     """Return the consumer that the frame asks for, one of the queue's now. Raises NotAllowed, AccessRefused; and
     DirectRefused where there is a reason why it may not take by itself.
@@ -161,10 +165,11 @@ def admit(client: Client, opened: OpenQueue, frame: wire.Consume, why_not_direct
     if why_not_direct:
         raise DirectRefused(queue=opened.name, reason=why_not_direct)
     check_exclusive(opened, frame)
-    consumer = client.consumers[tag] = before or Consumer(client, opened, tag, frame)
-    consumer.direct = frame.direct
-    if before is None:
-        opened.consumers.append(consumer)
+    if before is not None:
+        before.come_to_us(frame)
+        return before
+    consumer = client.consumers[tag] = Consumer(client, opened, tag, frame)
+    opened.consumers.append(consumer)
     return consumer
 
 

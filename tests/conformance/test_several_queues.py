@@ -179,6 +179,23 @@ def test_some_may_be_served_by_the_broker(by_broker: shmq.Connection, new_queue:
     assert [one.body for one in taker.messages if one.queue_name == brokered] == [b"%d" % n for n in range(10)]
 
 
+def test_the_prefetch_is_for_all_queues_together_when_the_broker_takes_over(
+    by_broker: shmq.Connection, new_queue: QueueMaker
+) -> None:
+    queues = [new_queue() for _ in range(3)]
+    taker = take(by_broker.consume(queues, prefetch=2))
+    behind = [by_broker.consume(queue, priority=-1, prefetch=1) for queue in queues]
+    assert stays(lambda: not taker.messages, 1.0)
+    for queue in queues:
+        publish(by_broker, queue, *range(5))
+
+    wait_until(lambda: len(taker.messages) == 2, "the prefetch is full")
+    out = len(taker.messages) + len(behind)
+    wait_until(lambda: sum(unacked(by_broker, queue) for queue in queues) == out, "all of them are full")
+    assert stays(lambda: sum(unacked(by_broker, queue) for queue in queues) == out)
+    taker.stop()
+
+
 def test_cancel_ends_it_for_all_queues(conn: shmq.Connection, new_queue: QueueMaker) -> None:
     queues = [new_queue() for _ in range(2)]
     taker = take(conn.consume(queues, consumer_tag="tag"))
