@@ -36,6 +36,7 @@ FRESHEN_SECONDS_MAX: Final = 0.02
 REFUSED_SECONDS: Final = 1.0  # then a queue is asked for again: one of the same name may be another
 REPLIES_MAX: Final = 64  # queues of others, for replies to them
 STALE_SLICE_NS: Final = 25_000_000  # while our bells may not be those that others ring
+SWEEP_FIRST: Final = 32  # queues
 GREEN_SLICE_NS: Final = 2_000_000  # under gevent or eventlet, where a bell is looked at and not waited for
 TAKE_TURNS: Final = 0.002  # for another thread that is reading already
 WORD_BYTES: Final = 8
@@ -80,6 +81,8 @@ class Attachments:
         self._words: memoryview[int] | None = None
         self._changing = threading.Lock()
         self._settled_at = self._freshen_at = 0.0
+        self.on_sweep: list[Callable[[], object]] = []  # who else keeps attachments, by name
+        self._sweep_at = SWEEP_FIRST
         self._own_replies: set[str] = set()
         self._replies: deque[str] = deque()  # of others, as they were attached
         self._renewals: dict[str, tuple[Session, Answer]] = {}
@@ -170,7 +173,19 @@ class Attachments:
             if kept is not attachment:
                 attachment.queue.close()
         self._forget_replies(name)
+        self._sweep()
         return kept
+
+    def _sweep(self) -> None:
+        """Let go of queues that others have deleted, as soon as they may be half of ours: each has descriptors."""
+        if len(self._by_name) < self._sweep_at:
+            return
+        for attachment in list(self._by_name.values()):
+            if attachment.queue.deleted:
+                self.forget(attachment)
+        for tell in self.on_sweep:
+            tell()
+        self._sweep_at = max(SWEEP_FIRST, 2 * len(self._by_name))
 
     def _keep(self, attachment: Attachment, welcome: Welcome) -> Attachment | None:
         """Return how the queue is attached now: maybe by another thread. None: by nobody, and not by this one either:

@@ -52,6 +52,7 @@ class Routes:
         self._attachments = attachments
         self._compiled: dict[tuple[str, tuple[str, ...]], CompiledRoute] = {}
         self._bindings = 0
+        attachments.on_sweep.append(self._sweep)
 
     def targets(self, exchange: str, addressed: Addressed) -> Targets | None:
         """Return the queues to publish into, maybe none; None: only the broker can. Raises NotFound, AccessRefused for
@@ -84,6 +85,13 @@ class Routes:
             return False
         at_once, delayed = route.targets or Targets()
         return all(attachments.is_current(one) and not one.queue.deleted for one in (*at_once, *delayed))
+
+    def _sweep(self) -> None:
+        """Keep no queue that is gone."""
+        for of, route in list(self._compiled.items()):
+            at_once, delayed = route.targets or Targets()
+            if any(one.queue.deleted for one in (*at_once, *delayed)):
+                self._compiled.pop(of, None)
 
     def _queues(self, names: Iterable[str]) -> Targets | None:
         found = []

@@ -38,6 +38,7 @@ class Broker:
         self.value = 7
         self.refused: dict[str, Exception] = {}
         self.attached: dict[str, Attachment] = {}
+        self.on_sweep: list[Callable[[], object]] = []
 
     def ask(self, make: Callable[[int], Route], _answer: type[Routed]) -> Routed:
         self.asked.append(make(1))
@@ -154,6 +155,18 @@ def test_a_route_to_a_queue_that_is_gone_is_asked_for_anew(broker: Broker, kept:
     says(broker, "b")
 
     assert targets(kept, "k") == (["b"], [])
+
+
+def test_a_sweep_lets_go_of_routes_to_queues_that_are_gone(broker: Broker, kept: Routes) -> None:
+    says(broker, "a")
+    targets(kept, "k1")
+    says(broker, "b")
+    targets(kept, "k2")
+    broker.attached["a"].queue.deleted = True
+    for sweep in broker.on_sweep:
+        sweep()
+
+    assert [keys for _, keys in kept._compiled] == [("k2",)]
 
 
 def test_what_is_kept_has_an_end(broker: Broker, kept: Routes, monkeypatch: pytest.MonkeyPatch) -> None:
