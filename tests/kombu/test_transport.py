@@ -175,3 +175,27 @@ def test_the_socket_behind_it_may_be_poked(conn: Any) -> None:
     sock.close()
 
     assert conn.default_channel.queue_declare("poked").queue == "poked"
+
+
+def test_queues_that_come_and_go_leave_no_descriptors(connect: Callable[..., Any]) -> None:
+    def open_now() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    owner, publisher = connect(), connect()
+    replies = kombu.Exchange("replies", "direct")
+    counts = []
+    for number in range(150):
+        channel = owner.channel()
+        queue = kombu.Queue(f"reply-{number}", replies, f"reply-{number}", exclusive=True, auto_delete=True)
+        consumer = kombu.Consumer(channel, [queue], no_ack=True, on_message=bool)
+        consumer.consume()
+        producer = kombu.Producer(publisher)
+        producer.publish("by key", routing_key=queue.name)
+        producer.publish("by exchange", exchange=replies, routing_key=queue.name)
+        for _ in range(2):
+            owner.drain_events(timeout=5)
+        consumer.cancel()
+        channel.close()
+        counts.append(open_now())
+
+    assert max(counts[75:]) <= max(counts[:75])

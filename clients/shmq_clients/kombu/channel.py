@@ -229,7 +229,9 @@ class Channel(Declaring, base.StdChannel):  # type: ignore[misc] # kombu has no 
         on_cancel(consumer_tag)
 
     def _forget(self, consumer_tag: str) -> None:
-        self._consuming.pop(consumer_tag, None)
+        consuming = self._consuming.pop(consumer_tag, None)
+        if consuming is not None and self.connection is not None:
+            self.connection.unwatch(consuming.consumer)
         self.no_ack_consumers.discard(consumer_tag)
         self.callbacks.pop(consumer_tag, None)
         self.cancel_callbacks.pop(consumer_tag, None)
@@ -314,11 +316,13 @@ class Channel(Declaring, base.StdChannel):  # type: ignore[misc] # kombu has no 
 
     def collect(self) -> None:
         """Let go of everything here, without telling the broker."""
+        for tag in list(self._consuming):
+            self._forget(tag)
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.forget(self.channel_id)
         self.channel_id = None
-        for kept in (self.callbacks, self.cancel_callbacks, self.events, self.no_ack_consumers, self._consuming):
+        for kept in (self.callbacks, self.cancel_callbacks, self.events, self.no_ack_consumers):
             kept.clear()
 
 

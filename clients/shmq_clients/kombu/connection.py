@@ -104,6 +104,10 @@ class Connection:
         """From now on its deliveries are that channel's."""
         self._consumers[consumer] = channel
 
+    def unwatch(self, consumer: Watched) -> None:
+        """It has ended."""
+        self._consumers.pop(consumer, None)
+
     # -- events -------------------------------------------------------------------------------------------------------
 
     def drain_events(self, timeout: float | None = None) -> None:
@@ -142,7 +146,6 @@ class Connection:
     def _hand_out(self, event: Event) -> None:
         channel, tag = self._consumers.get(event.consumer), event.consumer.consumer_tag
         if event.error is not None:
-            self._consumers.pop(event.consumer, None)
             if channel is not None:
                 channel.end(tag, event.error)
         elif channel is None:
