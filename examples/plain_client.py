@@ -11,7 +11,7 @@ import sys
 from itertools import count
 from typing import Any
 
-import msgpack
+import msgpack  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 HELLO, GOODBYE, DECLARE_QUEUE, DELETE_QUEUE, DECLARE_EXCHANGE, BIND_QUEUE = 1, 2, 8, 9, 13, 15
 PUBLISH, GET, CONSUME, CANCEL, ACK, NACK, REJECT = 32, 40, 41, 42, 48, 49, 50
@@ -82,7 +82,7 @@ def main(path: str) -> None:
     client.ask(BIND_QUEUE, "plain.jobs", "plain.events", "job.*")
     for number in range(3):
         client.publish("plain.events", "job.new", b"job %d" % number, message_id=str(number))
-    (consumer_tag,) = client.ask(CONSUME, "plain.jobs", "", 2)
+    consumer_tag, *_ = client.ask(CONSUME, "plain.jobs", "", 2)
     for settle in (ACK, NACK, ACK, REJECT):
         tag, _level, _flags, deliveries, _failures, _sequence, _expires, envelope, body = client.next_delivery()
         print(f"{body.decode()}, delivery {deliveries}, key {msgpack.unpackb(envelope)[1]}: frame {settle}")

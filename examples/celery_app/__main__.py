@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import shmq
-from examples.celery_app import tasks
+
+from . import tasks
 
 PATIENCE = 60.0
 WORKER = [sys.executable, "-m", "celery", "-A", "examples.celery_app.tasks", "worker", "-c", "1", "-l", "WARNING"]

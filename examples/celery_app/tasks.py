@@ -9,8 +9,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from celery import Celery
-from kombu import Queue
+from celery import Celery  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from kombu import Queue  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 app = Celery("celery_app", broker=os.environ.get("SHMQ_URL", "shmq://"), backend="rpc://")
 app.conf.update(
@@ -21,20 +21,20 @@ app.conf.update(
 )
 
 
-@app.task
+@app.task  # type: ignore[misc, untyped-decorator, unused-ignore]
 def count_words(text: str) -> dict[str, int]:
     """Return the three most frequent words."""
     return dict(Counter(text.lower().split()).most_common(3))
 
 
-@app.task
+@app.task  # type: ignore[misc, untyped-decorator, unused-ignore]
 def report(subject: str) -> float:
     """Return when it was run; give it a priority or a countdown."""
     del subject
     return time.time()
 
 
-@app.task
+@app.task  # type: ignore[misc, untyped-decorator, unused-ignore]
 def fragile(mark: str) -> str:
     """Die with the process the first time, as by the kernel's OOM killer; succeed the second time."""
     first = not Path(mark).exists()
