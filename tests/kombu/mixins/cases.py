@@ -13,7 +13,7 @@ import pytest
 import shmq_clients.kombu  # noqa: F401 - sets the alias
 
 sys.path.insert(0, os.environ["SDIST"])
-from t.integration import common  # type: ignore[import-not-found]
+from t.integration import common, test_py_amqp  # type: ignore[import-not-found]
 
 
 @pytest.fixture
@@ -30,6 +30,15 @@ def failover_connection() -> Any:
 def invalid_connection() -> Any:
     return kombu.Connection(os.environ["DEAD_URL"])
 
+
+@pytest.fixture
+def confirm_publish_connection() -> Any:
+    return kombu.Connection(os.environ["URL"], transport_options={"confirm_publish": True})
+
+
+for name in ("ConnectionPool", "ConsumerRevive"):  # of the file for py-amqp; the second breaks the socket in use
+    if hasattr(test_py_amqp, f"test_PyAMQP{name}"):
+        globals()[f"Test{name}"] = type(f"Test{name}", (getattr(test_py_amqp, f"test_PyAMQP{name}"),), {})
 
 for name, mixin in list(vars(common).items()):
     if isinstance(mixin, type) and mixin.__module__ == common.__name__:
