@@ -130,6 +130,22 @@ def test_what_celerys_delayed_delivery_declares_is_accepted(channel: Any) -> Non
     channel.exchange_delete("levels")
 
 
+def test_bindings_are_told(conn: Any, channel: Any) -> None:
+    queue = new_queue(channel)
+    channel.exchange_declare("told", "headers")
+    channel.exchange_bind("told", "amq.topic", "a.#")
+    channel.queue_bind(queue, "told", arguments={"x-match": "any", "a": 1})
+
+    told = [one for one in channel.get_bindings() if "told" in (one["source"], one["destination"])]
+    assert [(one["source"], one["destination"], one["destination_type"], one["routing_key"]) for one in told] == [
+        ("amq.topic", "told", "exchange", "a.#"),
+        ("told", queue, "queue", ""),
+    ]
+    assert told[1]["arguments"] == {"x-match": "any", "a": 1}
+    assert conn.manager.get_bindings() == channel.get_bindings()
+    channel.exchange_delete("told")
+
+
 def test_purging_and_deleting_count(channel: Any) -> None:
     queue = new_queue(channel)
     publish(channel, queue, 1, 2)

@@ -153,6 +153,21 @@ class Declaring:
         """Take that back."""
         self._shmq("Queue.unbind").unbind_queue(queue, exchange, routing_key, arguments=arguments)
 
+    @speaks("Queue.bind")
+    def get_bindings(self) -> list[dict[str, Any]]:
+        """Return all bindings, as RabbitMQ's management API has them."""
+        return [
+            {
+                "source": one.source,
+                "vhost": "/",
+                "destination": one.destination,
+                "destination_type": "exchange" if one.to_exchange else "queue",
+                "routing_key": one.routing_key,
+                "arguments": one.arguments,
+            }
+            for one in self._shmq("Queue.bind").bindings()
+        ]
+
     @speaks("Queue.purge")
     def queue_purge(self, queue: str = "", nowait: bool = False) -> int | None:
         """Drop what is ready and say how many that were."""

@@ -24,6 +24,15 @@ EVENTS_MAX: Final = 64  # handed out before the event loop has its turn
 CONNECT_TIMEOUT: Final = 5.0  # Kombu's own
 
 
+class Management(base.Management):  # type: ignore[misc] # kombu has no types
+    """What Kombu calls a manager (`Connection.manager`), as far as it says what that is."""
+
+    def get_bindings(self) -> list[dict[str, Any]]:
+        """Return all bindings."""
+        bindings: list[dict[str, Any]] = self.transport.client.default_channel.get_bindings()
+        return bindings
+
+
 class Transport(base.Transport):  # type: ignore[misc] # kombu has no types
     """`shmq://`, `shmq:///path/of.sock`."""
 
@@ -31,6 +40,8 @@ class Transport(base.Transport):  # type: ignore[misc] # kombu has no types
     default_port = None
     driver_type = "amqp"  # by this word Celery knows gossip, mingle and remote control to work
     driver_name = "shmq"
+
+    Management = Management
 
     connection_errors = (amqp.ConnectionError, OSError)
     channel_errors = (amqp.ChannelError,)
