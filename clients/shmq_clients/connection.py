@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
 from shmq.core import _core as core
-from shmq.errors import DirectRefused, InvalidArgument, ShmqError
+from shmq.errors import AlreadySettled, DirectRefused, InvalidArgument, ShmqError, StaleDelivery
 from shmq.message import Message
 from shmq.wire.frames import Welcome
 from shmq_clients import forks
@@ -163,6 +163,10 @@ class Connection(Topology, Receiving):
         until they are cancelled, and need not be kept or iterated over.
         """
         return self._paths.watch.epoll
+
+    def forgive_late_settling(self) -> None:
+        """From now on no later call tells that a delivery which was acked, or given back, was no longer ours."""
+        self._link.forgiven = (StaleDelivery, AlreadySettled)
 
     def control_fileno(self) -> int:
         """Return the descriptor of the socket to the daemon, -1 while there is none."""

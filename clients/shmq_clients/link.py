@@ -72,6 +72,7 @@ class Link:
         self.paths = tuple(paths)
         self.mode: Mode = mode
         self.failures: deque[ShmqError] = deque(maxlen=FAILURES_MAX)
+        self.forgiven: tuple[type[ShmqError], ...] = ()  # of these nobody is told
         self.on_welcome: list[Callable[[Session, Welcome], None]] = []
         self._turn = threading.Condition()
         self._reading = False
@@ -400,8 +401,10 @@ class Link:
 
     def raise_failures(self) -> None:
         """Raise the oldest refusal of what wanted no answer, once."""
-        if self.failures:
-            raise self.failures.popleft()
+        while self.failures:
+            error = self.failures.popleft()
+            if not isinstance(error, self.forgiven):
+                raise error
 
     def say(self, frame: ClientFrame, timeout: float = REQUEST_TIMEOUT) -> Session:
         """Send what is answered only by a refusal, which a later call raises. Raises ConnectionLost if it can't be

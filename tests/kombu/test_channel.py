@@ -413,6 +413,20 @@ def test_late_and_double_acks_do_nothing(channel: Any) -> None:
     assert channel.queue_declare(queue, passive=True).message_count == 0
 
 
+def test_an_ack_behind_the_ack_timeout_does_nothing(channel: Any) -> None:
+    queue = new_queue(channel, arguments={"x-consumer-timeout": 200})
+    publish(channel, queue, 1)
+    consumer = Consumer(channel, queue)
+    consumer.drain(2)
+    assert consumer.messages[1].delivery_info["redelivered"]
+    consumer.messages[0].ack()
+
+    channel.queue_declare(queue, passive=True)
+    assert consumer.drain(3) == [1, 1, 1]
+    consumer.messages[2].ack()
+    channel.queue_declare(queue, passive=True)
+
+
 def test_recover_and_requeue_deliver_again(channel: Any) -> None:
     queue = new_queue(channel)
     publish(channel, queue, 1, 2)

@@ -45,6 +45,7 @@ class Connection:
     def __init__(self, client: Any, connection: ShmqConnection, options: Options) -> None:  # noqa: ANN401 - kombu's
         self.client: Any = client
         self.shmq = connection
+        connection.forgive_late_settling()  # an error of a channel would end a Celery worker
         self.options = options
         self.channels: dict[int | None, Channel] | None = {}
         self.server_properties = {"product": "shmq", "version": __version__, "capabilities": CAPABILITIES}
