@@ -26,10 +26,10 @@ def socket_paths(url: str | None, environ: Mapping[str, str] = os.environ) -> tu
     """
     if url is not None and not isinstance(url, str):
         raise InvalidArgument(f"URL {url!r}: a string is wanted, {SCHEME}:///path/of.sock", argument="url", value=url)
-    chosen = url or environ.get("SHMQ_URL") or ""
-    path = _parse(chosen) if chosen else None
-    if path is not None:
-        return (path,)
+    for chosen in (url, environ.get("SHMQ_URL")):
+        path = _parse(chosen) if chosen else None
+        if path is not None:
+            return (path,)
     user = _user_socket(environ)
     return (SYSTEM_SOCKET,) if user is None else (user, SYSTEM_SOCKET)
 

@@ -13,13 +13,18 @@ def test_a_url_names_one_socket() -> None:
     assert socket_paths("shmq:///run/a/b.sock", {"SHMQ_URL": "shmq:///other"}) == (Path("/run/a/b.sock"),)
 
 
-def test_without_a_url_the_environment_names_it() -> None:
-    assert socket_paths(None, {"SHMQ_URL": "shmq:///there.sock", "XDG_RUNTIME_DIR": "/x"}) == (Path("/there.sock"),)
-
-
 @pytest.mark.parametrize("url", [None, "", "shmq://"])
-def test_without_any_url_the_users_socket_comes_before_the_systems(url: str | None) -> None:
-    assert socket_paths(url, {"XDG_RUNTIME_DIR": "/run/user/7"}) == (Path("/run/user/7/shmq/shmq.sock"), SYSTEM_SOCKET)
+def test_without_a_path_in_the_url_the_environment_names_it(url: str | None) -> None:
+    assert socket_paths(url, {"SHMQ_URL": "shmq:///there.sock", "XDG_RUNTIME_DIR": "/x"}) == (Path("/there.sock"),)
+
+
+@pytest.mark.parametrize("named", [{}, {"SHMQ_URL": ""}, {"SHMQ_URL": "shmq://"}])
+@pytest.mark.parametrize("url", [None, "", "shmq://"])
+def test_without_any_url_the_users_socket_comes_before_the_systems(url: str | None, named: dict[str, str]) -> None:
+    assert socket_paths(url, named | {"XDG_RUNTIME_DIR": "/run/user/7"}) == (
+        Path("/run/user/7/shmq/shmq.sock"),
+        SYSTEM_SOCKET,
+    )
 
 
 def test_a_users_daemon_is_found_where_no_login_set_the_runtime_directory(monkeypatch: pytest.MonkeyPatch) -> None:
