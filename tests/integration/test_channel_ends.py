@@ -169,9 +169,10 @@ def test_a_window_that_nobody_was_told_of_ends_with_its_channel(conn: shmq.Conne
     publish(conn, queue, *range(5))
     closing = conn.channel()
     cut(conn)
+    conn._link._retry_at = float("inf")  # the daemon is away
     closing.prefetch = 2
-    closing._numbered.close()  # as when the daemon is away
-    closing._numbered.free()
+    closing.close()
+    conn._link._retry_at = 0.0
     channel = conn.channel()
     assert channel.number == closing.number
     taker = take(channel.consume(queue))
