@@ -41,10 +41,11 @@ class Prefetch:
 class Channel:
     """One channel of one client; 0 is for all who name none."""
 
-    __slots__ = ("number", "window")
+    __slots__ = ("held", "number", "window")
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.held: dict[int, Held] = {}  # of what its client holds
         self.window = Prefetch(0)  # of its consumers' deliveries; those of gets don't count
 
 

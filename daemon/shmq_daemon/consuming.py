@@ -204,6 +204,7 @@ class Consuming:
 
     def _release(self, client: Client, tag: int) -> None:
         held = client.held.pop(tag)
+        del held.channel.held[tag]
         consumer = held.consumer
         if consumer is None:
             return
@@ -306,7 +307,8 @@ class Consuming:
                 break
             client.last_tag += 1
             if not no_ack:
-                held = client.held[client.last_tag] = Held(message, opened, channel, consumer)
+                held = Held(message, opened, channel, consumer)
+                client.held[client.last_tag] = channel.held[client.last_tag] = held
                 self._time(client, held)
             deliveries.append(_delivery(client.last_tag, message))
             size += message.body_bytes
@@ -379,8 +381,8 @@ class Consuming:
         failed too often is dead. Returns how many of which queue met which fate.
         """
         fates: Counter[tuple[OpenQueue, str]] = Counter()
-        tags = [tag for tag, held in client.held.items() if channel is None or held.channel is channel]
-        for tag in sorted(tags, key=lambda tag: client.held[tag].message.sequence):
+        held_there = client.held if channel is None else channel.held
+        for tag in sorted(held_there, key=lambda tag: client.held[tag].message.sequence):
             held = client.held[tag]
             message, opened = held.message, held.opened
             limit = policy.delivery_limit_of(opened.queue.definition)

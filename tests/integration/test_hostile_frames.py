@@ -341,3 +341,20 @@ def test_a_consumer_of_replies_that_is_refused_leaves_no_queue(daemon: Shmqd) ->
                 conn._link.ask(asked, wire.Consuming)
 
         assert daemon.segments() == before
+
+
+def test_ends_of_other_channels_cost_no_time_however_much_is_out(daemon: Shmqd) -> None:
+    with daemon.connect("socket") as conn, daemon.connect("socket") as other:
+        queue = conn.declare_queue("", exclusive=True).name
+        conn.publish_many([b"x"] * 50_000, routing_key=queue, confirm="memory")
+        consumer = conn.consume(queue)
+        held = [next(consumer) for _ in range(50_000)]
+
+        started = time.monotonic()
+        for _ in range(3_000):
+            conn._link.say(wire.CloseChannel(1, 1))
+        other.status()
+        conn.queue_info(queue)
+
+        assert time.monotonic() - started < scaled(IN_TIME)
+        conn.ack_many(held)
