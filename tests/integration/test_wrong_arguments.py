@@ -23,6 +23,7 @@ BINDING = {"queue": "jobs", "exchange": "there"}
 ENDS = {"destination": "there", "source": "there"}
 RIGHT: dict[str, dict[str, Any]] = {  # what else a call must be given; the queue and the exchange are there
     "publish": {"body": b"wrong", "routing_key": "jobs"},
+    "channel.publish": {"body": b"wrong", "routing_key": "jobs"},
     "publish_many": {"bodies": [b"wrong"], "routing_key": "jobs"},
     "loan": {"body_bytes": 10, "routing_key": "jobs"},
     "declare_queue": {"name": "new"},
@@ -163,7 +164,7 @@ def test_a_channel_refuses_what_it_can_not_use_and_settles_nothing(conn: Any, ca
     conn.publish(b"held", routing_key="jobs", confirm="memory")
     with conn.channel() as channel:
         message: Any = channel.get("jobs", timeout=scaled(IN_TIME))
-        right = {"delivery_tag": message.delivery_tag} if "delivery_tag" in CASES[call] else {}
+        right = {"delivery_tag": message.delivery_tag} if "delivery_tag" in CASES[call] else RIGHT.get(call, {})
 
         expect(getattr(channel, call.removeprefix("channel.")), right, parameter, CASES[call][parameter])
         assert channel.unacked == 1

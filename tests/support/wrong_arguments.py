@@ -149,6 +149,7 @@ CASES: Final[Mapping[str, Mapping[str, Wrong]]] = {
     "cancel": {"consumer_tag": NAME},
     "close": {"timeout": FINITE},
     "drain": {"limit": Wrong((0, -1, 1.5, *NO_NUMBER)), "timeout": FINITE},
+    "channel.publish": {"body": BUFFER, **PUBLISH},
     "channel.ack": {"delivery_tag": TAG, "multiple": FLAG},
     "channel.nack": {"delivery_tag": TAG, "multiple": FLAG, "requeue": FLAG, "delay": MAYBE_FINITE},
     "channel.reject": {"delivery_tag": TAG, "requeue": FLAG},
