@@ -15,6 +15,7 @@ from shmq.routing.addressing import Addressed, address
 from shmq.routing.router import NO_HEADERS
 from shmq_clients.durations import nanoseconds
 from shmq_clients.flags import check_flags
+from shmq_clients.keywords import check_known
 
 Confirm = Literal["sent", "memory", "disk"]
 CONFIRMS: Final = (None, "sent", "memory", "disk")
@@ -116,6 +117,8 @@ def _envelope(
 ) -> bytes:
     if expiration is None and not properties:
         return encode_envelope(exchange, routing_key, NO_PROPERTIES, headers)
+    if not properties.keys() <= PropertyKeywords.__annotations__.keys():
+        check_known(properties, PublishKeywords.__annotations__)
     stamp = properties.get("timestamp")
     if isinstance(stamp, datetime):
         properties = {**properties, "timestamp": int(stamp.timestamp())}

@@ -41,6 +41,7 @@ from shmq.wire.frames import (
 )
 from shmq_clients.durations import milliseconds
 from shmq_clients.flags import check_flags
+from shmq_clients.keywords import check_known
 from shmq_clients.link import Link
 
 Entry = TypeVar("Entry")
@@ -101,8 +102,13 @@ class Topology:
     ) -> DeclaredQueue:
         """Make a queue, or check that it is what you ask for. An empty name asks the broker for one.
 
-        `keywords` are those of QueueKeywords, `arguments` RabbitMQ's `x-` arguments. `passive`: only check that it
-        exists. Raises PreconditionFailed, which names what differs, InvalidArgument, InvalidName, NotFound (passive),
+        `keywords`: `max_priority`, `capacity_messages`, `capacity_bytes`, `max_length`, `max_length_bytes`, `overflow`
+        ("drop-head", "reject-publish", "reject-publish-dlx"), `overflow_victim` ("lowest", "highest"), `delivery_limit`
+        (-1: none), `dead_letter_exchange`, `dead_letter_routing_key`, `single_active_consumer`, `queue_type`,
+        `delayed_retry_type` ("disabled", "all", "failed", "returned"); in seconds `message_ttl`, `expires`,
+        `delayed_retry_min`, `delayed_retry_max`, `priority_ageing`, `ack_timeout`. Or RabbitMQ's `x-` `arguments`, in
+        milliseconds; those that are not known are kept, without effect. `passive`: only check that it exists.
+        Raises PreconditionFailed, which names what differs, InvalidArgument, InvalidName, NotFound (passive),
         ResourceLocked, ShmFull.
         """
         check_flags(passive=passive)
@@ -315,5 +321,6 @@ def _check_binding(
 
 
 def _with_milliseconds(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    check_known(keywords, QueueKeywords.__annotations__)
     times = {f"{name}_ms": milliseconds(keywords[name], name) for name in TIMES if name in keywords}
     return {name: value for name, value in keywords.items() if name not in TIMES} | times
