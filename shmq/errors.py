@@ -363,7 +363,8 @@ class DirectRefused(ShmqError):
     reason: str = ""
 
     def _describe(self) -> str:
-        return f'direct mode refused for {self.queue!r}: {self.reason}. Connect with mode="auto" or mode="socket"'
+        of_queue = f" for {self.queue!r}" if self.queue else ""
+        return f'direct mode refused{of_queue}: {self.reason}. Connect with mode="auto" or mode="socket"'
 
 
 # -- publishing -------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Connection(Topology, Receiving):
     # -- publishing ---------------------------------------------------------------------------------------------------
 
     def publish(self, body: Any, **keywords: Unpack[PublishKeywords]) -> None:  # noqa: ANN401 - any buffer
-        """Publish one message; body is any buffer.
+        """Publish one message; body is any buffer (text is none: TypeError).
 
         `exchange`, `routing_key` (for the default exchange: the queue's name), `headers` (`CC` and `BCC` are lists of
         more keys, `x-delay` is for exchanges that delay), `priority` (0 to 255, larger is sooner), `persistent`,

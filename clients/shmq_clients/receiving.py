@@ -97,7 +97,8 @@ class Receiving:
 
     def get(self, queue: str, *, timeout: float | None = 0, no_ack: bool = False) -> Message | None:
         """Return the next message, or None when `timeout` seconds are over (None: wait for ever). Raises NotFound, and
-        DaemonNotRunning or ConnectionLost when it would wait and the daemon stays away (`reconnect_timeout`).
+        DaemonNotRunning or ConnectionLost when the daemon is needed and stays away for `reconnect_timeout`, which may
+        be longer than `timeout`.
         """
         check_name(queue, "queue")
         check_flags(no_ack=no_ack)

@@ -59,6 +59,7 @@ TEXTS = {
     errors.ShmFull("while declaring 'a'"): "while declaring 'a' (/dev/shm has ",
     errors.PublishRejected(queues=["a", "b"], reason="policy"): "refused by 'a', 'b' (policy). Other queues",
     errors.NotDurable(): 'confirm="disk" can\'t be kept: this shmqd has durability "memory"',
+    errors.DirectRefused(reason="no direct pattern"): "direct mode refused: no direct pattern. Connect with",
     errors.DirectRefused(queue="a", reason="not mapped"): "direct mode refused for 'a': not mapped. Connect with",
     errors.ConfigError(file="a.toml", line=3, key="socket", hint="a path"): "a.toml:3: socket: a path",
 }
