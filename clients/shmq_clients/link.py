@@ -42,6 +42,7 @@ RECONNECT_TIMEOUT: Final = 60.0  # for the next broker, when one is gone
 BACKOFF_FIRST: Final = 0.02
 BACKOFF_MAX: Final = 0.5  # who waits in socket mode is back within a second of a new daemon
 SLICE: Final = 0.25  # no wait is longer without a look at what else may have changed
+LATE: Final = 'refused was not this call but an earlier one that did not wait, as a publish with confirm="sent"'
 TURN: Final = 0.02  # for another thread that is reading what we want to know
 FAILURES_MAX: Final = 1000  # kept for the next calls; an old one says more than a new one of its kind
 
@@ -404,6 +405,7 @@ class Link:
         while self.failures:
             error = self.failures.popleft()
             if not isinstance(error, self.forgiven):
+                error.add_note(LATE)
                 raise error
 
     def say(self, frame: ClientFrame, timeout: float = REQUEST_TIMEOUT) -> Session:

@@ -104,9 +104,10 @@ def test_a_refusal_of_what_wanted_no_answer_is_raised_by_a_later_call(
     broker.answers[wire.Publish] = lambda _frame: [wire.Error(0, 608, "", {"queue": "q", "depth": 5, "limit": 5})]
     conn.publish(b"x", routing_key="q")
 
-    with pytest.raises(shmq.QueueFull, match="5 of 5"):
+    with pytest.raises(shmq.QueueFull, match="5 of 5") as caught:
         conn.wait_for_confirms()
     conn.wait_for_confirms()
+    assert "not this call but an earlier one" in caught.value.__notes__[0]
 
 
 def test_a_message_that_nobody_waits_for_any_more_goes_back(broker: ScriptedBroker, conn: shmq.Connection) -> None:
