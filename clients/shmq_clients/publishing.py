@@ -22,7 +22,7 @@ from shmq_clients.lending import Loaned
 from shmq_clients.outgoing import Outgoing, PublishKeywords, outgoing
 from shmq_clients.replies import Replies
 from shmq_clients.routes import Routes
-from shmq_clients.socket_path import SocketPath
+from shmq_clients.socket_path import SocketPath, flat
 
 Copy: TypeAlias = tuple[Attachment, Outgoing]
 """A queue, and the message as it arrives there."""
@@ -150,6 +150,8 @@ class Publishing:
         """Publish to each queue, first what all of them have room for: one that is full, or refuses, keeps nothing from
         the others. Raises what was refused, in the end. False: none of the queues is there any more.
         """
+        if not copies:
+            check_bodies(bodies)
         refusals: list[PublishError] = []
         taken = [self._try_to(copy, bodies, 0, None, refusals) for copy in copies]
         for copy, done in zip(copies, taken, strict=True):
@@ -184,6 +186,12 @@ class Publishing:
                 return publish(self._attachments.attach(target.name), out)
             except (QueueGone, NotFound):
                 return GONE
+
+
+def check_bodies(bodies: Sequence[Any]) -> None:
+    """Raise TypeError or BufferError for what is no body, where no queue is there to look at it."""
+    for body in bodies:
+        flat(body)
 
 
 def check_taken(out: Outgoing, *, taken: bool) -> None:

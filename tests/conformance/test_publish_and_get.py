@@ -90,6 +90,10 @@ def test_any_buffer_is_a_body(conn: shmq.Connection, queue: str, body: object) -
 def test_text_is_no_body(conn: shmq.Connection, queue: str) -> None:
     with pytest.raises(TypeError):
         conn.publish("text", routing_key=queue)
+    with pytest.raises(TypeError):
+        conn.publish("text", routing_key="no.such.queue")
+    with pytest.raises(TypeError):
+        conn.publish_many([b"x", "text"], routing_key="no.such.queue")
 
 
 @pytest.mark.rule("PRIORITY-2")

@@ -20,7 +20,7 @@ from shmq_clients.attachments import Attachment
 from shmq_clients.direct_path import QueueGone
 from shmq_clients.lending import AsyncLoaned
 from shmq_clients.outgoing import Outgoing, PublishKeywords
-from shmq_clients.publishing import GONE, Copy, Publishing, check_taken, one_of
+from shmq_clients.publishing import GONE, Copy, Publishing, check_bodies, check_taken, one_of
 
 
 class AsyncPublishing(Publishing):
@@ -107,6 +107,8 @@ class AsyncPublishing(Publishing):
 
     async def _published_to(self, copies: list[Copy], bodies: Sequence[Any], deadline_ns: int) -> int:
         """As `_publish_to`. Returns the most that any queue has. GONE: none of them is there any more."""
+        if not copies:
+            check_bodies(bodies)
         refusals: list[PublishError] = []
         taken = [await self._tried(copy, bodies, 0, None, refusals) for copy in copies]
         for copy, done in zip(copies, taken, strict=True):
