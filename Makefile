@@ -83,6 +83,8 @@ soak: build ## half an hour of steady work: does anything grow?
 bench: build $(VENV)/.bench ## the figures of this host and of shmq's peers (an hour; plots in out/benchmarks)
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) $$script; done
 	$(PY) -m benchmarks.side_by_side
+	$(PY) -m benchmarks.celery
+	$(PY) -m benchmarks.celery --storm
 
 bench-quick: build $(VENV)/.bench ## the same questions in 3 minutes: fewer rounds and points, for a first look
 	$(PY) -m benchmarks.side_by_side --quick

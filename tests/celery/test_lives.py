@@ -87,6 +87,8 @@ def test_a_worker_that_ends_cold_gives_its_tasks_back(
     for _ in range(3):
         tasks.send("hold", str(path), "x")
     wait_lines(path, 1)
+    # Celery terminates those that it knows to have begun, and waits for one that it has not heard of yet.
+    wait_until(lambda: bool(tasks.ask("cold@test", "active")), "the worker knows that it runs")
     one.signal(signal.SIGQUIT)
     one.ended()
 
