@@ -25,8 +25,9 @@ def add(x: int, y: int) -> int:
 
 
 @app.task(name="total")
-def total(numbers: list[int]) -> int:
-    return sum(numbers)
+def total(numbers: list[int], path: str) -> None:
+    """Add a line with the sum."""
+    write(path, str(sum(numbers)))
 
 
 @app.task(name="pid")
