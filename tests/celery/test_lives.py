@@ -123,14 +123,15 @@ def test_a_pool_grows_with_the_work_and_shrinks_again(
 
 
 def test_a_chord_ends_with_its_body_where_results_are_in_files(
-    daemon: Shmqd, work: Callable[..., Worker], tmp_path: Path
+    daemon: Shmqd, tasks: Sender, work: Callable[..., Worker], tmp_path: Path
 ) -> None:
+    del tasks  # it has purged what other tests have left
     (tmp_path / "results").mkdir()
     backend, path = f"file://{tmp_path}/results", tmp_path / "sum"
     # solo: nobody reads a result while it is being written, which Celery's files are not made for
     work("chords", "-P", "solo", result_backend=backend, result_chord_retry_interval=0.1)
-    with sender(daemon.url, backend) as tasks:
-        header = [tasks.app.signature("add", (number, number)) for number in range(10)]
-        chord(header, app=tasks.app)(tasks.app.signature("total", (str(path),)))
+    with sender(daemon.url, backend) as summing:
+        header = [summing.app.signature("add", (number, number)) for number in range(10)]
+        chord(header, app=summing.app)(summing.app.signature("total", (str(path),)))
 
         assert wait_lines(path, 1) == ["90"]
