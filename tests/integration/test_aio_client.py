@@ -57,7 +57,7 @@ def test_it_has_the_calls_of_the_blocking_client_with_the_same_arguments() -> No
             if name != "open"
         } | {name: [] for name in public.keys() - functions.keys()}
 
-    for_other_loops = {"control_fileno", "drain", "drain_pause", "fileno"}
+    for_other_loops = {"control_fileno", "drain", "drain_pause", "fileno", "forgive_late_settling"}
     blocking = {name: how for name, how in calls(shmq.Connection).items() if name not in for_other_loops}
     assert calls(shmq.AsyncConnection) == blocking
     assert calls(AsyncChannel) == calls(Channel)
