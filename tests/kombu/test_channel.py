@@ -193,6 +193,34 @@ class Text(str):
     __slots__ = ()
 
 
+@pytest.mark.parametrize(
+    "odd", [{"timestamp": 1_700_000_000_000}, {"timestamp": 2**62}, {"content_encoding": "undefined"}]
+)
+def test_what_others_publish_arrives_however_odd(channel: Any, odd: dict[str, Any]) -> None:
+    """An error here would end a worker, and the next one that gets the message."""
+    queue = new_queue(channel)
+    channel.connection.shmq.publish(b"x", routing_key=queue, **odd)
+    consumer = Consumer(channel, queue)
+    while not consumer.messages:
+        channel.connection.drain_events(timeout=scaled(WAIT))
+
+    (message,) = consumer.messages
+    assert message.body == b"x"
+    assert odd.items() <= message.properties.items() or message.content_encoding == odd["content_encoding"]
+    message.ack()
+
+
+def test_a_consumer_whose_queue_is_gone_can_be_cancelled(channel: Any) -> None:
+    gone, stays = new_queue(channel), new_queue(channel)
+    first, second = Consumer(channel, gone), Consumer(channel, stays)
+    channel.queue_delete(gone)
+
+    for consumer in (first, second):
+        channel.basic_cancel(consumer.tag)
+
+    assert channel.queue_declare(stays, passive=True).consumer_count == 0
+
+
 def test_headers_of_types_of_ones_own_travel_as_what_they_are(channel: Any) -> None:
     queue = new_queue(channel)
     publish(channel, queue, 1, headers={"a": Text("x"), "b": [Text("y"), 1], Text("c"): {"d": (1, None)}})

@@ -193,11 +193,14 @@ class Channel(Declaring, base.StdChannel):  # type: ignore[misc] # kombu has no 
         consuming = self._consuming.get(consumer_tag)
         if self.connection is None or consuming is None:
             return
-        if self.active:
-            self._hand_out(consuming.consumer, no_ack=consumer_tag in self.no_ack_consumers)
-        self._forget(consumer_tag)
-        with contextlib.suppress(NotFound):
-            self._channel.cancel(consumer_tag)
+        try:
+            with contextlib.suppress(NotFound):  # its queue is gone, and it with it
+                if self.active:
+                    self._hand_out(consuming.consumer, no_ack=consumer_tag in self.no_ack_consumers)
+        finally:
+            self._forget(consumer_tag)
+            with contextlib.suppress(NotFound):
+                self._channel.cancel(consumer_tag)
 
     def _hand_out(self, consumer: Watched, *, no_ack: bool) -> None:
         """Up to PUSHED_MAX that are ready, but to who needs no ack only what the broker has pushed, which is all that
@@ -269,7 +272,10 @@ class Channel(Declaring, base.StdChannel):  # type: ignore[misc] # kombu has no 
         message = self._channel.get(queue, no_ack=bool(no_ack))
         if message is None:
             return None
-        return Message(message, self, {"message_count": connection.shmq.declare_queue(queue, passive=True).messages})
+        told = {"message_count": 0}
+        with contextlib.suppress(ShmqError):  # the daemon may be away, and the message is the caller's already
+            told["message_count"] = connection.shmq.declare_queue(queue, passive=True).messages
+        return Message(message, self, told)
 
     # -- settling -----------------------------------------------------------------------------------------------------
 

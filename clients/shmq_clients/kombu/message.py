@@ -89,7 +89,7 @@ class Message(KombuMessage):  # type: ignore[misc] # kombu has no types
         if given.expiration is not None:
             properties["expiration"] = str(given.expiration)
         if given.timestamp is not None:
-            properties["timestamp"] = datetime.fromtimestamp(given.timestamp, UTC).replace(tzinfo=None)
+            properties["timestamp"] = _time(given.timestamp)
         tag = message.delivery_tag
         told |= {
             "delivery_tag": tag,
@@ -124,5 +124,13 @@ def _text(body: bytes, encoding: str | None) -> str | bytes:
         return body
     try:
         return body.decode(encoding)
-    except (LookupError, UnicodeDecodeError):
+    except (LookupError, ValueError):  # also of what is no name of an encoding
         return body
+
+
+def _time(timestamp: int) -> datetime | int:
+    """As py-amqp's, without a zone; what is no time (milliseconds, as some say it) stays as it is."""
+    try:
+        return datetime.fromtimestamp(timestamp, UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError, OSError):
+        return timestamp
