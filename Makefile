@@ -5,6 +5,7 @@ PY     := $(VENV)/bin/python
 EXTRAS ?= test,dev,demo,kombu
 BUILD  := build
 PYTEST := $(PY) -m pytest
+BESIDE_OTHERS := tests/kombu tests/celery tests/reference # with what is not ours, in targets of their own
 
 # The C of the core without the Python binding (py_*.c): what the C tests link.
 CORE_C := $(filter-out shmq/core/py_%.c,$(wildcard shmq/core/*.c))
@@ -18,7 +19,7 @@ C_WARN    := -std=c11 -Wall -Wextra -Wconversion -Wshadow -Werror
 C_CHECK   := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
 .SECONDARY: # keep the object files
-.PHONY: help venv build test lint format c-test c-test-aarch64 wheel-test test-reference demo crash-long stepping endurance soak bench bench-quick clean
+.PHONY: help venv build test lint format c-test c-test-aarch64 wheel-test test-all test-celery test-reference demo crash-long stepping endurance soak bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -36,8 +37,13 @@ $(VENV)/.built: $(VENV)/.installed $(ALL_C) $(wildcard shmq/core/*.h)
 	CFLAGS=-Werror $(PY) setup.py --quiet build_ext --inplace --force
 	@touch $@
 
-test: build lint c-test ## everything a change must pass (at most 15 minutes on 2 cores)
-	$(PYTEST) -m 'not long'
+test: build lint c-test ## the broker and its clients (at most 15 minutes on 2 cores)
+	$(PYTEST) -m 'not long' $(addprefix --ignore=,$(BESIDE_OTHERS))
+
+test-celery: build ## Kombu's own tests and Celery's features over shmq, with kills (five minutes)
+	$(PYTEST) -m 'not long' tests/kombu tests/celery
+
+test-all: test test-celery test-reference ## what a change must pass
 
 lint: build ## ruff and mypy
 	$(PY) -m ruff check --output-format concise .
