@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -348,7 +348,7 @@ def watermark(mode: str) -> None:
             with pytest.raises(shmq.QueueStopped):
                 publish_for_ever(connection, "greedy")
             wait_until(lambda: bool(connection.blocked), "it is told")
-            wait_until(lambda: "queue-stopped" in {alarm.kind for alarm in connection.status().alarms}, "which one, too")
+            wait_until(lambda: "queue-stopped" in {alarm.kind for alarm in connection.status().alarms}, "which one")
             assert free_kib() > 2 * KIB
             for number in range(1_000):
                 connection.publish(b"%d" % number, routing_key="jobs", confirm="memory", timeout=0)
