@@ -1,21 +1,21 @@
 """One consumer over several queues: in turn, each by its own priorities, with one prefetch for all.
 
-Owns: whose turn it is, waiting at all of them. Does not own: taking from one queue (consumer.py), the shared prefetch
-(core.Ledger here, the broker for what it pushes).
+Owns: waiting at all of them. Does not own: whose turn it is (turns.py), taking from one queue (consumer.py), the shared
+prefetch (core.Ledger here, the broker for what it pushes).
 Invariants: a queue that goes is told once, by its name, and the others go on; none waits behind another that has
 messages.
 """
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 from shmq.core import _core as core
-from shmq.errors import InvalidArgument, NotFound, ShmqError
+from shmq.errors import InvalidArgument
 from shmq.names import check_name
 from shmq_clients.attachments import STALE_SLICE_NS, Attachments
 from shmq_clients.consumer import SLICE_NS, DirectConsumer, SocketConsumer, wait_for_acks
 from shmq_clients.link import SLICE
+from shmq_clients.turns import Turns
 
 QUEUES_MAX: Final = 256
 
@@ -40,11 +40,11 @@ class SeveralConsumer:
         self, consumer_tag: str, parts: Sequence[Part], ledger: core.Ledger, attachments: Attachments, keep: object
     ) -> None:
         self.consumer_tag = consumer_tag
-        self._parts = list(parts)
+        self._turns = Turns(parts, lambda part: part.cancel())
+        self._parts = self._turns.places
         self._ledger = ledger
         self._attachments = attachments
         self._keep = keep
-        self._turn = 0
         self._cancelled = False
 
     @property
@@ -70,22 +70,7 @@ class SeveralConsumer:
 
     def take(self) -> Any:  # noqa: ANN401 - the same
         """Return a message that is there, without waiting for one, or None. Raises NotFound of a queue that is gone."""
-        for _ in range(len(self._parts)):
-            part = self._parts[self._turn % len(self._parts)]
-            try:
-                message = part.take()
-            except NotFound:
-                self._drop(part)
-                raise
-            self._turn += 1
-            if message is not None:
-                return message
-        return None
-
-    def _drop(self, part: Part) -> None:
-        self._parts.remove(part)
-        with contextlib.suppress(ShmqError):
-            part.cancel()
+        return self._turns.take()
 
     def _wait(self) -> None:
         link = self._attachments.link

@@ -1,25 +1,25 @@
 """One consumer over several queues, for tasks: the places of its queues as one.
 
-Owns: whose turn it is, waiting at all of them. Does not own: each place (consumer.py).
+Owns: waiting at all of them. Does not own: whose turn it is (turns.py), each place (consumer.py).
 Invariants: those of the blocking one (shmq_clients.several); a wait that is cancelled leaves nothing waiting.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from shmq.errors import NotFound, ShmqError
+from shmq.errors import NotFound
 from shmq_clients.aio.consumer import Source
 from shmq_clients.session import Session
+from shmq_clients.turns import Turns
 
 
 class SeveralSource:
     """In turn from each of `parts`."""
 
     def __init__(self, parts: Sequence[Source]) -> None:
-        self._parts = list(parts)
-        self._turn = 0
+        self._turns = Turns(parts, lambda part: part.end_here())
+        self._parts = self._turns.places
 
     @property
     def reply_queue(self) -> str:
@@ -35,22 +35,7 @@ class SeveralSource:
         """As Source's. Raises NotFound of a queue that is gone, once; StopAsyncIteration when none is left."""
         if not self._parts:
             raise StopAsyncIteration
-        for _ in range(len(self._parts)):
-            part = self._parts[self._turn % len(self._parts)]
-            try:
-                message = part.take()
-            except NotFound:
-                self._drop(part)
-                raise
-            self._turn += 1
-            if message is not None:
-                return message
-        return None
-
-    def _drop(self, part: Source) -> None:
-        self._parts.remove(part)
-        with contextlib.suppress(ShmqError):
-            part.end_here()
+        return self._turns.take()
 
     async def wait(self) -> None:
         """Wait at all of them. Each begins a little later, and looks then for what was told meanwhile."""
@@ -64,7 +49,7 @@ class SeveralSource:
             ended = await asyncio.gather(*waits, return_exceptions=True)
         for part, outcome in zip(parts, ended, strict=True):
             if isinstance(outcome, NotFound) and part in self._parts:
-                self._drop(part)
+                self._turns.drop(part)
             if isinstance(outcome, Exception):
                 raise outcome
 
