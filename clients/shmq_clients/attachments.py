@@ -421,3 +421,11 @@ class Attachments:
         for attachment in list(self._by_name.values()):
             attachment.queue.close()
         close_all((self._bell,) if self._bell >= 0 else ())
+
+
+def leave_bell(queue: core.Queue, side: int, *, is_registered: bool) -> None:
+    """Sleep there no more. A token that was read, and so ended the registration, is passed on to who sleeps still."""
+    if is_registered:
+        queue.bell_leave(side)
+    elif queue.may_have(side):
+        queue.bell_ring(side)

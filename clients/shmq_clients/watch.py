@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from shmq.core import _core as core
 from shmq.errors import ForkedHandle, ShmqError
 from shmq_clients import forks
-from shmq_clients.attachments import STALE_SLICE_NS, Attachments
+from shmq_clients.attachments import STALE_SLICE_NS, Attachments, leave_bell
 from shmq_clients.consumer import DirectConsumer, SocketConsumer
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE, Link
@@ -112,10 +112,7 @@ class Bell:
         if self.queue.closed:
             return  # and its descriptor with it
         core.epoll_watch(self._epoll, fd, False)
-        if is_registered:
-            self.queue.bell_leave(core.CONSUMERS)
-        elif self.queue.may_have(core.CONSUMERS):
-            self.queue.bell_ring(core.CONSUMERS)  # the token that we read was meant for this
+        leave_bell(self.queue, core.CONSUMERS, is_registered=is_registered)
 
 
 class Watch:

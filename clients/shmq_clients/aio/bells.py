@@ -19,7 +19,7 @@ from shmq.core import _core as core
 from shmq.errors import ShmqError
 from shmq_clients.aio.link import AsyncLink
 from shmq_clients.aio.waiting import Waiters
-from shmq_clients.attachments import STALE_SLICE_NS, Attachment
+from shmq_clients.attachments import STALE_SLICE_NS, Attachment, leave_bell
 from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import SLICE
 
@@ -84,10 +84,7 @@ class Bell:
         self._fd, registered, self._registered = -1, self._registered, False
         if self._queue.closed:
             return
-        if registered:
-            self._queue.bell_leave(self.side)
-        elif self._queue.may_have(self.side):
-            self._queue.bell_ring(self.side)  # the token that we read was meant for this
+        leave_bell(self._queue, self.side, is_registered=registered)
 
 
 class Bells:
