@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("celery.app")
-
 from support.deadline import scaled
 
 ROOT = Path(__file__).parents[2]

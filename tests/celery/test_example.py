@@ -4,10 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("celery.app")
-
 from support.deadline import scaled
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("celery.app")
 from kombu import Queue
 
 from support.celery_worker import Sender, Worker, lines, sender, wait_lines, worker

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("celery.app")
-
 from benchmarks.side_by_side.servers.server import free_port
 from support.celery_worker import sender, worker
 from support.deadline import scaled, wait_until

@@ -16,8 +16,6 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped] # ships no types
 import pytest
 
-pytest.importorskip("celery.app")
-
 from support.celery_worker import Worker, lines, sender, wait_lines
 from support.deadline import scaled, wait_until
 from support.shmqd import Shmqd, instance

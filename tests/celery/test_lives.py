@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("celery.app")
 from celery import chord
 
 from support.celery_worker import Sender, Worker, lines, sender, wait_lines, worker

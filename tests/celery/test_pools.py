@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("celery.app")
-
 from support.celery_worker import Sender, Worker, lines, sender, wait_lines, worker
 from support.deadline import scaled, wait_until
 from support.needs import missing

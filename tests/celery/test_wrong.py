@@ -6,8 +6,6 @@ from pathlib import Path
 
 import kombu
 import pytest
-
-pytest.importorskip("celery.app")
 from kombu.exceptions import ContentDisallowed, EncodeError, OperationalError
 
 import shmq
