@@ -25,7 +25,7 @@ def test_tags_count_up_from_one_on_each_channel(conn: shmq.Connection, new_queue
     one, other = conn.channel(), conn.channel()
 
     consumer = one.consume(first)
-    tags = [next(consumer).delivery_tag, next(consumer).delivery_tag, wait_for(one, second).delivery_tag]  # type: ignore[arg-type]
+    tags = [next(consumer).delivery_tag, next(consumer).delivery_tag, wait_for(one, second).delivery_tag]
 
     assert tags == [1, 2, 3]
     assert [message.delivery_tag for message in other.get_batch(second, max_messages=2, max_wait=1)] == [1, 2]
@@ -61,7 +61,7 @@ def test_an_ack_by_tag_settles_that_delivery(conn: shmq.Connection, queue: str) 
 def test_a_message_settled_by_itself_uses_its_tag_up(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, 1)
     channel = conn.channel()
-    message = wait_for(channel, queue)  # type: ignore[arg-type]
+    message = wait_for(channel, queue)
 
     message.ack()
 
@@ -74,7 +74,7 @@ def test_a_message_settled_by_itself_uses_its_tag_up(conn: shmq.Connection, queu
 def test_a_tag_outlives_the_message_in_hand(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, 1)
     channel = conn.channel()
-    tag = wait_for(channel, queue).delivery_tag  # type: ignore[arg-type]
+    tag = wait_for(channel, queue).delivery_tag
     gc.collect()
 
     channel.ack(tag)
@@ -139,9 +139,9 @@ def test_an_ack_of_several_settles_all_before(
     publish(conn, second, 2, 4)
     channel, other = conn.channel(), conn.channel()
     for queue in (first, second, first, second, first):
-        wait_for(channel, queue)  # type: ignore[arg-type]
+        wait_for(channel, queue)
     publish(conn, first, 6)
-    wait_for(other, first)  # type: ignore[arg-type]
+    wait_for(other, first)
 
     channel.ack(tag, multiple=True)
     conn.wait_for_confirms()
@@ -229,7 +229,7 @@ def test_a_nack_may_delay_and_a_reject_counts(conn: shmq.Connection, queue: str)
 def test_recover_gives_back_what_this_channel_holds_and_delivers_it_again(conn: shmq.Connection, queue: str) -> None:
     publish(conn, queue, *range(6))
     channel, other = conn.channel(), conn.channel()
-    assert wait_for(other, queue).body == b"0"  # type: ignore[arg-type]
+    assert wait_for(other, queue).body == b"0"
     consumer = channel.consume(queue)
     held = list(itertools.islice(consumer, 3))
 
@@ -330,8 +330,8 @@ def test_closing_gives_back_what_is_unacked_and_counts_no_failure(conn: shmq.Con
     channel.prefetch = 2
     consumer = channel.consume(queue)
     held = [next(consumer), next(consumer)]
-    assert wait_for(channel, queue).body == b"2"  # type: ignore[arg-type]
-    kept = wait_for(other, queue)  # type: ignore[arg-type]
+    assert wait_for(channel, queue).body == b"2"
+    kept = wait_for(other, queue)
 
     channel.close()
     channel.close()
@@ -406,7 +406,7 @@ def test_an_error_on_a_channel_leaves_it_and_the_others_as_they_are(conn: shmq.C
     publish(conn, queue, 1, 2)
 
     assert next(consumer).body == b"1"
-    assert wait_for(channel, queue).delivery_tag == 1  # type: ignore[arg-type]
+    assert wait_for(channel, queue).delivery_tag == 1
 
 
 @pytest.mark.rule("CHANNEL-6")

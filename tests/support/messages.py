@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from typing import Protocol
 
 import shmq
 from support.deadline import scaled, wait_until
@@ -11,7 +12,13 @@ WAIT = 10.0
 _numbers = itertools.count(1)
 
 
-def wait_for(conn: shmq.Connection, queue: str) -> shmq.Message:
+class Getting(Protocol):
+    """A connection or a channel."""
+
+    def get(self, queue: str, *, timeout: float | None = 0, no_ack: bool = False) -> shmq.Message | None: ...
+
+
+def wait_for(conn: Getting, queue: str) -> shmq.Message:
     message = conn.get(queue, timeout=scaled(WAIT))
     assert message is not None, f"nothing came to {queue}"
     return message

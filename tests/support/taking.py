@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import shmq
+from shmq_clients.consumer import Consumer
 from support.deadline import scaled
 
 
@@ -21,7 +22,7 @@ def unacked(conn: shmq.Connection, queue: str) -> int:
 class Taken:
     """What a consumer hands out, taken in a thread of its own and not acked."""
 
-    def __init__(self, consumer: object) -> None:
+    def __init__(self, consumer: Consumer) -> None:
         self.messages: list[shmq.Message] = []
         self.errors: list[shmq.ShmqError] = []
         self._consumer = consumer
@@ -30,7 +31,7 @@ class Taken:
 
     def _take(self) -> None:
         try:
-            self.messages.extend(iter(self._consumer.__next__, None))  # type: ignore[attr-defined]
+            self.messages.extend(iter(self._consumer.__next__, None))
         except StopIteration:
             pass
         except shmq.ShmqError as error:
@@ -41,12 +42,12 @@ class Taken:
         return [message.body for message in self.messages]
 
     def stop(self) -> None:
-        self._consumer.cancel()  # type: ignore[attr-defined]
+        self._consumer.cancel()
         self._thread.join(scaled(10))
         assert not self._thread.is_alive()
 
 
-def take(consumer: object) -> Taken:
+def take(consumer: Consumer) -> Taken:
     return Taken(consumer)
 
 
@@ -56,5 +57,5 @@ def stays(condition: Callable[[], bool], seconds: float = 0.4) -> bool:
     while time.monotonic() < end:
         if not condition():
             return False
-        time.sleep(0.01)
+        time.sleep(0.01)  # to the next look
     return True
