@@ -6,7 +6,7 @@ Each test goes through the awaits of a call, one after the other, until the call
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,6 @@ from support.deadline import scaled
 
 DESCRIPTORS = Path("/proc/self/fd")
 POINTS_MIN = 1  # fewer were none at all
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with shmq.local() as url:
-        yield url
-
-
-@pytest.fixture(params=["direct", "socket"])
-def mode(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 def descriptors() -> int:

@@ -7,24 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import shmq
 from support.deadline import scaled
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with shmq.local() as url:
-        yield url
-
-
-@pytest.fixture(params=["direct", "socket"])
-def mode(request: pytest.FixtureRequest) -> Any:
-    return request.param
 
 
 def test_a_connection_nobody_closed_warns_and_says_goodbye(url: str, mode: Any) -> None:

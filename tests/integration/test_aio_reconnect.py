@@ -21,11 +21,6 @@ def daemon(tmp_path: Path) -> Iterator[Shmqd]:
         yield running
 
 
-@pytest.fixture(params=["direct", "socket"])
-def mode(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
 async def kill(daemon: Shmqd, role: str) -> None:
     """Kill the child that serves now, while the loop goes on."""
 

@@ -7,7 +7,6 @@ too.
 import asyncio
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,18 +17,6 @@ from support.deadline import scaled, wait_until
 from support.taking import publish, take
 
 THREADS, CHANNELS = 8, 200
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with shmq.local() as url:
-        yield url
-
-
-@pytest.fixture(params=["direct", "socket"])
-def conn(url: str, request: pytest.FixtureRequest) -> Iterator[shmq.Connection]:
-    with shmq.connect(url, mode=request.param) as connection:
-        yield connection
 
 
 @pytest.fixture
@@ -124,7 +111,7 @@ def test_channels_that_are_closed_leave_nothing(conn: shmq.Connection) -> None:
     assert not conn._socket.ledgers
 
 
-@pytest.mark.parametrize("conn", ["socket"], indirect=True)
+@pytest.mark.parametrize("mode", ["socket"], indirect=True)
 def test_what_is_handed_out_while_all_is_taken_back_is_taken_back_too(
     conn: shmq.Connection, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,11 +31,6 @@ def client(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["direct", "socket"])
-def mode(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
 @pytest.fixture
 def conn(daemon: Shmqd, client: str, mode: Any) -> Iterator[shmq.Connection]:
     if client == "blocking":

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ import shmq
 from support.deadline import scaled, wait_until
 
 COMMAND = [sys.executable, "-m", "shmq_clients.perf.main"]
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with shmq.local() as url:
-        yield url
 
 
 def perf(*arguments: str) -> subprocess.CompletedProcess[str]:

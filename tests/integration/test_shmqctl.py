@@ -4,23 +4,14 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 import shmq
 from shmq._version import __version__
 from shmq.core import LAYOUT
 from shmq.limits import PROTOCOL
 from support.deadline import scaled, wait_until
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with shmq.local() as url:
-        yield url
 
 
 def run(*arguments: str | bytes, stdin: bytes = b"", code: int = 0) -> str:

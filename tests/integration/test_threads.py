@@ -24,18 +24,6 @@ SOON = 1.0  # seconds for what another thread makes possible
 STOP = None
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with shmq.local() as url:
-        yield url
-
-
-@pytest.fixture(params=["direct", "socket"])
-def conn(url: str, request: pytest.FixtureRequest) -> Iterator[shmq.Connection]:
-    with shmq.connect(url, mode=request.param) as connection:
-        yield connection
-
-
 @pytest.fixture
 def jobs(conn: shmq.Connection) -> str:
     """A queue that eight threads fill and empty many times over."""

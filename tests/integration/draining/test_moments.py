@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,38 +13,6 @@ from support.deadline import scaled, wait_until
 from support.draining import events, is_idle, new_queue, publish, readable
 from support.messages import WAIT
 from support.shmqd import instance
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with shmq.local() as url:
-        yield url
-
-
-@pytest.fixture(params=["direct", "socket", "auto"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def connect(broker: str, mode: str) -> Iterator[Callable[[], shmq.Connection]]:
-    opened: list[shmq.Connection] = []
-
-    def one() -> shmq.Connection:
-        opened.append(shmq.connect(broker, mode=mode, timeout=5))  # type: ignore[arg-type] # one of its words
-        return opened[-1]
-
-    yield one
-    for connection in opened:
-        connection.close()
-
-
-@pytest.fixture
-def conn(connect: Callable[[], shmq.Connection]) -> shmq.Connection:
-    """Give a connection whose consumers are drained from the start."""
-    connection = connect()
-    connection.fileno()
-    return connection
 
 
 def test_nobody_rings_a_descriptor_that_is_closed(
@@ -130,7 +98,7 @@ def test_an_error_of_one_loses_nothing_of_the_others(conn: shmq.Connection, monk
     def lost() -> None:
         raise shmq.ConnectionLost(path="", reason="a test")
 
-    monkeypatch.setattr(second, "take", lost)
+    monkeypatch.setattr(second, "take", lost)  # a moment that a broker gives too rarely
     got: list[tuple[str, bytes]] = []
     errors = 0
     deadline = time.monotonic() + scaled(WAIT)

@@ -6,7 +6,7 @@ import select
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,38 +23,6 @@ if TYPE_CHECKING:
 
 FORK = multiprocessing.get_context("fork")
 LATE = 0.1  # seconds: a wake-up that got lost takes a quarter
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with shmq.local() as url:
-        yield url
-
-
-@pytest.fixture(params=["direct", "socket", "auto"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def connect(broker: str, mode: str) -> Iterator[Callable[[], shmq.Connection]]:
-    opened: list[shmq.Connection] = []
-
-    def one() -> shmq.Connection:
-        opened.append(shmq.connect(broker, mode=mode, timeout=5))  # type: ignore[arg-type] # one of its words
-        return opened[-1]
-
-    yield one
-    for connection in opened:
-        connection.close()
-
-
-@pytest.fixture
-def conn(connect: Callable[[], shmq.Connection]) -> shmq.Connection:
-    """Give a connection whose consumers are drained from the start."""
-    connection = connect()
-    connection.fileno()
-    return connection
 
 
 def test_one_event_at_a_time_and_what_is_left_keeps_the_descriptor_readable(conn: shmq.Connection) -> None:
@@ -224,7 +192,7 @@ def test_consumers_from_before_are_drained_too(connect: Callable[[], shmq.Connec
     publish(conn, queue, b"x")
 
     assert events(conn, 1) == [(queue, b"x")]
-    assert not kept.is_cancelled  # type: ignore[attr-defined]
+    assert not kept.is_cancelled  # type: ignore[attr-defined] # of the consumers that drain watches
 
 
 def test_without_consumers_there_is_nothing(conn: shmq.Connection) -> None:
