@@ -58,7 +58,7 @@ def settle_down(supervisor: psutil.Process) -> None:
     before = -1.0
     while processor_seconds(supervisor) > before:
         before = processor_seconds(supervisor)
-        time.sleep(1)
+        time.sleep(1)  # a look a second
 
 
 def schedule_due(conn: shmq.Connection, rate: int, seconds: int) -> int:

@@ -118,7 +118,7 @@ def wait_for(url: str) -> str:
         except shmq.ShmqError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.01)
+            time.sleep(0.01)  # to the next try
         else:
             return url
 

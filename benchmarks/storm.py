@@ -185,7 +185,7 @@ def _answers(url: str) -> bool:
     with contextlib.suppress(shmq.DaemonNotRunning):
         shmq.connect(url).close()
         return True
-    time.sleep(0.01)
+    time.sleep(0.01)  # to the next try
     return False
 
 

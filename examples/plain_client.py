@@ -11,7 +11,7 @@ import sys
 from itertools import count
 from typing import Any
 
-import msgpack  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import msgpack  # type: ignore[import-not-found, import-untyped, unused-ignore] # it has no types
 
 HELLO, GOODBYE, DECLARE_QUEUE, DELETE_QUEUE, DECLARE_EXCHANGE, BIND_QUEUE = 1, 2, 8, 9, 13, 15
 PUBLISH, GET, CONSUME, CANCEL, ACK, NACK, REJECT = 32, 40, 41, 42, 48, 49, 50

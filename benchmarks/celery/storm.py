@@ -66,7 +66,7 @@ class Simulated:
         self._replies = self._mailbox.get_reply_queue()(self.connection.channel())
         self._dispatcher = app.events.Dispatcher(self.connection, hostname=self.name)
 
-    def _hello(self, state: Any, from_node: str, revoked: Any = None, **_: Any) -> dict[str, Any]:  # noqa: ANN401
+    def _hello(self, state: Any, from_node: str, revoked: Any = None, **_: Any) -> dict[str, Any]:  # noqa: ANN401 - Kombu's
         """Answer a neighbour that has come."""
         del state, from_node, revoked
         return {"revoked": {}, "clock": 1}

@@ -137,7 +137,7 @@ def settle(process: psutil.Process, broker: Broker) -> None:
     """Wait until neither the worker nor the broker has had anything to do for some seconds."""
     deadline, quiet, before = time.monotonic() + PATIENCE, 0, 0.0
     while quiet < QUIET_SECONDS and time.monotonic() < deadline:
-        time.sleep(1)
+        time.sleep(1)  # a look a second
         now = float(sum(process.cpu_times()[:2])) + broker.processor_seconds()
         quiet = quiet + 1 if now - before < IDLING else 0
         before = now

@@ -317,7 +317,7 @@ class Attachments:
         if not renewed or self.link.session is None or time.monotonic() < self._settled_at:
             pause_ns = min(pause_ns, STALE_SLICE_NS)
         if is_green():
-            time.sleep(min(pause_ns, GREEN_SLICE_NS) / SECOND_NS)
+            time.sleep(min(pause_ns, GREEN_SLICE_NS) / SECOND_NS)  # a wait in C would hold up all greenlets
             self.link.advance(0)
             return
         if core.wait([one.queue for one in attachments], side, pause_ns, self.link.fileno()) == core.OTHER:

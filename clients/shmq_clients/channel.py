@@ -98,7 +98,7 @@ class Channel(Receiving):
         self,
         delivery_tag: int,
         multiple: bool = False,  # noqa: FBT001, FBT002 - AMQP's form
-        requeue: bool = True,  # noqa: FBT001, FBT002
+        requeue: bool = True,  # noqa: FBT001, FBT002 - AMQP's form
         delay: float | None = None,
     ) -> None:
         """Give back to the queue, after `delay` seconds; requeue=False: dead-letter. `multiple` and errors as `ack`."""

@@ -152,7 +152,7 @@ def bindings(connection: Connection, *, as_json: bool, source: str | None, desti
 @click.option("--delivery-limit", type=int)
 @click.option("--argument", "arguments", type=Argument(), multiple=True, help="An x- argument; may be repeated.")
 @_connected
-def declare(connection: Connection, name: str, *, as_json: bool, arguments: Any, **definition: Any) -> None:  # noqa: ANN401
+def declare(connection: Connection, name: str, *, as_json: bool, arguments: Any, **definition: Any) -> None:  # noqa: ANN401 - click's
     """Make a queue, or check that it is as asked for."""
     declared = connection.declare_queue(name, arguments=dict(arguments), **definition)
     if as_json:

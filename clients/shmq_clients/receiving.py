@@ -130,7 +130,7 @@ class Receiving:
                 gathering.add(self._part(queue, gathering))
         except ShmqError as error:
             gathering.fail(error)
-        except BaseException:
+        except BaseException:  # interrupted
             gathering.give_back()
             raise
         messages = gathering.handed_out()
@@ -200,7 +200,7 @@ class Receiving:
         try:
             for part in several(consume, others, self._paths.wire_tag(consume.consumer_tag)):
                 parts += [self._begin(part, ledger)]
-        except BaseException:
+        except BaseException:  # also interrupted: none of them is left behind
             for begun in parts:
                 begun.cancel()
             raise

@@ -238,12 +238,12 @@ class Session:
 
 _ACTIONS: Final[Mapping[type, Callable[[Session, Any], None]]] = {
     Welcome: Session._on_welcome,  # noqa: SLF001 - the class's own table
-    Closing: Session._on_closing,  # noqa: SLF001
-    Error: Session._on_error,  # noqa: SLF001
-    Deliver: Session._on_deliver,  # noqa: SLF001
-    Cancelled: Session._on_cancelled,  # noqa: SLF001
-    Blocked: Session._on_blocked,  # noqa: SLF001
-    Unblocked: Session._on_unblocked,  # noqa: SLF001
+    Closing: Session._on_closing,  # noqa: SLF001 - as above
+    Error: Session._on_error,  # noqa: SLF001 - as above
+    Deliver: Session._on_deliver,  # noqa: SLF001 - as above
+    Cancelled: Session._on_cancelled,  # noqa: SLF001 - as above
+    Blocked: Session._on_blocked,  # noqa: SLF001 - as above
+    Unblocked: Session._on_unblocked,  # noqa: SLF001 - as above
 }
 
 

@@ -123,7 +123,7 @@ class Supervisor:
         if world is None or not world.synced:
             return None
         for watched, at in self._delays.due(now_ns):
-            fired = self._quarantine.run(watched, lambda w, at=at: self._delays.fire(w, at, now_ns), 0)  # type: ignore[misc]
+            fired = self._quarantine.run(watched, lambda w, at=at: self._delays.fire(w, at, now_ns), 0)  # type: ignore[misc] # mypy infers no lambda that has a default
             self._counts["fired"] += fired
         self._counts["expired"] += self._expiry.tick(now_ns)
         self._scans.tick(now_ns)

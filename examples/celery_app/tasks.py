@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+# Neither has types of its own, nor has Celery's decorator.
 from celery import Celery  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from kombu import Queue  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
@@ -21,20 +22,20 @@ app.conf.update(
 )
 
 
-@app.task  # type: ignore[misc, untyped-decorator, unused-ignore]
+@app.task  # type: ignore[misc, untyped-decorator, unused-ignore] # as above
 def count_words(text: str) -> dict[str, int]:
     """Return the three most frequent words."""
     return dict(Counter(text.lower().split()).most_common(3))
 
 
-@app.task  # type: ignore[misc, untyped-decorator, unused-ignore]
+@app.task  # type: ignore[misc, untyped-decorator, unused-ignore] # as above
 def report(subject: str) -> float:
     """Return when it was run; give it a priority or a countdown."""
     del subject
     return time.time()
 
 
-@app.task  # type: ignore[misc, untyped-decorator, unused-ignore]
+@app.task  # type: ignore[misc, untyped-decorator, unused-ignore] # as above
 def fragile(mark: str) -> str:
     """Die with the process the first time, as by the kernel's OOM killer; succeed the second time."""
     first = not Path(mark).exists()

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import uniform_filter1d  # type: ignore[import-untyped, unused-ignore]
-from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped, unused-ignore]
+from scipy.ndimage import uniform_filter1d  # type: ignore[import-untyped, unused-ignore] # has no types
+from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped, unused-ignore] # has no types
 
 from .vision import LAYOUT, Floats, Pixels
 

@@ -43,7 +43,7 @@ def encode_into(frame: Frame, buffer: bytearray, limit: int) -> None:
     buffer += _NO_LENGTH
     try:
         _encode_into(frame, buffer, start + LENGTH_BYTES)
-    except BaseException as error:
+    except BaseException as error:  # also interrupted: half a frame must not stay
         del buffer[start:]
         if not isinstance(error, _ENCODE_ERRORS):
             raise

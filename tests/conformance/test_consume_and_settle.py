@@ -202,7 +202,7 @@ def test_cancel_ends_a_consumer_that_waits_in_another_thread(conn: shmq.Connecti
     consumer = conn.consume(queue)
     thread = threading.Thread(target=lambda: list(consumer))
     thread.start()
-    time.sleep(0.1)
+    time.sleep(0.1)  # until it waits
 
     start = time.monotonic()
     conn.cancel(consumer.consumer_tag)

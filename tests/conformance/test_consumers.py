@@ -141,7 +141,7 @@ def test_equals_take_turns(conn: shmq.Connection, by_broker: Connect, queue: str
     listeners = [Listener(by_broker(), queue, priority=3, prefetch=1) for _ in range(2)]
     for number in range(20):
         publish(conn, queue, number)
-        wait_until(lambda: sum(len(one.bodies) for one in listeners) == number + 1, "it is delivered")  # noqa: B023 - now
+        wait_until(lambda: sum(len(one.bodies) for one in listeners) == number + 1, "it is delivered")  # noqa: B023 - called in this turn of the loop
         wait_until(lambda: conn.queue_info(queue).unacked == 0, "both have room")
     for one in listeners:
         one.cancel()

@@ -221,7 +221,7 @@ def test_queues_are_listed(conn: shmq.Connection, new_queue: Callable[..., str])
 def test_queue_info_tells_how_long_messages_took(conn: shmq.Connection, queue: str) -> None:
     assert conn.queue_info(queue).time_in_queue.count == 0
     conn.publish_many([b"x"] * 10, routing_key=queue, confirm="memory")
-    time.sleep(0.05)
+    time.sleep(0.05)  # the time that they must have taken
     conn.ack_many(conn.get_batch(queue, max_messages=9))
 
     conn.wait_for_confirms()

@@ -82,7 +82,7 @@ def test_a_cancelled_get_takes_nothing_and_loses_nothing(url: str, mode: Any, *,
                 await settled(other, "get", 0)
 
             def publish() -> Awaitable[None]:
-                return other.publish(b"x", routing_key="get", confirm="memory")  # type: ignore[no-any-return]
+                return other.publish(b"x", routing_key="get", confirm="memory")  # type: ignore[no-any-return] # a coroutine
 
             await each_point(lambda: conn.get("get", timeout=5, no_ack=no_ack), check, publish)
 
@@ -115,7 +115,7 @@ def test_a_cancelled_get_leaves_later_messages_to_others(url: str, mode: Any) ->
         async with two(url, mode, "later") as (conn, other):
             for _ in range(20):
                 task = asyncio.create_task(conn.get("later", timeout=60))
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.002)  # until it waits
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
             await conn.queue_info("later")  # the broker has heard of it
@@ -146,7 +146,7 @@ def test_a_cancelled_batch_goes_back_whole(url: str, mode: Any) -> None:
                 await settled(other, "batch", 0)
 
             def publish() -> Awaitable[None]:
-                return other.publish_many(bodies, routing_key="batch", confirm="memory")  # type: ignore[no-any-return]
+                return other.publish_many(bodies, routing_key="batch", confirm="memory")  # type: ignore[no-any-return] # a coroutine
 
             await each_point(lambda: conn.get_batch("batch", max_messages=300, max_wait=5), check, publish)
 
@@ -184,7 +184,7 @@ def test_a_publish_cancelled_while_it_waits_for_room_is_not_published(url: str, 
         async with two(url, mode, "room", capacity_messages=1) as (conn, other):
             await other.publish(b"old", routing_key="room", confirm="memory")
             task = asyncio.create_task(conn.publish(b"new", routing_key="room", timeout=0.2, confirm="memory"))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # until it waits for room
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await asyncio.sleep(0.2)  # in socket mode the broker goes on until the deadline
@@ -222,7 +222,7 @@ def test_a_cancelled_loan_publishes_nothing(url: str, mode: Any) -> None:
             async def lend() -> None:
                 async with conn.loan(1000, routing_key="loan", confirm="memory") as body:
                     body[:] = b"x" * 1000
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)  # one more await to be cancelled at
 
             async def check(outcome: Outcome) -> None:
                 count = (await other.queue_info("loan")).messages

@@ -85,7 +85,7 @@ def test_thousands_of_gets_wait_at_once_and_each_gets_one(url: str, mode: Any, r
         async with shmq.connect_async(url, mode=mode) as conn, shmq.connect_async(url, mode=mode) as other:
             queue = (await conn.declare_queue(f"gets-{mode}-{os.urandom(2).hex()}")).name
             gets = [asyncio.create_task(conn.get(queue, timeout=scaled(30), no_ack=True)) for _ in range(count)]
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # until they wait
             for number in range(count):
                 await other.publish(b"%d" % number, routing_key=queue)
             messages = await asyncio.gather(*gets)
@@ -102,7 +102,7 @@ def test_gets_of_many_queues_wait_at_once(url: str, mode: Any, run: Run) -> None
         async with shmq.connect_async(url, mode=mode) as conn:
             queues = [(await conn.declare_queue("", exclusive=False)).name for _ in range(60)]
             gets = [asyncio.create_task(conn.get(queue, timeout=scaled(20), no_ack=True)) for queue in queues]
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # until they wait
             for queue in queues:
                 await conn.publish(queue.encode(), routing_key=queue)
 
@@ -137,7 +137,7 @@ def test_a_slow_consumer_holds_up_nobody_else(url: str, mode: Any, run: Run) -> 
             async def consume_slowly() -> None:
                 async for message in conn.consume(slow, prefetch=5):
                     slowly.append(message)
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.01)  # the slow one
                     await message.ack()
 
             task = asyncio.create_task(consume_slowly())
@@ -165,7 +165,7 @@ def test_what_a_slow_consumer_without_prefetch_does_not_take_stays_with_the_brok
             consumer = await conn.consume(queue)
             await other.publish_many([body] * count, routing_key=queue)
             first = await anext(consumer)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.3)  # for the broker to push all that is taken from it unasked
             info = await other.queue_info(queue)
             assert info.messages > count // 2
             await conn.queue_info(queue)  # requests are answered all the same, whatever must be read before
@@ -191,7 +191,7 @@ def test_a_full_prefetch_waits_for_an_ack_of_another_task(url: str, mode: Any, r
             async def worker() -> None:
                 while True:
                     message = await work.get()
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.001)  # its work
                     await message.ack()
                     work.task_done()
 
@@ -221,7 +221,7 @@ def test_calls_that_need_not_wait_let_others_run(url: str, mode: Any) -> None:
         async def count_turns() -> None:
             nonlocal turns
             while True:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # one turn of the loop
                 turns += 1
 
         async with shmq.connect_async(url, mode=mode) as conn:
@@ -304,8 +304,8 @@ def test_a_message_wakes_an_asyncio_and_a_blocking_consumer_of_one_queue(url: st
                 thread.start()
                 for _ in range(50):  # come and go
                     task = asyncio.create_task(conn.get(queue, timeout=10))
-                    await asyncio.sleep(0)
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)  # it begins
+                    await asyncio.sleep(0)  # and waits
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
                 start = time.monotonic()
@@ -323,7 +323,7 @@ def test_closing_ends_what_waits(url: str, mode: Any, run: Run) -> None:
         conn = await shmq.connect_async(url, mode=mode)
         queue = (await conn.declare_queue("", exclusive=True)).name
         waiting = [asyncio.create_task(conn.get(queue, timeout=60)), asyncio.create_task(anext(conn.consume(queue)))]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # until they wait
         await conn.close()
 
         for result in await asyncio.gather(*waiting, return_exceptions=True):
@@ -338,7 +338,7 @@ def test_a_queue_that_is_deleted_ends_what_waits_for_it(url: str, mode: Any, run
             queue = (await conn.declare_queue("")).name
             waiting = [asyncio.create_task(conn.get(queue, timeout=60)) for _ in range(20)]
             waiting.append(asyncio.create_task(anext(conn.consume(queue))))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # until they wait
             start = time.monotonic()
             await other.delete_queue(queue)
 
@@ -358,7 +358,7 @@ def test_cancel_ends_an_iteration_in_another_task(url: str, mode: Any, run: Run)
                 return len([message async for message in conn.consume(queue, consumer_tag="tag")])
 
             task = asyncio.create_task(iterate())
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # until they wait
             await conn.cancel("tag")
 
             assert await asyncio.wait_for(task, scaled(2)) == 0
@@ -375,7 +375,7 @@ def test_a_consumer_that_is_cancelled_while_it_begins_ends(url: str, mode: Any) 
             queue = (await conn.declare_queue("", exclusive=True)).name
             consumer = conn.consume(queue)
             task = asyncio.create_task(anext(consumer, None))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # it begins
             await consumer.cancel()
 
             assert await asyncio.wait_for(task, scaled(2)) is None
@@ -395,7 +395,7 @@ def test_publishes_of_many_tasks_that_wait_for_room_leave_room_for_the_ack_that_
             assert held is not None
             keywords: Any = {"routing_key": queue, "confirm": "memory", "timeout": scaled(20)}
             publishes = [asyncio.create_task(conn.publish(bytes(60_000), **keywords)) for _ in range(400)]
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # until they wait for room
             await held.ack()
             for _ in range(400):
                 message = await conn.get(queue, timeout=scaled(10))

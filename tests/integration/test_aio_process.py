@@ -99,7 +99,7 @@ def test_ctrl_c_closes_the_connection_and_gives_back_what_it_had(url: str, mode:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"held\n"
-            time.sleep(0.1)
+            time.sleep(0.1)  # from its word until it waits
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=scaled(10))
 

@@ -39,7 +39,7 @@ async def until(condition: Any, what: str, seconds: float = 10.0) -> None:
     deadline = time.monotonic() + scaled(seconds)
     while not condition():
         assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.002)  # to the next look
 
 
 async def more(bodies: list[bytes], count: int) -> None:
@@ -86,7 +86,7 @@ def test_gets_that_wait_outlive_the_broker(daemon: Shmqd, mode: Any) -> None:
     async def main() -> None:
         async with shmq.connect_async(daemon.url, mode=mode) as conn:
             gets = [asyncio.create_task(conn.get("q", timeout=scaled(30))) for _ in range(50)]
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # until they wait
             await kill(daemon, "broker")
             async with shmq.connect_async(daemon.url, timeout=scaled(5)) as other:
                 await other.publish_many([b"%d" % number for number in range(50)], routing_key="q", confirm="memory")
@@ -112,7 +112,7 @@ def test_producers_and_consumers_go_on_while_the_whole_daemon_is_killed_and_star
                 continue  # published or not: the same one again
             published.append(number)
             number += 1
-            await asyncio.sleep(0.0005)
+            await asyncio.sleep(0.0005)  # so that it lasts over all the deaths
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -180,7 +180,7 @@ def test_waits_end_when_the_daemon_stays_away(daemon: Shmqd, mode: Any) -> None:
             await conn.get("q")
             gets = [asyncio.create_task(conn.get("q", timeout=None)) for _ in range(20)]
             gets.append(asyncio.create_task(anext(conn.consume("q"))))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # until they wait
             daemon.kill_all()
             start = time.monotonic()
 

@@ -294,7 +294,7 @@ def test_a_stale_socket_is_nobody(tmp_path: Path, mode: str) -> None:
 
 ANSWERS: dict[str, Answer] = {
     "closes": lambda peer: peer.close(),
-    "closes when spoken to": lambda peer: [peer.recv(1), peer.shutdown(socket.SHUT_RDWR)],  # type: ignore[func-returns-value]
+    "closes when spoken to": lambda peer: [peer.recv(1), peer.shutdown(socket.SHUT_RDWR)],  # type: ignore[func-returns-value] # shutdown gives None
     "speaks HTTP": lambda peer: peer.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
     "sends noise": lambda peer: peer.sendall(random.Random(7).randbytes(1 << 16)),
     "announces a giant": lambda peer: peer.sendall(b"\xff\xff\xff\xff\x9f\x40"),

@@ -45,7 +45,7 @@ def test_a_number_is_free_when_the_broker_has_heard_of_the_end(
             opened.append(opened[0].consume(queue))
         return ask(make, expect, **keywords)
 
-    monkeypatch.setattr(conn._link, "ask", asked)
+    monkeypatch.setattr(conn._link, "ask", asked)  # the real one, in that order
     closing.close()
 
     assert opened[0].number != closing.number
@@ -70,7 +70,7 @@ def test_a_number_is_free_when_the_broker_has_heard_of_the_end_of_tasks_too(
                     opened.append(await opened[0].consume(queue))
                 return await asked(make, expect, **keywords)
 
-            monkeypatch.setattr(conn._link, "asked", ask)
+            monkeypatch.setattr(conn._link, "asked", ask)  # the real one, in that order
             await closing.close()
 
             assert opened[0].number != closing.number
@@ -126,7 +126,7 @@ def test_what_is_handed_out_while_all_is_taken_back_is_taken_back_too(
             taken.append(next(consumer))  # by another thread
         return ask(make, expect, **keywords)
 
-    monkeypatch.setattr(conn._link, "ask", asked)
+    monkeypatch.setattr(conn._link, "ask", asked)  # the real one, in that order
     channel.recover()
 
     assert channel.unacked == 0

@@ -89,7 +89,7 @@ def test_a_direct_publisher_does_not_notice(daemon: Shmqd) -> None:
             conn.publish(b"x", routing_key="q")
             slowest = max(slowest, time.monotonic() - start)
             count += 1
-            time.sleep(0.0001)
+            time.sleep(0.0001)  # to the next one
 
         assert slowest < 0.1 * scaled(1)
         assert len(conn.get_batch("q", max_messages=65_536)) == min(count, 65_536)
@@ -192,7 +192,7 @@ def test_who_wants_to_waits_for_ever(daemon: Shmqd, mode: Any) -> None:
         collector = Collector(conn)
         daemon.stop()
         wait_until(lambda: isinstance(conn._link._last_error, shmq.DaemonNotRunning), "the loss is noticed")
-        time.sleep(0.5)
+        time.sleep(0.5)  # it stays away for some tries
         daemon.start()
         with daemon.connect() as other:
             other.publish(b"x", routing_key="q", confirm="memory")
@@ -245,7 +245,7 @@ def test_ctrl_c_ends_a_blocked_call_at_once(daemon: Shmqd, mode: str, call: str)
     )
     assert waiting.stdout is not None
     waiting.stdout.read(1)
-    time.sleep(0.1)
+    time.sleep(0.1)  # from its word until it waits
     start = time.monotonic()
 
     waiting.send_signal(signal.SIGINT)

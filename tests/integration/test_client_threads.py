@@ -105,7 +105,7 @@ def test_what_threads_take_while_their_connection_is_closed_goes_back_to_its_que
                             conn.get("q", timeout=0.01)
 
             def close(conn: shmq.Connection = conn) -> None:
-                time.sleep(0.02)
+                time.sleep(0.02)  # until the others wait
                 conn.close()
 
             run_all([take, take, take, close])

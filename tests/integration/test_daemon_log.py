@@ -22,7 +22,7 @@ import sys, time, shmq
 conn = shmq.connect(sys.argv[1], mode=sys.argv[2], timeout=5)
 messages = conn.get_batch("jobs", max_messages=3, max_wait=5)
 print(len(messages), flush=True)
-time.sleep(60)
+time.sleep(60)  # until it is killed
 """
 
 

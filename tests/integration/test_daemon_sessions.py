@@ -150,7 +150,7 @@ def test_a_peer_that_never_reads_gets_few_answers_to_many_small_requests(daemon:
 
         peer.say(*(wire.ListQueues(number, limit=500) for number in range(1, 201)))
         peer.say(*(wire.Attach(number, names[0]) for number in range(201, 5201)))
-        time.sleep(0.5)
+        time.sleep(0.5)  # for the broker to read what it is willing to
 
         assert memory_mib(broker) - before < 32
         assert descriptors(broker) - open_before < 64

@@ -137,7 +137,7 @@ def redelivered_after(daemon: Shmqd, pid: int, *, failures: int = 1) -> float:
         start = time.monotonic()
         message = conn.get("jobs", timeout=scaled(5))
         assert message is not None
-        assert (message.redelivered, message.failure_count) == (True, failures)  # type: ignore[attr-defined]
+        assert (message.redelivered, message.failure_count) == (True, failures)  # type: ignore[attr-defined] # a Message
         message.ack()
         return time.monotonic() - start
 

@@ -119,9 +119,9 @@ def test_a_dead_owner_s_exclusive_queues_and_deliveries_are_free_at_once_whoever
         mine.default_channel.queue_declare("exclusively", exclusive=True)
         if os.fork() == 0:  # a grandchild inherits all descriptors that are not closed at fork
             os.write(write, b"%d\n" % os.getpid())
-            time.sleep(60)
+            time.sleep(60)  # until it is killed
         os.write(write, b"0\n")
-        time.sleep(60)
+        time.sleep(60)  # until it is killed
         del message
         os._exit(0)
     said = b""

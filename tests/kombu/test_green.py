@@ -26,15 +26,15 @@ got, ticks = [], []
 def tick():
     while True:
         ticks.append(time.monotonic())
-        sleep(0.01)
+        sleep(0.01)  # one beat
 
 def publish():
-    sleep(0.3)
+    sleep(0.3)  # until the other waits
     with kombu.Connection(sys.argv[1]) as other:
         kombu.Producer(other).publish("x", routing_key=queue.name, declare=[queue])
 
 def late_ack(message):
-    sleep(0.05)
+    sleep(0.05)  # until the window is waited for
     message.ack()
 
 spawn(tick)

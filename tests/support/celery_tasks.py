@@ -55,7 +55,7 @@ def hold(path: str, text: str) -> str:
     while not go.exists():
         if time.monotonic() > deadline:
             raise TimeoutError(f"nobody made {go}")
-        time.sleep(0.005)
+        time.sleep(0.005)  # to the next look
     return text
 
 

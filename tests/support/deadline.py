@@ -21,5 +21,5 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 5.0) -
     while not condition():
         if time.monotonic() - start > scaled(seconds):
             raise AssertionError(f"not within {scaled(seconds):g} s: {what}")
-        time.sleep(0.001)
+        time.sleep(0.001)  # to the next look
     return time.monotonic() - start

@@ -62,7 +62,7 @@ class Shmqd:
         return False
 
     def connect(self, mode: str = "auto") -> shmq.Connection:
-        return shmq.connect(self.url, mode=mode)  # type: ignore[arg-type]
+        return shmq.connect(self.url, mode=mode)  # type: ignore[arg-type] # one of its words
 
     @property
     def pid(self) -> int:

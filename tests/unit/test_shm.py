@@ -16,6 +16,6 @@ def test_one_that_is_not_there_is_told_as_such(monkeypatch: pytest.MonkeyPatch) 
     def missing(path: str) -> os.statvfs_result:
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr(os, "statvfs", missing)
+    monkeypatch.setattr(os, "statvfs", missing)  # as in a container without it
 
     assert shm.figures() == " (/dev/shm can't be read)"

@@ -96,7 +96,7 @@ class AsyncChannel(AsyncReceiving):
         self,
         delivery_tag: int,
         multiple: bool = False,  # noqa: FBT001, FBT002 - AMQP's form
-        requeue: bool = True,  # noqa: FBT001, FBT002
+        requeue: bool = True,  # noqa: FBT001, FBT002 - AMQP's form
         delay: float | None = None,
     ) -> None:
         """As `Channel.nack`."""

@@ -109,7 +109,7 @@ class AsyncConnection(AsyncTopology, AsyncReceiving):
         """Connect for the first time; `connect_async` does it."""
         try:
             await self._link.connect(timeout)
-        except BaseException:
+        except BaseException:  # also cancelled
             self._attachments.close()  # it may have been welcome already
             raise
         if self._mode == "direct" and not self._attachments.granted:

@@ -121,7 +121,7 @@ class AsyncConsumer:
         self._turns += 1
         if self._turns > TURNS_MAX:
             self._turns = 0
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # others run
         source = self._source or await self._start()
         while not self._cancelled:
             message: AsyncMessage | None = source.take()

@@ -55,7 +55,7 @@ class AsyncDirectPath:
             if done == len(bodies) or (deadline_ns is None and outcome in NO_ROOM):
                 return done
             if outcome == core.OK:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # others run
                 continue
             try:
                 await self._wait_for_room(target, outcome, memoryview(bodies[done]).nbytes, out, deadline_ns or 0)

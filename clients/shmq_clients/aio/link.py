@@ -76,7 +76,7 @@ class AsyncLink(Link):
             self._go_on()
             while not self._opened(deadline, timeout):
                 await self.changed.wait(deadline - time.monotonic())
-        except BaseException:
+        except BaseException:  # also cancelled
             self.close(clean=False, timeout=0)
             raise
 
@@ -301,7 +301,7 @@ class AsyncLink(Link):
                 continue
             try:
                 await self.answered(answer, deadline, timeout)
-            except BaseException:
+            except BaseException:  # also cancelled: what comes for it goes back
                 if take_back is not None and not answer.done:
                     self._say_if_possible(session, take_back(number))
                 session.give_up(number, answer)

@@ -76,7 +76,7 @@ class AsyncPaths:
         self._turns += 1 + turns
         if self._turns > TURNS_MAX:
             self._turns = 0
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # others run
 
 
 class AsyncReceiving:
@@ -128,7 +128,7 @@ class AsyncReceiving:
                 gathering.add(await self._part(queue, gathering))
         except ShmqError as error:
             gathering.fail(error)
-        except BaseException:
+        except BaseException:  # cancelled
             gathering.give_back()
             raise
         messages = gathering.handed_out()
@@ -202,7 +202,7 @@ class AsyncReceiving:
                 wire_tag = self._paths.wire_tag(part.consumer_tag) if number else part.consumer_tag
                 asked = named(part, wire_tag, self._number)
                 parts += [await self._begun(asked, ledger, room)]
-        except BaseException:
+        except BaseException:  # also cancelled: none of them is left behind
             for begun in parts:
                 begun.abandon()
             raise
@@ -272,7 +272,7 @@ async def settle_in_parts(messages: Iterable[Any], settle: Callable[[list[Any]],
     first: ShmqError | None = None
     for start in range(0, len(pending), SETTLED_AT_ONCE):
         if start:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # others run
         part = pending[start : start + SETTLED_AT_ONCE]
         try:
             settle(part)

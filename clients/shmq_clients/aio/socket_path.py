@@ -287,7 +287,7 @@ class AsyncSocketPath(SocketPath):
                 if got:
                     return got  # the next call meets the error again
                 raise
-            except BaseException:
+            except BaseException:  # cancelled
                 self._give_back(got, no_ack=no_ack)
                 raise
             got += part
@@ -348,7 +348,7 @@ class AsyncSocketPath(SocketPath):
         except ShmqError:
             self._forget(subscription)
             raise
-        except BaseException:
+        except BaseException:  # cancelled
             self.abandon(subscription)
             raise
         return subscription

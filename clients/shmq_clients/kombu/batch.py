@@ -60,10 +60,10 @@ class PublishBatch:
             for _, group in groupby(waiting, key=lambda one: one.kind):
                 together = list(group)
                 self.channel.publish_together([one.message for one in together], together[0].how)
-        except Exception as error:
+        except Exception as error:  # of whatever kind: Kombu knows it by one class
             self._over = "failed"
             raise FAILURE(f"the batch was not published, or not all of it: {error}") from error
-        except BaseException:
+        except BaseException:  # interrupted, or a greenlet's timeout
             self._over = "failed"
             raise
 

@@ -46,7 +46,7 @@ class MixType(click.ParamType[Mix]):
     def __init__(self, *, of_sizes: bool) -> None:
         self._of_sizes = of_sizes
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Mix:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Mix:  # noqa: ANN401 - click's
         if isinstance(value, tuple):
             return value
         try:
@@ -60,7 +60,7 @@ class Arguments(click.ParamType[dict[str, int | str]]):
 
     name = "NAME=VALUE,..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int | str]:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int | str]:  # noqa: ANN401 - click's
         if isinstance(value, dict):
             return value
         arguments: dict[str, int | str] = {}

@@ -13,7 +13,7 @@ import pytest
 import shmq_clients.kombu  # noqa: F401 - sets the alias
 
 sys.path.insert(0, os.environ["SDIST"])
-from t.integration import common, test_py_amqp  # type: ignore[import-not-found]
+from t.integration import common, test_py_amqp  # type: ignore[import-not-found] # unpacked for this run
 
 
 @pytest.fixture

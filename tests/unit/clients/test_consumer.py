@@ -44,7 +44,7 @@ def test_a_consumer_stopped_while_its_queue_is_attached_anew_takes_nothing_more(
     with segment() as made:
         old, new = Attached(made, 32), Attached(made, 33)
         attachments: Any = Attachments(Link(), new)
-        consumer = DirectConsumer(Consume(0, "jobs", "tag"), attachments, old, keep=None)  # type: ignore[arg-type]
+        consumer = DirectConsumer(Consume(0, "jobs", "tag"), attachments, old, keep=None)  # type: ignore[arg-type] # what it needs of one
         new.on_use = consumer.stop
         consumer._wait_for_messages()
         made.attach(34).publish(b"too late")

@@ -25,4 +25,4 @@ def test_a_keyword_that_is_like_none_is_refused_with_all_that_there_are() -> Non
 
 def test_a_publish_knows_more_keywords_than_the_properties() -> None:
     with pytest.raises(InvalidArgument, match=r"allowed: the keyword routing_key$"):
-        outgoing(routingkey="q")  # type: ignore[call-arg]
+        outgoing(routingkey="q")  # type: ignore[call-arg] # what is refused

@@ -139,8 +139,8 @@ def test_only_queues_and_sensible_numbers_are_taken(queue: core.Queue) -> None:
     consumer = consume([queue])
 
     with pytest.raises(TypeError):
-        consumer.queues = ("queue",)  # type: ignore[assignment]
+        consumer.queues = ("queue",)  # type: ignore[assignment] # what is refused
     with pytest.raises(ValueError, match="prefetch"):
         consumer.prefetch = -1
     with pytest.raises(TypeError):
-        core.Consumer([None], 0, no_ack=False, on_empty=stop)  # type: ignore[list-item]
+        core.Consumer([None], 0, no_ack=False, on_empty=stop)  # type: ignore[list-item] # what is refused

@@ -208,13 +208,13 @@ def test_nothing_is_left_when_it_was_forgotten(queue: core.Queue) -> None:
 def test_what_is_wrong_is_refused(queue: core.Queue) -> None:
     ledger = core.Ledger()
     with pytest.raises(TypeError):
-        core.Ledger(1)  # type: ignore[arg-type]
+        core.Ledger(1)  # type: ignore[arg-type] # what is refused
     with pytest.raises(TypeError):
-        core.Consumer((queue,), 0, False, bool, 1)  # type: ignore[arg-type]
+        core.Consumer((queue,), 0, False, bool, 1)  # type: ignore[arg-type] # what is refused
     with pytest.raises(ValueError, match="prefetch"):
         ledger.prefetch = -1
     with pytest.raises(TypeError):
-        ledger.enter()  # type: ignore[call-arg]
+        ledger.enter()  # type: ignore[call-arg] # what is refused
 
 
 def test_one_descriptor_is_readable_while_one_of_many_is() -> None:
@@ -232,7 +232,7 @@ def test_one_descriptor_is_readable_while_one_of_many_is() -> None:
         with pytest.raises(OSError, match="Bad file descriptor"):
             core.epoll_watch(epoll, 1 << 20, True)
         with pytest.raises(TypeError):
-            core.epoll_watch(epoll)  # type: ignore[call-arg]
+            core.epoll_watch(epoll)  # type: ignore[call-arg] # what is refused
     finally:
         for fd in (epoll, *bells):
             os.close(fd)

@@ -134,13 +134,13 @@ def test_an_error_of_the_fallback_is_the_callers(queue: core.Queue) -> None:
     publisher = core.Publisher(fail)
     publisher.routes["jobs"] = queue
     with pytest.raises(ZeroDivisionError):
-        publisher("text", routing_key="jobs")  # type: ignore[arg-type]
+        publisher("text", routing_key="jobs")  # type: ignore[arg-type] # what is refused
 
 
 def test_routes_are_a_dict(publish: core.Publisher, fallback: Fallback) -> None:
     with pytest.raises(TypeError):
-        publish.routes = None  # type: ignore[assignment]
-    publish.routes["odd"] = "no queue"  # type: ignore[assignment]
+        publish.routes = None  # type: ignore[assignment] # what is refused
+    publish.routes["odd"] = "no queue"  # type: ignore[assignment] # as any dict takes it
 
     publish(b"", routing_key="odd")
 

@@ -120,7 +120,7 @@ def test_a_buffer_with_gaps_is_refused(queue: core.Queue) -> None:
     with pytest.raises(BufferError):
         queue.publish(memoryview(b"abcdef")[::2])
     with pytest.raises(TypeError):
-        queue.publish("text")  # type: ignore[arg-type]
+        queue.publish("text")  # type: ignore[arg-type] # what is refused
 
     assert queue.stats()["published"] == 0
 

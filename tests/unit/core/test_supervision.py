@@ -122,7 +122,7 @@ def test_what_is_over_its_time_is_dead_anywhere_in_the_queue(queue: core.Queue) 
     assert queue.expire_due(now - 10**9) == 0
     assert queue.expire_due(now + 10**9) == 1
 
-    assert [queue.peek(*at).reason for at in queue.scan(core.DEAD)] == [core.EXPIRED]  # type: ignore[union-attr]
+    assert [queue.peek(*at).reason for at in queue.scan(core.DEAD)] == [core.EXPIRED]  # type: ignore[union-attr] # each is there
     assert [m.body for m in queue.take_many(9)] == [b"stays"]
 
 

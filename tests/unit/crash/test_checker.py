@@ -45,7 +45,7 @@ def found_in(history: History) -> set[str]:
 
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("outages", [False, True])
-def test_a_history_of_a_broker_that_does_everything_right_is_sound(seed: int, outages: bool) -> None:  # noqa: FBT001
+def test_a_history_of_a_broker_that_does_everything_right_is_sound(seed: int, outages: bool) -> None:  # noqa: FBT001 - pytest's
     history = SoundRun(seed, outages=outages).history
 
     assert report(check(history)) == ""
@@ -320,7 +320,7 @@ HERE, THERE = Consumer(2, 1), Consumer(3, 1)
 
 def delivery(count: int, at: int, to: Consumer = HERE, **changes: object) -> Delivery:
     made = Delivery(0, ID, 0, at - 1, at, count, 0, to, redelivered=count > 1)
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)  # type: ignore[arg-type] # its fields
 
 
 def history(*deliveries: Delivery, ends: tuple[End, ...] = (), outages: tuple[Outage, ...] = ()) -> History:

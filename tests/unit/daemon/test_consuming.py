@@ -31,12 +31,12 @@ class Message:
 
 
 def test_what_a_client_never_settles_is_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consuming, "OVERDUE_MAX", 3)
+    monkeypatch.setattr(consuming, "OVERDUE_MAX", 3)  # a bound that is soon reached
     log, timers = Log(), SimpleNamespace(after=lambda _ns, _then: None)
     made = Consuming(None, None, timers, log)  # type: ignore[arg-type] # what it needs of them
     opened = SimpleNamespace(name="jobs")
     client: Any = Client()
-    monkeypatch.setattr(made, "_release", lambda client, tag: client.held.pop(tag))
+    monkeypatch.setattr(made, "_release", lambda client, tag: client.held.pop(tag))  # no queues here
     held = [SimpleNamespace(deadline_ns=1, message=Message(), opened=opened, consumer_tag="tag") for _ in range(10)]
     client.held = dict(enumerate(held))
     made._timed.add(client)

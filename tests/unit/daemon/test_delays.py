@@ -84,7 +84,7 @@ def test_what_comes_near_is_turned_in_parts_and_in_time(monkeypatch: pytest.Monk
         placed[-1] += 1
         place(entry, now_ns)
 
-    monkeypatch.setattr(wheel, "_place", counted)
+    monkeypatch.setattr(wheel, "_place", counted)  # the real one, counted
     fired: list[Entry] = []
     while (next_ns := wheel.next_due()) is not None:
         placed.append(0)

@@ -100,7 +100,7 @@ def listen(path: Path, group: int | str | None = None, mode: int | None = None) 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_a_socket_has_its_mode_whatever_the_umask(tmp_path: Path, umask: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instance, "group_id_or_none", lambda _name: None)
+    monkeypatch.setattr(instance, "group_id_or_none", lambda _name: None)  # a host without the group
     before = os.umask(umask)
     try:
         for number, (mode, expected) in enumerate([(None, 0o600), (0o666, 0o666), (0o640, 0o640)]):
@@ -113,7 +113,7 @@ def test_a_socket_has_its_mode_whatever_the_umask(tmp_path: Path, umask: int, mo
 
 def test_a_socket_with_a_group_is_open_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gid = os.getegid()
-    monkeypatch.setattr(instance, "group_id_or_none", lambda _name: gid)
+    monkeypatch.setattr(instance, "group_id_or_none", lambda _name: gid)  # a host that has it
     listen(tmp_path / "default.sock")
     listen(tmp_path / "own.sock", gid)
 
@@ -123,7 +123,7 @@ def test_a_socket_with_a_group_is_open_to_it(tmp_path: Path, monkeypatch: pytest
 
 def test_the_group_is_left_out_by_a_daemon_of_one_of_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instance, "group_id_or_none", lambda _name: 4711)
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # a member, and not by its own group
     monkeypatch.setattr(os, "getegid", lambda: 1000)
 
     assert instance._default_group() is None
@@ -137,7 +137,7 @@ def test_a_group_that_is_not_there_is_an_error_of_configuration(tmp_path: Path) 
 def test_root_has_the_systems_places_and_users_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert places.choose(None, None) == places.Places(Path("/run/shmq/shmq.sock"), Path("/var/lib/shmq"))
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # a user
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     monkeypatch.setenv("XDG_STATE_HOME", "/home/a/.state")
 

@@ -16,7 +16,7 @@ def test_what_is_due_runs_in_order_and_the_next_deadline_is_told() -> None:
     found: list[int] = []
     clock = timers()
     for due in (30, 10, 20):
-        clock.at(due, lambda _now, due=due: found.append(due))  # type: ignore[misc]
+        clock.at(due, lambda _now, due=due: found.append(due))  # type: ignore[misc] # mypy infers no lambda that has a default
 
     assert clock.tick(20) == 30
     assert found == [10, 20]
@@ -92,7 +92,7 @@ def test_an_event_is_not_for_who_got_the_descriptor_within_its_batch(loop: Loop)
 
     for mine, other in ((first, second), (second, first)):
         os.write(mine[1], b"x")
-        loop.add(mine[0], lambda _events, fds=(mine[0], other[0]): take_its_place(*fds))  # type: ignore[misc]
+        loop.add(mine[0], lambda _events, fds=(mine[0], other[0]): take_its_place(*fds))  # type: ignore[misc] # mypy infers no lambda that has a default
     loop.poll(10**9)
 
     assert called == ["old"]

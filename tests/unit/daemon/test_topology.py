@@ -46,7 +46,7 @@ def apply(made: Topology, events: list[Event]) -> list[Event]:
 
 
 def exchange(made: Topology, name: str, **flags: bool) -> None:
-    apply(made, made.declare_exchange(ExchangeDefinition(name, **flags)))  # type: ignore[arg-type]
+    apply(made, made.declare_exchange(ExchangeDefinition(name, **flags)))  # type: ignore[arg-type] # flags alone
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_the_brokers_exchanges_cannot_be_deleted(name: str) -> None:
 def test_an_exchange_declared_with_other_arguments_is_refused_by_name(argument: str, value: str) -> None:
     made = topology()
     exchange(made, "images")
-    asked = ExchangeDefinition("images", **{argument.replace("-", "_"): value})  # type: ignore[arg-type]
+    asked = ExchangeDefinition("images", **{argument.replace("-", "_"): value})  # type: ignore[arg-type] # one of its words
     with pytest.raises(PreconditionFailed) as raised:
         made.declare_exchange(asked)
 

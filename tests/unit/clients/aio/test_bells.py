@@ -58,7 +58,7 @@ def test_each_message_wakes_one_of_those_who_wait() -> None:
     async def main() -> None:
         async with waiting_at() as (bells, attached, other):
             takers = [asyncio.create_task(take(bells, attached)) for _ in range(50)]
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # they begin to wait
             for number in range(50):
                 other.publish(b"%d" % number)
 
@@ -71,10 +71,10 @@ def test_who_leaves_takes_the_registration_back() -> None:
     async def main() -> None:
         async with waiting_at() as (bells, attached, other):
             taker = asyncio.create_task(take(bells, attached))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # until it waits
             taker.cancel()
             await asyncio.gather(taker, return_exceptions=True)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # what it left to the loop is done
 
             other.publish(b"x")
 
@@ -88,14 +88,14 @@ def test_a_token_of_one_who_was_cancelled_goes_on_to_another_process() -> None:
     async def main() -> None:
         async with waiting_at() as (bells, attached, other):
             taker = asyncio.create_task(take(bells, attached))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # until it waits
             other.publish(b"x")  # rings the task
             bell = bells._bells[attached.queue, core.CONSUMERS]
             bell._on_ring()
             other.bell_register(core.CONSUMERS)  # somebody else, who looked before
             taker.cancel()
             await asyncio.gather(taker, return_exceptions=True)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # what it left to the loop is done
 
             assert other.bell_token(core.CONSUMERS)
             assert other.take() is not None

@@ -36,7 +36,7 @@ async def until_received(broker: ScriptedBroker, kind: type) -> None:
     deadline = time.monotonic() + scaled(5)
     while not broker.received(kind):
         assert time.monotonic() < deadline, kind
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # to the next look
 
 
 def counted(frame: wire.PurgeQueue) -> list[wire.Counted]:

@@ -9,7 +9,7 @@ from shmq_clients.aio.waiting import Waiters
 
 async def begin(waiters: Waiters, count: int) -> list[asyncio.Task[bool]]:
     tasks = [asyncio.create_task(waiters.wait()) for _ in range(count)]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # they begin to wait
     return tasks
 
 
@@ -19,7 +19,7 @@ def test_one_is_told_at_a_time_in_the_order_they_came() -> None:
         tasks = await begin(waiters, 3)
         waiters.tell_one()
         waiters.tell_one()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # who was told wakes
         done = [task.done() for task in tasks]
         waiters.tell_all()
         assert await asyncio.gather(*tasks) == [True] * 3
