@@ -151,7 +151,9 @@ int shmq_drop_head(struct shmq_queue *q, uint32_t level, bool dies) {
         struct first first;
         int r = first_of(q, level, &first);
         if (r != SHMQ_OK) return r;
+        shmq_word *said = shmq_counting_begin(q);
         r = drop_one(q, &first.look[first.returned], dies);
+        shmq_counting_end(said);
         if (r == SHMQ_STALE) continue;
         if (r == SHMQ_OK) first_is_gone(q, &first);
         return r;
@@ -221,8 +223,10 @@ static int take_by_level(struct shmq_queue *q, struct shmq_delivery *d) {
 
 int shmq_take(struct shmq_queue *q, struct shmq_delivery *d) {
     uint64_t ageing = atomic_load_explicit(&q->header->ageing, memory_order_relaxed);
+    shmq_word *said = shmq_counting_begin(q);
     int r = ageing ? take_aged(q, ageing, d) : take_by_level(q, d);
     if (r == SHMQ_OK) count_delivery(q, d);
+    shmq_counting_end(said);
     return r;
 }
 
@@ -280,11 +284,13 @@ int shmq_bury(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t reason
     uint64_t shape = atomic_load_explicit(&shmq_slot_at(q, slot)->shape, memory_order_relaxed);
     bool ready = shmq_ctl_state(ctl) == SHMQ_READY;
     uint32_t overflow = ready ? shmq_overflow(q) : SHMQ_NO_LIMIT;
+    shmq_word *said = ready ? shmq_counting_begin(q) : NULL;
     if (overflow && !shmq_refuses(overflow)) shmq_depth_goes(q, shape);
     int r = buried(q, slot, ctl, shmq_ctl_moved(ctl, reason, SHMQ_DEAD));
-    if (r != SHMQ_OK) return gone_elsewhere(q, shape, overflow);
-    if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
-    if (ready) shmq_gate_lower(q, shmq_shape_level(shape));
+    if (r != SHMQ_OK) r = gone_elsewhere(q, shape, overflow);
+    else if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
+    shmq_counting_end(said);
+    if (r == SHMQ_OK && ready) shmq_gate_lower(q, shmq_shape_level(shape));
     return r;
 }
 
@@ -344,10 +350,12 @@ int shmq_requeue(struct shmq_queue *q, uint32_t slot, uint64_t ctl, bool count_f
     uint32_t overflow = shmq_overflow(q);
     if (level >= q->geometry.levels) return SHMQ_DAMAGED;
     shmq_gate_raise(q, level);
+    shmq_word *said = shmq_counting_begin(q);
     if (shmq_refuses(overflow)) shmq_depth_comes(q, shape);
     if (!shmq_cas(&s->ctl, ctl, base)) {
         shmq_gate_lower(q, level);
         if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
+        shmq_counting_end(said);
         return SHMQ_STALE;
     }
     if (overflow && !shmq_refuses(overflow)) shmq_depth_comes(q, shape);
@@ -355,6 +363,7 @@ int shmq_requeue(struct shmq_queue *q, uint32_t slot, uint64_t ctl, bool count_f
     int r = shmq_level_committed(q, level) ? shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(ctl)) : SHMQ_DAMAGED;
     if (r != SHMQ_OK) atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
     SHMQ_COUNT(q, requeued, 1);
+    shmq_counting_end(said);
     if (expires) shmq_may_expire(q, expires);
     if (count_failure) warn_of(q, failures);
     if (overflow) r = shmq_trim(q);

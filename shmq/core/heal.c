@@ -57,13 +57,14 @@ static int start_pass(struct shmq_queue *q, uint64_t now) {
     h->before_at = 0;
     h->rings_done = h->entered = false;
     h->arena = h->ready_bytes = 0;
-    h->depth[0] = shmq_load(&q->header->depth[0]);
-    h->depth[1] = shmq_load(&q->header->depth[1]);
     memset(h->states, 0, sizeof h->states);
     uint64_t tally[16];
     shmq_tally_sum(q, tally);
     if (!h->quiet_since || memcmp(tally, h->tally, sizeof tally) != 0) h->quiet_since = now;
     memcpy(h->tally, tally, sizeof tally);
+    atomic_thread_fence(memory_order_acquire); /* that sum before these */
+    h->depth[0] = shmq_load(&q->header->depth[0]);
+    h->depth[1] = shmq_load(&q->header->depth[1]);
     return 0;
 }
 
@@ -188,14 +189,17 @@ static int heal_slot(struct shmq_queue *q, uint32_t slot, uint64_t now, struct s
  * this pass is exact, and the gauges can be put right. */
 static void correct_gauges(struct shmq_queue *q, struct shmq_heal *h, uint64_t now) {
     uint64_t tally[16];
+    bool counting = shmq_counting_goes_on(q); /* before the sum: who is done is in it */
     shmq_tally_sum(q, tally);
     if (memcmp(tally, h->tally, sizeof tally) != 0 || shmq_slots_high(q) != h->high || now - h->quiet_since < SECOND_LOOK_NS) return;
     static const enum shmq_state counted[SHMQ_GAUGES] = {SHMQ_READY, SHMQ_UNACKED, SHMQ_DELAYED, SHMQ_DEAD};
     uint64_t gauge[SHMQ_GAUGES];
     shmq_gauges_of(tally, gauge);
     for (uint32_t i = 0; i < SHMQ_GAUGES; i++) atomic_store_explicit(&q->header->adjust[i], h->states[counted[i]] - gauge[i], memory_order_relaxed);
-    shmq_cas(&q->header->depth[0], h->depth[0], h->states[SHMQ_READY]); /* unless somebody counts just now */
-    shmq_cas(&q->header->depth[1], h->depth[1], h->ready_bytes);
+    if (!counting || SHMQ_BROKEN(HEALER_COUNTS_AT_ONCE)) { /* and unless somebody has counted since */
+        shmq_cas(&q->header->depth[0], h->depth[0], h->states[SHMQ_READY]);
+        shmq_cas(&q->header->depth[1], h->depth[1], h->ready_bytes);
+    }
     if (!h->states[SHMQ_WRITING]) atomic_store_explicit(&q->header->arena_used, h->arena, memory_order_relaxed);
 }
 

@@ -1,5 +1,5 @@
 /* limit.c - how much is ready in a queue that has a limit, and what happens beyond it. Hints like the rest: a death between counting and
- * swapping leaves the counts a little wrong until the healer finds the queue at rest. Where the head is dropped they are then too low:
+ * swapping leaves the counts a little wrong until the healer finds the queue at rest and nobody counting. Where the head is dropped they are then too low:
  * a message is dropped for one that is there, never for one that is not. Where a publish is refused they are then too high, and of
  * publishers that come at once none is one too many. A queue without a limit counts nothing.
  * And the share of a queue while all of them together hold too much memory: who would have to commit more of it does not, so a publish that
@@ -33,6 +33,22 @@ bool shmq_depth_goes(struct shmq_queue *q, uint64_t shape) {
     uint64_t messages = atomic_fetch_sub_explicit(&q->header->depth[0], 1, memory_order_seq_cst);
     uint64_t sum = atomic_fetch_sub_explicit(&q->header->depth[1], shmq_shape_body(shape), memory_order_seq_cst);
     return is_beyond(q, messages, sum);
+}
+
+/* Before the swap, which releases it to the healer that sees it (proof: docs/SHM_LAYOUT.md, Limits). NULL: so many are counting that the
+ * healer sees one of them. */
+shmq_word *shmq_counting_say(struct shmq_queue *q) {
+    for (uint32_t n = 0; n < SHMQ_COUNTING; n++) {
+        shmq_word *word = &q->header->counting[(q->owner + n) % SHMQ_COUNTING];
+        if (shmq_cas(word, 0, q->owner)) return word;
+    }
+    return NULL;
+}
+
+bool shmq_counting_goes_on(struct shmq_queue *q) {
+    for (uint32_t n = 0; n < SHMQ_COUNTING; n++)
+        if (shmq_load(&q->header->counting[n])) return true;
+    return false;
 }
 
 static int drop_lowest(struct shmq_queue *q, bool dies) {

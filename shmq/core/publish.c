@@ -84,6 +84,11 @@ static int make_delayed(struct shmq_queue *q, const struct shmq_write *w, uint64
     return SHMQ_OK;
 }
 
+static void count_publish(struct shmq_queue *q, const struct shmq_write *w) {
+    SHMQ_COUNT(q, published, 1);
+    SHMQ_COUNT(q, bytes_in, shmq_shape_body(w->shape));
+}
+
 /* WRITING -> FREE, or -> DEAD where the refused have somewhere to go. */
 static int refuse(struct shmq_queue *q, const struct shmq_write *w, uint32_t overflow) {
     shmq_depth_goes(q, w->shape);
@@ -94,8 +99,7 @@ static int refuse(struct shmq_queue *q, const struct shmq_write *w, uint32_t ove
     uint64_t dead = shmq_ctl_moved(w->ctl, SHMQ_MAXLEN, SHMQ_DEAD);
     /* release: body and metadata before DEAD */
     if (!shmq_cas(&shmq_slot_at(q, w->slot)->ctl, w->ctl, dead)) return SHMQ_STALE;
-    SHMQ_COUNT(q, published, 1);
-    SHMQ_COUNT(q, bytes_in, shmq_shape_body(w->shape));
+    count_publish(q, w);
     SHMQ_COUNT(q, expired, 1);
     shmq_dead_enqueue(q, w->slot, dead);
     return SHMQ_REFUSED;
@@ -139,13 +143,14 @@ int shmq_write_commit(struct shmq_queue *q, struct shmq_write *w) {
     if (w->expires && !(atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_TTL))
         atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_TTL, memory_order_relaxed);
     uint32_t overflow = shmq_overflow(q);
+    shmq_word *said = w->due ? NULL : shmq_counting_begin(q);
     int r;
     if (w->due) r = make_delayed(q, w, due);
     else if (overflow) r = make_ready_within(q, w, overflow);
     else r = shmq_make_ready(q, w->slot, w->ctl, w->shape);
+    if (r == SHMQ_OK) count_publish(q, w); /* before the bell: who is killed is most likely in its system call, behind what it woke */
+    shmq_counting_end(said);
     if (r != SHMQ_OK) return r;
-    SHMQ_COUNT(q, published, 1); /* before the bell: who is killed is most likely in its system call, behind what it woke */
-    SHMQ_COUNT(q, bytes_in, shmq_shape_body(w->shape));
     if (w->due) {
         SHMQ_COUNT(q, delayed, 1);
         shmq_bell_supervisor(q);

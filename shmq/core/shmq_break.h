@@ -29,6 +29,7 @@
  *   SPILL_CLEARS_FIRST         a spill clears before it enqueues
  *   ROTATES_WHEN_NOT_FULL      a returned ring is turned in place though it is full no more
  *   HEALER_LOOKS_ONCE          the healer refers to what was unreferenced at one look
+ *   HEALER_COUNTS_AT_ONCE      the healer corrects how much is ready while somebody stands between swap and count
  *   DROPS_AS_SEEN              who saw too many drops a head, whoever else does so too
  *   DROPS_COUNTED_LATE         what goes from a queue that drops its head is counted away behind the swap
  *   DROPS_COUNTED_EARLY        what comes to one is counted before it is READY

@@ -33,7 +33,7 @@
 
 #include "shmq_break.h"
 
-#define SHMQ_LAYOUT 2u
+#define SHMQ_LAYOUT 3u
 #define SHMQ_MAGIC UINT64_C(0x31676573716d6873) /* "shmqseg1" */
 #define SHMQ_LINE 128u /* pairs of cache lines are fetched together on x86-64 */
 #define SHMQ_PAGE 4096u
@@ -52,6 +52,7 @@
 #define SHMQ_PARTS_MAX 24u /* rings of doubling size */
 #define SHMQ_LOOP_MAX (1u << 25)
 #define SHMQ_LACKS 16u /* threads that are remembered as blocked at one handle */
+#define SHMQ_COUNTING 64u /* operations that may be between their swap and their count; those beyond say nothing */
 #define SHMQ_SPARE 8u /* slots a producer keeps in mind after clearing their bits */
 #define SHMQ_AT_ONCE_NS UINT64_C(200000000) /* for a woken consumer to take what may not wait (time to live 0) */
 #define SHMQ_WARN_FAILURES 20u /* of a message, where nothing limits them */
@@ -178,6 +179,7 @@ struct shmq_header {
     struct shmq_ends dead, delayed;
     struct shmq_tally tally[SHMQ_SHARDS];
     alignas(SHMQ_LINE) shmq_word histogram[2][SHMQ_BUCKETS];
+    shmq_word counting[SHMQ_COUNTING]; /* owners that are counting what is ready just now, 0: none (limit.c) */
 };
 #define SHMQ_FLAG_DELETED 1u
 #define SHMQ_FLAG_TTL 2u      /* some message has a time to live */
@@ -380,6 +382,13 @@ static inline bool shmq_refuses(uint32_t overflow) { return (overflow & 0xfu) >=
 bool shmq_depth_comes(struct shmq_queue *q, uint64_t shape); /* true: now it is over, */
 bool shmq_depth_goes(struct shmq_queue *q, uint64_t shape);  /* or was before; so of those who come at once each sees his own count */
 bool shmq_is_over(struct shmq_queue *q, uint64_t more, uint64_t bytes); /* with so many more */
+shmq_word *shmq_counting_say(struct shmq_queue *q);
+bool shmq_counting_goes_on(struct shmq_queue *q);              /* by anybody */
+/* Around the swap and all its counts, so that the healer does not take what is half counted for miscounted. */
+static inline shmq_word *shmq_counting_begin(struct shmq_queue *q) { return shmq_overflow(q) ? shmq_counting_say(q) : NULL; }
+static inline void shmq_counting_end(shmq_word *said) {
+    if (said) atomic_store_explicit(said, 0, memory_order_release); /* the counts before it; pairs with the acquire in shmq_counting_goes_on */
+}
 int shmq_trim(struct shmq_queue *q); /* drops heads until what is ready is within the limits: OK, or damaged */
 void shmq_may_expire(struct shmq_queue *q, uint64_t expires); /* the supervisor is to look then */
 bool shmq_is_stopped(const struct shmq_queue *q);

@@ -15,10 +15,23 @@ static int by_sequence(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static bool is_reaped(uint64_t ctl, const uint8_t *live, uint32_t owner) {
-    uint32_t of = shmq_ctl_owner(ctl), state = shmq_ctl_state(ctl);
-    if (state != SHMQ_WRITING && state != SHMQ_UNACKED && state != SHMQ_ACKED) return false;
+static bool is_gone(uint64_t of, const uint8_t *live, uint32_t owner) {
+    if (of > 0xffffu) return true; /* nobody's */
     return live ? !(live[of / 8] >> (of % 8) & 1) : of == owner;
+}
+
+static bool is_reaped(uint64_t ctl, const uint8_t *live, uint32_t owner) {
+    uint32_t state = shmq_ctl_state(ctl);
+    if (state != SHMQ_WRITING && state != SHMQ_UNACKED && state != SHMQ_ACKED) return false;
+    return is_gone(shmq_ctl_owner(ctl), live, owner);
+}
+
+/* What the dead were counting is left to the healer. */
+static void reap_counting(struct shmq_queue *q, const uint8_t *live, uint32_t owner) {
+    for (uint32_t n = 0; n < SHMQ_COUNTING; n++) {
+        uint64_t of = shmq_load(&q->header->counting[n]);
+        if (of && is_gone(of, live, owner)) shmq_cas(&q->header->counting[n], of, 0);
+    }
 }
 
 static int give_back(struct shmq_queue *q, struct given *list, size_t n, bool count_failure, struct shmq_counts *out) {
@@ -76,6 +89,7 @@ int shmq_reap(struct shmq_queue *q, const uint8_t *live, uint32_t owner, bool co
         else if (!lost_session || SHMQ_BROKEN(REAPS_THE_STOPPED))
             out->freed += free_owned(q, i, c);
     }
+    if (!lost_session) reap_counting(q, live, owner);
     int given = give_back(q, list, n, count_failure, out); /* also after an error: what was found is given back */
     free(list);
     return r ? r : given;
@@ -85,6 +99,7 @@ int shmq_reap(struct shmq_queue *q, const uint8_t *live, uint32_t owner, bool co
 int64_t shmq_purge(struct shmq_queue *q, uint64_t before_ns) {
     uint32_t high = shmq_slots_high(q);
     int64_t purged = 0;
+    shmq_word *said = shmq_counting_begin(q);
     for (uint32_t i = 0; i < high; i++) {
         struct shmq_slot *s = shmq_slot_at(q, i);
         uint64_t c = shmq_load(&s->ctl);
@@ -101,6 +116,7 @@ int64_t shmq_purge(struct shmq_queue *q, uint64_t before_ns) {
         if (level < q->geometry.levels) shmq_gate_lower(q, level);
         purged++;
     }
+    shmq_counting_end(said);
     for (uint32_t level = 0; level < q->geometry.levels; level++) {
         struct shmq_look look;
         if (!shmq_level_committed(q, level)) continue;
@@ -216,14 +232,14 @@ int shmq_fire(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t now_ns
     uint8_t level = shmq_shape_level(shape);
     uint32_t overflow = shmq_overflow(q);
     if (level >= q->geometry.levels || !shmq_level_committed(q, level)) return SHMQ_DAMAGED;
+    shmq_word *said = shmq_counting_begin(q);
     if (shmq_refuses(overflow)) shmq_depth_comes(q, shape);
     int r = shmq_make_ready(q, slot, ctl, shape);
-    if (r != SHMQ_OK) {
-        if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
-        return r;
-    }
-    SHMQ_COUNT(q, fired, 1);
-    if (overflow && !shmq_refuses(overflow)) shmq_depth_comes(q, shape);
+    if (r == SHMQ_OK && overflow && !shmq_refuses(overflow)) shmq_depth_comes(q, shape);
+    if (r != SHMQ_OK && shmq_refuses(overflow)) shmq_depth_goes(q, shape);
+    if (r == SHMQ_OK) SHMQ_COUNT(q, fired, 1);
+    shmq_counting_end(said);
+    if (r != SHMQ_OK) return r;
     if (expires) shmq_may_expire(q, expires);
     if (overflow) r = shmq_trim(q);
     shmq_bell_ring(q, SHMQ_CONSUMERS);

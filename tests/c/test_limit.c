@@ -201,6 +201,49 @@ static void a_count_that_a_death_left_is_corrected_at_rest(void)
     world_close(&w);
 }
 
+static void what_somebody_is_counting_is_not_corrected(void)
+{
+    struct shmq_counts counts;
+    open_levels(1);
+    limit(SHMQ_DROPS_DEAD, 4 + 1, 0);
+    publish(&w.q[0], 1);
+    atomic_store(&w.q[0].header->depth[0], 0); /* the second one stands before its count: */
+    shmq_word *said = shmq_counting_begin(&w.q[1]);
+    world_heal(&w);
+    world_heal(&w);
+    EQ(shmq_load(&w.q[0].header->depth[0]), 0);
+    atomic_store(&w.q[0].header->depth[0], 1); /* and has counted */
+    shmq_counting_end(said);
+    world_heal(&w);
+    EQ(shmq_load(&w.q[0].header->depth[0]), 1);
+    atomic_store(&w.q[0].header->depth[0], 0);
+    shmq_counting_begin(&w.q[1]);
+    EQ(shmq_reap(&w.q[2], NULL, w.q[1].owner, true, true, &counts), SHMQ_OK); /* a lost session: it lives, and will count */
+    world_heal(&w);
+    world_heal(&w);
+    EQ(shmq_load(&w.q[0].header->depth[0]), 0);
+    EQ(shmq_reap(&w.q[2], NULL, w.q[1].owner, true, false, &counts), SHMQ_OK); /* dead: it never will */
+    world_heal(&w);
+    world_heal(&w);
+    EQ(shmq_load(&w.q[0].header->depth[0]), 1);
+    EQ(take_ack(&w.q[2]), 1);
+    world_close(&w);
+}
+
+static void more_may_count_than_there_are_words(void)
+{
+    open_levels(1);
+    limit(SHMQ_DROPS_DEAD, 4 + 1, 0);
+    for (uint32_t n = 0; n < SHMQ_COUNTING; n++)
+        EQ(shmq_counting_begin(&w.q[n % 2]) != NULL, true);
+    EQ(shmq_counting_begin(&w.q[2]) == NULL, true);
+    publish(&w.q[2], 1);
+    EQ(take_ack(&w.q[2]), 1);
+    for (uint32_t n = 0; n < SHMQ_COUNTING; n++)
+        shmq_counting_end(&w.q[0].header->counting[n]);
+    world_close(&w);
+}
+
 static void what_comes_back_or_is_due_counts_too(void)
 {
     struct shmq_delivery d;
@@ -384,6 +427,8 @@ int main(void)
     RUN(what_is_refused_may_be_dead);
     RUN(who_waits_may_have_what_may_not_stay);
     RUN(a_count_that_a_death_left_is_corrected_at_rest);
+    RUN(what_somebody_is_counting_is_not_corrected);
+    RUN(more_may_count_than_there_are_words);
     RUN(what_comes_back_or_is_due_counts_too);
     RUN(the_first_expiry_is_known_and_told_anew);
     RUN(a_time_of_zero_is_now_for_who_waits_and_else_never);

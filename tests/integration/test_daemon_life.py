@@ -28,7 +28,7 @@ def daemon(tmp_path: Path) -> Iterator[Shmqd]:
 def test_version_names_protocol_and_layout(tmp_path: Path) -> None:
     shown = Shmqd(tmp_path).run("--version").stdout
 
-    assert shown == f"shmqd {shmq.__version__} (protocol 1, layout 2)\n"
+    assert shown == f"shmqd {shmq.__version__} (protocol 1, layout 3)\n"
 
 
 def test_it_serves_within_half_a_second(tmp_path: Path) -> None:

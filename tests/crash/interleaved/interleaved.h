@@ -45,6 +45,7 @@ struct ledger {
     struct message message[IDS]; /* by id */
     struct shmq_delivery held[PROCESSES];
     uint64_t held_id[PROCESSES];
+    int64_t miscounted; /* what is ready, at the start */
 };
 extern struct ledger ledger;
 struct glimpse { /* what was so when an operation began, and is to be compared at its end */

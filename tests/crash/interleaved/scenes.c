@@ -280,6 +280,27 @@ static void last_one_only(void)
 }
 
 
+static void miscount(int64_t by) /* as deaths leave it */
+{
+    ledger.miscounted = by;
+    atomic_fetch_add(&stage.q[0].header->depth[0], (uint64_t)by);
+    atomic_fetch_add(&stage.q[0].header->depth[1], (uint64_t)by * 24);
+}
+
+static void short_and_miscounted(void)
+{
+    limit(SHMQ_DROPS_DEAD, 4);
+    ready(2);
+    miscount(-1);
+}
+
+static void refusing_and_miscounted(void)
+{
+    limit(SHMQ_REFUSES, 5);
+    ready(2);
+    miscount(1);
+}
+
 static void refusing(void) /* room for one */
 {
     limit(SHMQ_REFUSES, 2);
@@ -434,6 +455,9 @@ const struct scene scenes[] = {
     {"purge, returned", returned_in_reverse, {take_and_nack, purge, take_and_ack, NULL}, 1, 4, false},
     {"heal", one_ready, {publish_one, heal, take_and_ack_twice, NULL}, 1, 3, false},
     {"heal, nack", one_held, {nack_held, heal, take_and_ack, NULL}, 1, 3, false},
+    {"heal, miscounted", short_and_miscounted, {publish_one, NULL, take_and_ack, heal}, 1, 6, false},
+    {"heal, miscounted, nack", short_and_miscounted, {publish_one, heal, take_and_nack, NULL}, 1, 6, false},
+    {"heal, miscounted, refuses", refusing_and_miscounted, {publish_one, NULL, take_and_ack, heal}, 1, 6, false},
     {"sleepers", nothing, {publish_one, publish_one, sleep_and_take, sleep_and_take}, 1, 4, false},
     {"sleepers, one cancels", nothing, {publish_one, cancel, sleep_and_take, NULL}, 1, 4, false},
     {"sleepers, gates", nothing, {publish_high, sleep_and_take, sleep_and_take, NULL}, 20, 4, false},

@@ -188,6 +188,8 @@ static void nothing_is_left(bool somebody_died)
     }
     shmq_check(q, say, NULL);
     shmq_stats(q, &stats);
+    if (shmq_overflow(q) && (shmq_load(&q->header->depth[0]) || shmq_load(&q->header->depth[1])))
+        fault("what is ready is miscounted at the end", (long long)shmq_load(&q->header->depth[0]), (long long)shmq_load(&q->header->depth[1]));
     bool drops = (shmq_overflow(q) & 0xfu) == SHMQ_DROPS;
     if (lost.messages > (drops ? stats.purged + somebody_died : 0))
         fault("a message was lost", (long long)lost.id, lost.messages);
@@ -221,6 +223,26 @@ static void judge_length(bool somebody_died)
         fault("dropped or refused though there was room", (long long)stayed, (long long)length - 1);
 }
 
+/* Where there is a limit: counted is what is ready, or as wrong as when the order began. A death leaves too few where heads are dropped, and
+ * too many where publishes are refused. */
+static void judge_depth(bool somebody_died)
+{
+    struct shmq_queue *q = &stage.q[AUDITOR];
+    int64_t off = (int64_t)shmq_load(&q->header->depth[0]), bytes = (int64_t)shmq_load(&q->header->depth[1]);
+    if (!shmq_overflow(q))
+        return;
+    for (uint32_t slot = 0; slot < shmq_slots_committed(q); slot++) {
+        const struct shmq_slot *s = shmq_slot_at(q, slot);
+        if (shmq_ctl_state(shmq_load(&s->ctl)) != SHMQ_READY)
+            continue;
+        off--;
+        bytes -= shmq_shape_body(shmq_load(&s->shape));
+    }
+    bool wrong_side = shmq_refuses(shmq_overflow(q)) ? off < 0 || bytes < 0 : off > 0 || bytes > 0;
+    if (wrong_side || (!somebody_died && off && off != ledger.miscounted))
+        fault("what is ready is miscounted", off, bytes);
+}
+
 /* Who made it ready named its time, unless he died before that: then the slow sweep finds it. */
 static void judge_first_expiry(void)
 {
@@ -239,6 +261,7 @@ void judge_end(bool somebody_died)
     if (!somebody_died)
         judge_first_expiry();
     judge_length(somebody_died);
+    judge_depth(somebody_died);
     struct shmq_heal_report report;
     bool changed = true;
     for (unsigned round = 0; changed; round++) {

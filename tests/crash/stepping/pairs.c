@@ -152,6 +152,7 @@ void pair_of_children(struct stage *st, struct child *first, uint32_t points, ui
     st->phase = "two stopped";
     note_both(st);
     judge_others_work(st);
+    verdict_heals_beside(st);
     judge_invariants(st);
     end(st, first);
     child_kill(first);

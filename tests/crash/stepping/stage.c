@@ -129,6 +129,7 @@ void stage_set(struct stage *st, const struct scene *scene)
         st->tokens[side] = silence(st->bell[side]);
     memcpy(st->q0, st->q, sizeof st->q);
     st->ledger0 = st->ledger;
+    heap_mark();
     stage_reset(st);
 }
 
@@ -136,6 +137,7 @@ void stage_reset(struct stage *st)
 {
     for (uint32_t i = 0; i < HANDLES; i++)
         shmq_heal_forget(&st->q[i]);
+    heap_reset();
     memcpy(st->q, st->q0, sizeof st->q);
     copy_image(st, true);
     for (uint32_t side = 0; side < SHMQ_SIDES; side++) {

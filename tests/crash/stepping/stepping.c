@@ -1,7 +1,7 @@
 /* stepping.c - every operation in every state, stopped before each of its instructions (and at its end), and at each of them six
  * experiments, each with a child of its own on a segment put back as it was:
  *   killed              reap, heal, drain: nothing lost, nothing doubled, nothing leaked
- *   stopped, killed     first the invariants hold and three others publish, take and ack at once
+ *   stopped, killed     first the invariants hold and three others publish, take and ack at once; the healer passes
  *   held, delivered, purged, lapped
  *                       stopped; its session is lost, others take everything and keep it, or ack it (or it is purged, or empty rings go
  *                       on by 2^20 laps), and use all slots anew; then it continues to its end and harms nobody
@@ -120,7 +120,9 @@ static void experiment(struct stage *st, uint32_t n, int which)
         child_kill(&child);
     } else {
         if (which == STOPPED) {
+            verdict_heals_beside(st);
             judge_others_work(st);
+            verdict_heals_beside(st);
             judge_invariants(st);
         }
         child_kill(&child);

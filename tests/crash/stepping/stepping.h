@@ -136,6 +136,10 @@ bool stage_has(const struct stage *st, int result); /* a publish with this outco
 struct entry *ledger_find(struct stage *st, uint64_t id);
 struct entry *ledger_add(struct stage *st, uint64_t id, enum expectation expect);
 
+/* ---- heap.c ---- */
+void heap_mark(void);  /* what was allocated up to here stays */
+void heap_reset(void); /* all else is no more */
+
 /* ---- child.c ---- */
 struct child {
     pid_t pid;
@@ -165,6 +169,7 @@ const char *pair_story(void);
 /* ---- verdict.c ---- */
 void verdict_result(struct stage *st); /* what the child said, having come to its end */
 void verdict_killed(struct stage *st);
+void verdict_heals_beside(struct stage *st); /* where what is ready is counted */
 enum move { MOVE_HELD, MOVE_DELIVERED, MOVE_PURGED, MOVE_LAPPED, MOVES };
 void verdict_world_moves_on(struct stage *st, enum move move);
 void verdict_continued(struct stage *st);

@@ -86,6 +86,16 @@ static bool drain(struct stage *st)
     return changed;
 }
 
+/* Beside those who are stopped; what they have swapped and not counted is not corrected. */
+void verdict_heals_beside(struct stage *st)
+{
+    if (!shmq_overflow(supervisor(st)))
+        return;
+    st->phase = "the healer beside who is stopped";
+    heal(st);
+    judge_invariants(st);
+}
+
 /* ---- the end ---- */
 static void say(void *context, const char *what)
 {
@@ -277,6 +287,7 @@ void verdict_world_moves_on(struct stage *st, enum move move)
     }
     keep(st, kept_n + 2);
     judge_invariants(st);
+    verdict_heals_beside(st);
 }
 
 /* ---- the child went on to its end ---- */
