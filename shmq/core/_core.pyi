@@ -140,8 +140,17 @@ class Queue:
         """
 
     # -- producers ----------------------------------------------------------------------------------------------------
+    def sign(self, sender: tuple[int, int, int] | None, /) -> None:
+        """Who publishes through this handle, as (uid, gid, pid). At most 255 users and groups are known in a queue."""
     def publish(
-        self, body: Buffer, level: int = 0, envelope: bytes = b"", ttl_ns: int = -1, delay_ns: int = 0, flags: int = 0
+        self,
+        body: Buffer,
+        level: int = 0,
+        envelope: bytes = b"",
+        ttl_ns: int = -1,
+        delay_ns: int = 0,
+        flags: int = 0,
+        sender: tuple[int, int, int] | None = None,  # None: who signed the handle
     ) -> int:
         """One message; level, 0 to 255: one above the highest is the highest. Returns an outcome; never blocks."""
     def publish_many(
@@ -153,6 +162,7 @@ class Queue:
         ttl_ns: int = -1,
         delay_ns: int = 0,
         flags: int = 0,
+        sender: tuple[int, int, int] | None = None,
     ) -> tuple[int, int]:
         """Publishes bodies[start:] in order until one does not go. Returns (number published, last outcome)."""
     def loan(
@@ -301,6 +311,9 @@ class Snapshot:
     def priority(self) -> int:
         """As published: another queue may have more levels."""
     @property
+    def sender(self) -> tuple[int, int, int] | None:
+        """(uid, gid, pid) of who published; None: unknown."""
+    @property
     def flags(self) -> int: ...
     @property
     def delivery_count(self) -> int: ...
@@ -340,6 +353,9 @@ class Message:
     @property
     def priority(self) -> int:
         """As published; the queue may have fewer levels."""
+    @property
+    def sender(self) -> tuple[int, int, int] | None:
+        """(uid, gid, pid) of who published; None: unknown."""
     @property
     def flags(self) -> int: ...
     @property

@@ -151,6 +151,11 @@ int shmq_py_slot(PyObject *const *args, Py_ssize_t n, Py_ssize_t expected, const
 int shmq_py_draft(PyObject *const *values, struct shmq_draft *out);
 extern const char *const shmq_py_draft_names[5];
 
+/* ---- py_sender.c ---- */
+int shmq_py_sign(QueueObject *q, PyObject *value, uint64_t *sender); /* of (uid, gid, pid), or None */
+PyObject *shmq_py_queue_sign(QueueObject *q, PyObject *value);
+PyObject *shmq_py_sender(const QueueObject *q, uint64_t origin);
+
 /* ---- py_publish.c, py_loan.c ---- */
 int shmq_py_publish(QueueObject *q, struct shmq_draft *draft, PyObject *body); /* an outcome, or -1 */
 PyObject *shmq_py_loan_new(QueueObject *q, struct shmq_draft *draft);

@@ -42,10 +42,10 @@ int shmq_describe(struct shmq_queue *q, uint32_t slot, uint64_t ctl, struct shmq
     if (shmq_place_tier(place)) body = shmq_shape_body(shape) <= SHMQ_BODY_BYTES_MAX ? shmq_arena_at(q, place, bytes) : NULL;
     else if (bytes > q->geometry.inline_bytes) body = NULL;
     if (!body) return SHMQ_DAMAGED;
-    *d = (struct shmq_delivery){.ctl = ctl, .shape = shape, .slot = slot, .body = body, .envelope = body + padded,
+    *d = (struct shmq_delivery){.ctl = ctl, .slot = slot, .body = body, .envelope = body + padded,
                                 .body_bytes = shmq_shape_body(shape), .envelope_bytes = shmq_shape_envelope(shape),
                                 .level = shmq_shape_level(shape), .flags = shmq_shape_flags(shape), .tier = (uint8_t)shmq_place_tier(place),
-                                .priority = (uint8_t)atomic_load_explicit(&s->origin, memory_order_relaxed),
+                                .origin = atomic_load_explicit(&s->origin, memory_order_relaxed),
                                 .sequence = atomic_load_explicit(&s->sequence, memory_order_relaxed),
                                 .expires = atomic_load_explicit(&s->expires, memory_order_relaxed)};
     return SHMQ_OK;

@@ -20,6 +20,7 @@ _Static_assert(offsetof(struct shmq_header, delayed) == 0x600, "header");
 _Static_assert(offsetof(struct shmq_header, tally) == 0x680, "header");
 _Static_assert(offsetof(struct shmq_header, histogram) == 0xe80, "header");
 _Static_assert(offsetof(struct shmq_header, counting) == 0x2280, "header");
+_Static_assert(offsetof(struct shmq_header, sender) == 0x2480, "header");
 _Static_assert(sizeof(struct shmq_header) <= 3 * SHMQ_PAGE, "header");
 _Static_assert(sizeof(shmq_word) == 8 && ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "lock-free words");
 

@@ -50,7 +50,7 @@ int shmq_write_begin(struct shmq_queue *q, const struct shmq_draft *d, struct sh
     w->shape = d->body_bytes << 32 | (uint64_t)d->envelope_bytes << 16 | (uint64_t)level << 8 | (d->flags & 0xffu);
     w->expires = d->ttl_ns < 0 ? 0 : (uint64_t)d->ttl_ns + 1; /* from commit on; made a time there */
     w->due = d->delay_ns;
-    w->priority = d->level;
+    w->origin = (d->sender ? d->sender : q->sender) | (d->level & 0xffu);
     return SHMQ_OK;
 }
 
@@ -139,7 +139,7 @@ int shmq_write_commit(struct shmq_queue *q, struct shmq_write *w) {
     STORE(s->expires, expires);
     STORE(s->ack_deadline, 0);
     STORE(s->shape, w->shape);
-    STORE(s->origin, w->priority & 0xffu);
+    STORE(s->origin, w->origin);
     if (w->expires && !(atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_TTL))
         atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_TTL, memory_order_relaxed);
     uint32_t overflow = shmq_overflow(q);

@@ -104,6 +104,18 @@ static PyObject *get_envelope(MessageObject *m, void *unused)
     return m->envelope ? Py_NewRef(m->envelope) : PyBytes_FromStringAndSize(NULL, 0);
 }
 
+static PyObject *get_priority(MessageObject *m, void *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(shmq_origin_priority(m->delivery.origin));
+}
+
+static PyObject *get_sender(MessageObject *m, void *unused)
+{
+    (void)unused;
+    return shmq_py_sender(m->queue, m->delivery.origin);
+}
+
 static PyObject *get_redelivered(MessageObject *m, void *unused)
 {
     (void)unused;
@@ -190,7 +202,6 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {
     {"queue", T_OBJECT_EX, offsetof(MessageObject, queue), READONLY, NULL},
     {"body_bytes", T_UINT, DELIVERY(body_bytes), READONLY, NULL},
-    {"priority", T_UBYTE, DELIVERY(priority), READONLY, NULL},
     {"flags", T_UBYTE, DELIVERY(flags), READONLY, NULL},
     {"delivery_tag", T_ULONGLONG, offsetof(MessageObject, tag), READONLY, NULL},
     {"sequence", T_ULONGLONG, DELIVERY(sequence), READONLY, NULL},
@@ -200,6 +211,8 @@ static PyMemberDef members[] = {
 static PyGetSetDef properties[] = {
     {"body", (getter)get_body, NULL, NULL, NULL},
     {"envelope", (getter)get_envelope, NULL, NULL, NULL},
+    {"priority", (getter)get_priority, NULL, NULL, NULL},
+    {"sender", (getter)get_sender, NULL, NULL, NULL},
     {"redelivered", (getter)get_redelivered, NULL, NULL, NULL},
     {"delivery_count", (getter)get_delivery_count, NULL, NULL, NULL},
     {"failure_count", (getter)get_failure_count, NULL, NULL, NULL},

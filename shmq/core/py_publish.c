@@ -54,10 +54,12 @@ int shmq_py_publish(QueueObject *q, struct shmq_draft *draft, PyObject *body)
 PyObject *shmq_py_queue_publish(QueueObject *q, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     static struct shmq_py_signature signature = {
-        "publish", 6, 1, {"body", "level", "envelope", "ttl_ns", "delay_ns", "flags"}, {NULL}};
+        "publish", 7, 1, {"body", "level", "envelope", "ttl_ns", "delay_ns", "flags", "sender"}, {NULL}};
     PyObject *values[SHMQ_PY_PARAMETERS_MAX];
     struct shmq_draft draft;
     if (shmq_py_sort(&signature, args, n, names, values) < 0 || shmq_py_draft(values + 1, &draft) < 0)
+        return NULL;
+    if (values[6] && shmq_py_sign(q, values[6], &draft.sender) < 0)
         return NULL;
     int r = shmq_py_publish(q, &draft, values[0]);
     return r < 0 ? NULL : PyLong_FromLong(r);
@@ -80,13 +82,19 @@ static int publish_from(QueueObject *q, struct shmq_draft *draft, PyObject *bodi
 PyObject *shmq_py_queue_publish_many(QueueObject *q, PyObject *const *args, Py_ssize_t n, PyObject *names)
 {
     static struct shmq_py_signature signature = {
-        "publish_many", 7, 1, {"bodies", "start", "level", "envelope", "ttl_ns", "delay_ns", "flags"}, {NULL}};
+        "publish_many",
+        8,
+        1,
+        {"bodies", "start", "level", "envelope", "ttl_ns", "delay_ns", "flags", "sender"},
+        {NULL}};
     PyObject *values[SHMQ_PY_PARAMETERS_MAX];
     struct shmq_draft draft;
     int64_t start = 0, published = 0;
     if (shmq_py_sort(&signature, args, n, names, values) < 0 || shmq_py_draft(values + 2, &draft) < 0)
         return NULL;
     if (values[1] && shmq_py_integer(values[1], "start", 0, INT64_MAX, &start) < 0)
+        return NULL;
+    if (values[7] && shmq_py_sign(q, values[7], &draft.sender) < 0)
         return NULL;
     PyObject *bodies = PySequence_Fast(values[0], "bodies must be a sequence");
     if (!bodies)

@@ -247,6 +247,7 @@ static PyMethodDef own_methods[] = {
     {"close", SHMQ_PY_METHOD(queue_close), METH_NOARGS, NULL},
     {"set_bells", SHMQ_PY_METHOD(queue_set_bells), METH_VARARGS, NULL},
     {"set_owner", SHMQ_PY_METHOD(queue_set_owner), METH_O, NULL},
+    {"sign", SHMQ_PY_METHOD(shmq_py_queue_sign), METH_O, NULL},
     {"publish", SHMQ_PY_METHOD(shmq_py_queue_publish), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"publish_many", SHMQ_PY_METHOD(shmq_py_queue_publish_many), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"loan", SHMQ_PY_METHOD(shmq_py_queue_loan), METH_FASTCALL | METH_KEYWORDS, NULL},

@@ -10,29 +10,30 @@
 typedef struct {
     PyObject_HEAD unsigned int slot, state, reason, level, priority, flags, delivery_count, failure_count;
     unsigned long long ctl, sequence, expires_ns;
-    PyObject *envelope, *body;
+    PyObject *envelope, *body, *sender;
 } SnapshotObject;
 
 /* ---- peek ---- */
-static SnapshotObject *snapshot_new(const struct shmq_delivery *d)
+static SnapshotObject *snapshot_new(const QueueObject *q, const struct shmq_delivery *d)
 {
     SnapshotObject *s = PyObject_New(SnapshotObject, &shmq_py_Snapshot);
     if (!s)
         return NULL;
     s->envelope = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)d->envelope_bytes);
     s->body = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)d->body_bytes);
+    s->sender = shmq_py_sender(q, d->origin);
     s->slot = d->slot;
     s->ctl = d->ctl;
     s->state = shmq_ctl_state(d->ctl);
     s->reason = s->state == SHMQ_DEAD ? shmq_ctl_owner(d->ctl) : 0;
     s->level = d->level;
-    s->priority = d->priority;
+    s->priority = shmq_origin_priority(d->origin);
     s->flags = d->flags;
     s->delivery_count = shmq_ctl_deliveries(d->ctl);
     s->failure_count = shmq_ctl_failures(d->ctl);
     s->sequence = d->sequence;
     s->expires_ns = d->expires;
-    if (!s->envelope || !s->body)
+    if (!s->envelope || !s->body || !s->sender)
         Py_CLEAR(s);
     return s;
 }
@@ -77,7 +78,7 @@ static PyObject *peek(QueueObject *q, PyObject *const *args, Py_ssize_t n)
         shmq_py_raise(r);
         return NULL;
     }
-    SnapshotObject *s = snapshot_new(&d);
+    SnapshotObject *s = snapshot_new(q, &d);
     if (!s)
         return NULL;
     Py_INCREF(q);
@@ -131,6 +132,7 @@ static void snapshot_dealloc(SnapshotObject *s)
 {
     Py_XDECREF(s->envelope);
     Py_XDECREF(s->body);
+    Py_XDECREF(s->sender);
     PyObject_Free(s);
 }
 
@@ -148,6 +150,7 @@ static PyMemberDef members[] = {
     {"expires_ns", T_ULONGLONG, offsetof(SnapshotObject, expires_ns), READONLY, NULL},
     {"envelope", T_OBJECT_EX, offsetof(SnapshotObject, envelope), READONLY, NULL},
     {"body", T_OBJECT_EX, offsetof(SnapshotObject, body), READONLY, NULL},
+    {"sender", T_OBJECT_EX, offsetof(SnapshotObject, sender), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -53,6 +53,7 @@
 #define SHMQ_LOOP_MAX (1u << 25)
 #define SHMQ_LACKS 16u /* threads that are remembered as blocked at one handle */
 #define SHMQ_COUNTING 64u /* operations that may be between their swap and their count; those beyond say nothing */
+#define SHMQ_SENDERS 255u /* users and groups that publish to one queue; those beyond are unknown */
 #define SHMQ_SPARE 8u /* slots a producer keeps in mind after clearing their bits */
 #define SHMQ_AT_ONCE_NS UINT64_C(200000000) /* for a woken consumer to take what may not wait (time to live 0) */
 #define SHMQ_WARN_FAILURES 20u /* of a message, where nothing limits them */
@@ -110,7 +111,7 @@ struct shmq_slot { /* one line and a half of hot words, then the inline area */
     shmq_word ack_deadline; /* stamped time */
     shmq_word shape;        /* body bytes 32 | envelope bytes 16 | level 8 | flags 8 */
     shmq_word place;        /* first granule 32 | count 16 | tier 8 (0 = inline) */
-    shmq_word origin;       /* reserved 56 | priority as published 8: levels above the highest are the highest here, not elsewhere */
+    shmq_word origin;       /* pid 32 | reserved 16 | number of the sender 8, 0: unknown | priority as published 8: also one above the highest level */
 };
 
 struct shmq_part { /* one ring of a ring's doubling series */
@@ -180,6 +181,7 @@ struct shmq_header {
     struct shmq_tally tally[SHMQ_SHARDS];
     alignas(SHMQ_LINE) shmq_word histogram[2][SHMQ_BUCKETS];
     shmq_word counting[SHMQ_COUNTING]; /* owners that are counting what is ready just now, 0: none (limit.c) */
+    shmq_word sender[SHMQ_SENDERS];    /* uid + 1 32 | gid 32, 0: free (sender.c) */
 };
 #define SHMQ_FLAG_DELETED 1u
 #define SHMQ_FLAG_TTL 2u      /* some message has a time to live */
@@ -241,6 +243,7 @@ struct shmq_queue { /* one owner's handle; not thread-safe */
     int fd, bell[SHMQ_SIDES], supervisor_bell;
     uint64_t bell_epoch;
     uint32_t owner;
+    uint64_t sender; /* of what is published where the draft names none */
     bool read_only;
     uint32_t slots_known;              /* committed, as seen */
     uint64_t levels_known[SHMQ_LEVELS_MAX / 64];
@@ -259,27 +262,32 @@ struct shmq_queue { /* one owner's handle; not thread-safe */
     struct shmq_timing *timing;
 };
 
+struct shmq_identity { /* of a process, as the kernel tells it */
+    uint32_t uid, gid, pid;
+};
+
 /* What is published. */
 struct shmq_draft {
     const void *envelope;
     uint64_t body_bytes;
     uint32_t envelope_bytes;
     uint32_t level, flags; /* level: the priority as published, 0..255 */
+    uint64_t sender;   /* of shmq_sender; 0: the handle's own */
     int64_t ttl_ns;    /* < 0 none */
     uint64_t delay_ns; /* 0 none */
 };
 /* A slot in WRITING, to be filled at `body` and committed or aborted. */
 struct shmq_write {
-    uint64_t ctl, shape, place, expires, due;
+    uint64_t ctl, shape, place, expires, due, origin;
     uint8_t *body, *envelope;
-    uint32_t slot, priority;
+    uint32_t slot;
 };
 /* A slot in UNACKED by us. */
 struct shmq_delivery {
-    uint64_t ctl, sequence, expires, shape, taken_ns; /* taken_ns: 0 when not sampled */
+    uint64_t ctl, sequence, expires, origin, taken_ns; /* taken_ns: 0 when not sampled */
     const uint8_t *body, *envelope;
     uint32_t slot, body_bytes, envelope_bytes, sample;
-    uint8_t level, flags, tier, priority;
+    uint8_t level, flags, tier;
 };
 struct shmq_counts {
     uint64_t requeued, dead, freed;
@@ -372,6 +380,10 @@ int shmq_publish(struct shmq_queue *q, const struct shmq_draft *d, const void *b
 int shmq_make_ready(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t shape); /* gate, CAS ctl -> READY, main ring; the caller counts, then rings */
 void shmq_gate_raise(struct shmq_queue *q, uint32_t level);
 void shmq_gate_lower(struct shmq_queue *q, uint32_t level);
+
+/* ---- sender.c ---------------------------------------------------------------------------------------------------------- */
+uint64_t shmq_sender(struct shmq_queue *q, struct shmq_identity of); /* for a draft of this queue; 0: no room, nobody will know */
+bool shmq_sender_of(const struct shmq_queue *q, uint64_t origin, struct shmq_identity *out); /* false: unknown */
 
 /* ---- limit.c: what is ready, counted where there is a limit. Before and after the swap by which a message comes or goes: where the
  * head is dropped a death leaves too low a count, and nothing is dropped for it; where a publish is refused too high a one -------- */

@@ -33,6 +33,14 @@ static inline uint32_t shmq_entry_generation(uint64_t e) { return (uint32_t)(e >
 static inline uint32_t shmq_entry_slot(uint64_t e) { return (uint32_t)(e >> 1) & 0x7fffffu; }
 static inline bool shmq_entry_is_full(uint64_t e) { return e & 1u; }
 
+/* ---- where a message comes from ---- */
+static inline uint64_t shmq_origin(uint32_t pid, uint32_t sender, uint32_t priority) {
+    return (uint64_t)pid << 32 | (uint64_t)(sender & 0xffu) << 8 | (priority & 0xffu);
+}
+static inline uint32_t shmq_origin_pid(uint64_t o) { return (uint32_t)(o >> 32); }
+static inline uint32_t shmq_origin_sender(uint64_t o) { return (uint32_t)(o >> 8) & 0xffu; }
+static inline uint8_t shmq_origin_priority(uint64_t o) { return (uint8_t)o; }
+
 /* ---- shape and place of a message ---- */
 static inline uint32_t shmq_shape_body(uint64_t s) { return (uint32_t)(s >> 32); }
 static inline uint32_t shmq_shape_envelope(uint64_t s) { return (uint32_t)(s >> 16) & 0xffffu; }

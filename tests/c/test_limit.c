@@ -408,7 +408,7 @@ static void the_priority_as_published_is_kept(void)
     EQ(publish_sized(&w.q[0], 1, 200, 24), SHMQ_OK);
     EQ(take(&w.q[1], &d), 1);
     EQ(d.level, 1);
-    EQ(d.priority, 200);
+    EQ(shmq_origin_priority(d.origin), 200);
     EQ(shmq_ack(&w.q[1], &d), SHMQ_OK);
     world_close(&w);
 }
