@@ -84,7 +84,7 @@ def main(path: str) -> None:
         client.publish("plain.events", "job.new", b"job %d" % number, message_id=str(number))
     consumer_tag, *_ = client.ask(CONSUME, "plain.jobs", "", 2)
     for settle in (ACK, NACK, ACK, REJECT):
-        tag, _level, _flags, deliveries, _failures, _sequence, _expires, envelope, body = client.next_delivery()
+        tag, _level, _flags, deliveries, _failures, _sequence, _expires, envelope, body, *_ = client.next_delivery()
         print(f"{body.decode()}, delivery {deliveries}, key {msgpack.unpackb(envelope)[1]}: frame {settle}")
         client.ask(settle, [tag])
     client.ask(CANCEL, consumer_tag)

@@ -58,7 +58,7 @@ from shmq.errors import (
     Unroutable,
     ViewsInUse,
 )
-from shmq.message import AsyncMessage, Headers, Message, Properties
+from shmq.message import AsyncMessage, Headers, Message, Properties, Sender
 
 if TYPE_CHECKING:
     from shmq_clients.aio.connection import AsyncConnection, connect_async
@@ -107,6 +107,7 @@ __all__ = [
     "RemoteFrameError",
     "ResourceLocked",
     "SegmentDamaged",
+    "Sender",
     "SessionError",
     "ShmFull",
     "ShmqError",

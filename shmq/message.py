@@ -7,7 +7,7 @@ Level, counts, times and flags are not here: they are fixed fields of the slot. 
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -31,6 +31,16 @@ class Properties(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str | None = None
     user_id: str | None = None
     app_id: str | None = None
+
+
+class Sender(NamedTuple):
+    """The process that published a message, as the kernel told the daemon when it connected. `pid` 0: in a namespace
+    that the daemon does not see into.
+    """
+
+    uid: int
+    gid: int
+    pid: int
 
 
 class Envelope(msgspec.Struct, array_like=True, frozen=True):
@@ -226,6 +236,10 @@ class Delivered(Protocol):
     @property
     def priority(self) -> int:
         """As published; a queue with fewer levels serves it as its highest."""
+
+    @property
+    def sender(self) -> Sender | None:
+        """The process that published it, also of a dead letter. None: unknown."""
 
     @property
     def published_at(self) -> datetime:

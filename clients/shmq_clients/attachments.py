@@ -93,7 +93,7 @@ class Attachments:
         self.granted = welcome.direct and welcome.layout == core.LAYOUT
         other_layout = "" if self.granted else f"segment layout {welcome.layout}, we read {core.LAYOUT}"
         self.reason = welcome.reason or other_layout
-        self.user_id = welcome.user_id
+        self.user_id = str(welcome.sender[0]) if welcome.sender else ""
         self._refused.clear()
         self._settled_at = time.monotonic() + SETTLING_SECONDS if self._owner else 0.0
         with self._changing:
@@ -222,6 +222,7 @@ class Attachments:
                 message_type=self.message_type,
                 context=self._context(name),
             )
+            queue.sign(welcome.sender)
         except (LayoutMismatch, OSError) as error:
             close_all(tuple(fd for fd in descriptors if fd >= 0))
             raise DirectRefused(queue=name, reason=str(error)) from error

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Final, Protocol
 from shmq.core._core import PERSISTENT, Ledger
 from shmq.core._core import Message as CoreMessage
 from shmq.errors import AlreadySettled, InvalidArgument, StaleDelivery
-from shmq.message import Envelope, Headers, Properties, decode_envelope
+from shmq.message import Envelope, Headers, Properties, Sender, decode_envelope
 from shmq.wire.fields import Delivery
 from shmq_clients.durations import SECOND_NS, nanoseconds
 from shmq_clients.flags import check_flags
 
 DELIVERY_COUNT_HEADER: Final = "x-delivery-count"  # as RabbitMQ's quorum queues: absent until something failed
+
+
+def _sender(known: tuple[int, int, int] | None) -> Sender | None:
+    return known and Sender._make(known)
 
 
 class Enveloped:
@@ -127,6 +131,10 @@ class DirectMessage(CoreMessage, Enveloped):
         name: str = self.queue.context
         return name
 
+    @property
+    def sender(self) -> Sender | None:
+        return _sender(CoreMessage.sender.__get__(self))
+
     def nack(self, requeue: bool = True, delay: float | None = None) -> None:  # noqa: FBT001, FBT002 - AMQP's form
         check_given_back(requeue, delay)
         CoreMessage.nack(self, requeue, delay)
@@ -229,6 +237,10 @@ class SocketMessage(Enveloped):
     @property
     def priority(self) -> int:
         return self._delivery.priority
+
+    @property
+    def sender(self) -> Sender | None:
+        return _sender(self._delivery.sender)
 
     @property
     def flags(self) -> int:

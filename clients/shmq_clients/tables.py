@@ -244,6 +244,7 @@ def message_facts(message: Message) -> dict[str, Any]:
         "priority": message.priority,
         "persistent": message.persistent,
         "redelivered": message.redelivered,
+        "sender": message.sender and message.sender._asdict(),
         "delivery_count": message.delivery_count,
         "headers": message.headers,
         "properties": msgspec.to_builtins(message.properties),

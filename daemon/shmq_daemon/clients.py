@@ -32,6 +32,7 @@ from shmq_daemon.session import Session
 from shmq_daemon.words import WORDS_MAX
 
 if TYPE_CHECKING:
+    from shmq.wire.fields import Identity
     from shmq_daemon.consumers import Channel, Consumer, Held, Prefetch
     from shmq_daemon.opened import OpenQueue
     from shmq_daemon.publishing import Barrier, Blocked
@@ -51,6 +52,7 @@ class Client:
         self.access = NOBODY
         self.alive = True
         self.direct = False
+        self.sender: Identity | None = None  # of what it publishes; known with its session
         self.lost: Timer | None = None
         self.left_clean: bool | None = None  # said goodbye, and how
         self.ended = False  # nothing is left but the index, which waits for its reap
@@ -221,7 +223,8 @@ class Clients:
         self.tell_joined(client)
 
     def _welcome(self, client: Client, session: Session, reason: str, *, resumed: bool) -> None:
-        direct = client.direct
+        direct, peer = client.direct, session.peer
+        client.sender = (peer.uid, peer.gid, peer.pid)
         descriptors = copies(self._catalog.supervisor_bell, self._catalog.words_fd) if direct else ()
         welcome = Welcome(
             protocol=PROTOCOL,
@@ -236,7 +239,7 @@ class Clients:
             reason=reason,
             words=WORDS_MAX if direct else 0,
             descriptors=len(descriptors),
-            user_id=str(client.uid),
+            sender=client.sender,
         )
         session.send(welcome, descriptors)
 

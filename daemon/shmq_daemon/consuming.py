@@ -484,6 +484,7 @@ def _delivery(tag: int, message: Message) -> wire.Delivery:
         message.expires_ns,
         message.envelope,
         message.body,
+        message.sender,
     )
 
 

@@ -197,8 +197,8 @@ class DeadLetters:
         ttl_ns = policy.ttl_ns_of(target.definition, -1)
 
         def publish(opened: Watched) -> int:
-            core, priority = opened.core, snapshot.priority
-            return core.publish(snapshot.body, priority, to.envelope, ttl_ns, to.delay_ns, snapshot.flags)
+            core, priority, flags = opened.core, snapshot.priority, snapshot.flags
+            return core.publish(snapshot.body, priority, to.envelope, ttl_ns, to.delay_ns, flags, snapshot.sender)
 
         outcome = self._quarantine.run(watched, publish, SET_APART)
         dead_there = outcome == _core.REFUSED and policy.overflow_of(target.definition) == _core.REFUSES_DEAD

@@ -199,6 +199,7 @@ class Publishing:
             policy.ttl_ns_of(target.queue.definition, frame.ttl_ns),
             target.delay_ns,
             frame.flags,
+            blocked.client.sender,
         )
         blocked.position += done
         if blocked.position == len(blocked.bodies):
@@ -212,7 +213,10 @@ class Publishing:
     def _publish_one(self, blocked: Blocked, target: Target, opened: OpenQueue) -> int:
         frame, body = blocked.frame, blocked.bodies[blocked.position]
         ttl_ns = policy.ttl_ns_of(target.queue.definition, frame.ttl_ns)
-        outcome = opened.core.publish(body, frame.priority, target.envelope, ttl_ns, target.delay_ns, frame.flags)
+        sender = blocked.client.sender
+        outcome = opened.core.publish(
+            body, frame.priority, target.envelope, ttl_ns, target.delay_ns, frame.flags, sender
+        )
         self._check(outcome, opened, len(body))
         if outcome in NO_ROOM:
             blocked.stopped = outcome == _core.STOPPED

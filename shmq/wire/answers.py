@@ -17,6 +17,7 @@ from shmq.wire.fields import (
     ExchangePage,
     Frame,
     Geometry,
+    Identity,
     Name,
     Names,
     Owner,
@@ -53,7 +54,7 @@ class Welcome(Frame, tag=64, frozen=True):
     reason: Text = ""  # why not direct
     words: Count = 0  # generation words in that segment
     descriptors: Descriptors = 0
-    user_id: Name = ""  # what the property of that name must be in what this client publishes, if it is there
+    sender: Identity | None = None  # who this client is to the kernel: signs what it publishes
 
 
 class Closing(Frame, tag=65, frozen=True):

@@ -54,6 +54,8 @@ Arguments = Other
 Names = Annotated[list[Name], Meta(max_length=BATCH_MESSAGES_MAX)]
 ErrorData = Annotated[dict[Name, bool | int | float | str | list[str] | None], Meta(max_length=64)]
 Totals = Annotated[dict[Name, int], Meta(max_length=256)]
+Pid = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+Identity = tuple[U32, U32, Pid]  # (uid, gid, pid) of who publishes
 Word = tuple[U32, Count]  # (index, value) of a generation word
 Words = Annotated[list[Word], Meta(max_length=4096)]
 
@@ -85,6 +87,7 @@ class Delivery(Part, frozen=True):
     expires_ns: Count  # 0: never
     envelope: EnvelopeBytes
     body: Body
+    sender: Identity | None = None  # unknown
 
 
 class Latency(Part, frozen=True):

@@ -227,6 +227,23 @@ def test_nobody_publishes_under_the_user_id_of_another_not_even_root() -> None:
             assert publish_as(mode) == ["done", refused, refused]
 
 
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_a_message_says_under_which_uid_and_gid_it_was_published(mode: str) -> None:
+    user, rules = Subject(61_001, 62_001), grant("uid = 61001", "read", "write", "direct")
+    with daemon_of(DAEMON, SOCKET + rules) as daemon, daemon.connect() as conn:
+        conn.declare_queue("jobs")
+
+        def publish() -> int:
+            with shmq.connect(daemon.url, mode=mode) as theirs:  # type: ignore[arg-type] # a mode
+                theirs.publish(b"", routing_key="jobs", confirm="memory")
+            return os.getpid()
+
+        pid = run_as(user, publish)
+        message = conn.get("jobs", timeout=scaled(2), no_ack=True)
+        assert message is not None
+        assert message.sender == (user.uid, user.gid, pid)
+
+
 # -- who is let in --------------------------------------------------------------------------------------------------
 
 

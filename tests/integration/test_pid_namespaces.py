@@ -28,6 +28,7 @@ CLIENT = """
 import sys, shmq
 with shmq.connect(sys.argv[1], mode=sys.argv[2], timeout=5) as conn:
     message = conn.get("jobs", timeout=5)
+    conn.publish(b"", routing_key="said")
     print(message.body.decode(), flush=True)
     while True:
         conn.get("nothing", timeout=0.05)
@@ -109,6 +110,7 @@ def prepare(daemon: Shmqd) -> None:
     with daemon.connect() as conn:
         conn.declare_queue("jobs", delivery_limit=5)
         conn.declare_queue("nothing")
+        conn.declare_queue("said")
         conn.publish(b"work", routing_key="jobs", confirm="memory")
 
 
@@ -157,6 +159,25 @@ def test_a_client_in_a_container_that_has_only_the_socket(
     assert len(pids(pid)) > 1
 
     assert redelivered_after(daemon, pid) < scaled(1)
+
+
+@pytest.mark.parametrize("mode", ["direct", "socket"])
+def test_its_messages_name_it_as_the_host_does(
+    daemon: Shmqd, mode: str, unshare: list[str], started: list[subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    door = tmp_path / "door"
+    door.touch()
+    command = [sys.executable, "-c", CLIENT, f"shmq://{door}", mode]
+    mounts = [str(daemon.socket), str(door), str(daemon.data)]
+    started.append(
+        subprocess.Popen([*unshare, "--mount", "sh", "-c", INSIDE, "sh", *mounts, *command], stdout=subprocess.PIPE)
+    )
+    pid = working(started[-1])
+
+    with daemon.connect() as conn:
+        message = conn.get("said", timeout=scaled(5), no_ack=True)
+    assert message is not None
+    assert message.sender == (os.geteuid(), os.getegid(), pid)
 
 
 FOREIGN = Subject(61_001, 61_001)

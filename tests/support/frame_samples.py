@@ -10,7 +10,7 @@ SECRET: Final = bytes(range(16))
 QUEUE: Final = QueueDefinition("jobs", durable=True, max_priority=9, dead_letter_exchange="dead", other={"x-team": "a"})
 EXCHANGE: Final = ExchangeDefinition("images", "topic", durable=True, alternate_exchange="rest")
 BINDING: Final = BindingInfo("images", "jobs", arguments={"n": 1})
-DELIVERY: Final = Delivery(7, 5, 1, 2, 1, 123_456_789_000, 0, b"\x94\xa0\xa4jobs\x80\x80", b"body")
+DELIVERY: Final = Delivery(7, 5, 1, 2, 1, 123_456_789_000, 0, b"\x94\xa0\xa4jobs\x80\x80", b"body", (1000, 100, 4711))
 INFO: Final = QueueInfo(
     *(QUEUE, 3, 10, 2, 1, 1_000_000, 1 << 30, "direct", "", {"published": 12}),
     time_in_queue=Latency(12, 1_023, 9_215),
@@ -29,7 +29,7 @@ WELCOME: Final = frames.Welcome(
     direct=True,
     words=4,
     descriptors=2,
-    user_id="1000",
+    sender=(1000, 100, 4711),
 )
 
 SAMPLES: Final[dict[str, Frame]] = {

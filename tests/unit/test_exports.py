@@ -9,7 +9,7 @@ import shmq
 from shmq import errors
 
 CLIENT = {"AsyncConnection", "Connection", "connect", "connect_async", "local"}
-TYPES = {"AsyncMessage", "Headers", "Message", "Properties"}
+TYPES = {"AsyncMessage", "Headers", "Message", "Properties", "Sender"}
 
 
 def test_the_public_names_are_the_client_the_types_and_all_errors() -> None:
