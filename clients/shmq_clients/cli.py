@@ -176,6 +176,96 @@ def delete(connection: Connection, name: str, *, as_json: bool, if_unused: bool,
 
 @main.command()
 @click.argument("name")
+@click.option(
+    "--type",
+    default="direct",
+    show_default=True,
+    help="direct, fanout, topic, headers; x-delayed-message with --delayed-type.",
+)
+@click.option("--durable/--transient", default=True, show_default=True)
+@click.option("--auto-delete", is_flag=True)
+@click.option("--internal", is_flag=True, help="Nobody publishes to it; other exchanges lead there.")
+@click.option("--alternate-exchange", help="Gets what this one routes nowhere.")
+@click.option("--delayed-type", help="How an exchange of type x-delayed-message routes.")
+@click.option("--argument", "arguments", type=Argument(), multiple=True, help="An x- argument; may be repeated.")
+@_connected
+def declare_exchange(connection: Connection, name: str, *, as_json: bool, arguments: Any, **definition: Any) -> None:  # noqa: ANN401 - click's
+    """Make an exchange, or check that it is as asked for."""
+    connection.declare_exchange(name, arguments=dict(arguments), **definition)
+    _say(f"exchange {name} of type {definition['type']}", {"exchange": name}, as_json=as_json)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--if-unused", is_flag=True)
+@_connected
+def delete_exchange(connection: Connection, name: str, *, as_json: bool, if_unused: bool) -> None:
+    """Delete an exchange with its bindings."""
+    connection.declare_exchange(name, passive=True)  # a person wants to hear of a name that there is not
+    connection.delete_exchange(name, if_unused=if_unused)
+    _say(f"exchange {name} deleted", {"exchange": name}, as_json=as_json)
+
+
+def _binding(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what names a binding."""
+    for option in (
+        click.option("--match", help="At a headers exchange: all, any, all-with-x or any-with-x."),
+        click.option("--argument", "arguments", type=Argument(), multiple=True, help="A header; may be repeated."),
+        click.option("--to-exchange", is_flag=True, help="DESTINATION is an exchange."),
+        click.argument("routing_key", default=""),
+        click.argument("exchange"),
+        click.argument("destination"),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_binding
+@_connected
+def bind(
+    connection: Connection,
+    destination: str,
+    exchange: str,
+    routing_key: str,
+    *,
+    as_json: bool,
+    to_exchange: bool,
+    match: str | None,
+    arguments: Any,  # noqa: ANN401 - pairs
+) -> None:
+    """Let EXCHANGE route ROUTING_KEY to the queue DESTINATION."""
+    make = connection.bind_exchange if to_exchange else connection.bind_queue
+    make(destination, exchange, routing_key, match=match, arguments=dict(arguments) or None)
+    _say(f"{exchange} leads to {destination} by {routing_key!r}", {"destination": destination}, as_json=as_json)
+
+
+@main.command()
+@_binding
+@_connected
+def unbind(
+    connection: Connection,
+    destination: str,
+    exchange: str,
+    routing_key: str,
+    *,
+    as_json: bool,
+    to_exchange: bool,
+    match: str | None,
+    arguments: Any,  # noqa: ANN401 - pairs
+) -> None:
+    """Take a binding back, named as it was made."""
+    drop = connection.unbind_exchange if to_exchange else connection.unbind_queue
+    before = len(connection.bindings(source=exchange, destination=destination))
+    drop(destination, exchange, routing_key, match=match, arguments=dict(arguments) or None)
+    dropped = before - len(connection.bindings(source=exchange, destination=destination))
+    _show_count(dropped, "bindings taken back", as_json=as_json)
+    if not dropped:
+        sys.exit(ALARM)
+
+
+@main.command()
+@click.argument("name")
 @_connected
 def purge(connection: Connection, name: str, *, as_json: bool) -> None:
     """Drop all ready messages of a queue."""
@@ -241,6 +331,13 @@ def get(
             message.nack(requeue=True)
         else:
             message.ack()
+
+
+def _say(text: str, facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        tables.show_json(facts)
+    else:
+        click.echo(text)
 
 
 def _show_count(count: int, what: str, *, as_json: bool) -> None:

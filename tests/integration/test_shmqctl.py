@@ -73,6 +73,39 @@ def test_exchanges_and_bindings_are_listed(url: str) -> None:
     assert run("bindings", "--source", "amq.topic", *at) == "no bindings\n"
 
 
+def test_exchanges_and_bindings_are_made_and_taken_back(url: str) -> None:
+    at = ("--url", url)
+    run("declare", "cats", *at)
+    assert run("declare-exchange", "animals", "--type", "topic", *at) == "exchange animals of type topic\n"
+    run("declare-exchange", "pictures", "--type", "headers", "--transient", "--alternate-exchange", "animals", *at)
+    assert run("bind", "cats", "animals", "cat.#", *at) == "animals leads to cats by 'cat.#'\n"
+    run("bind", "animals", "pictures", "--to-exchange", "--match", "any", "--argument", "kind=cat", *at)
+
+    run("publish", "cat.black", "meow", "--exchange", "pictures", "--header", "kind=cat", *at)
+    assert run("get", "cats", "--raw", *at) == "meow"
+    (facts,) = run_json("bindings", "--source", "pictures", *at)
+    assert (facts["to_exchange"], facts["arguments"]) == (True, {"kind": "cat", "x-match": "any"})
+    assert "animals" in run("delete-exchange", "animals", "--if-unused", *at, code=1)
+    assert run_json("unbind", "cats", "animals", "cat.#", *at) == {"count": 1}
+    assert run("unbind", "cats", "animals", "cat.#", *at, code=1) == "0 bindings taken back\n"
+    assert run_json("delete-exchange", "pictures", *at) == {"exchange": "pictures"}
+    assert "pictures" not in run("exchanges", *at)
+
+
+def test_a_wrong_exchange_or_binding_is_one_line_and_a_code(url: str) -> None:
+    at = ("--url", url)
+    run("declare", "cats", *at)
+    run("declare-exchange", "minerals", *at)
+
+    assert "'direct'" in run("declare-exchange", "minerals", "--type", "topic", *at, code=1)
+    assert "type" in run("declare-exchange", "other", "--type", "rainbow", *at, code=1)
+    assert "birds" in run("bind", "birds", "minerals", "x", *at, code=1)
+    assert "plants" in run("bind", "cats", "plants", "x", *at, code=1)
+    assert "match" in run("bind", "cats", "minerals", "x", "--match", "some", *at, code=1)
+    assert "plants" in run("delete-exchange", "plants", *at, code=1)
+    assert "amq.topic" in run("delete-exchange", "amq.topic", *at, code=1)
+
+
 def test_queues_shows_how_long_messages_take(url: str) -> None:
     at = ("--url", url)
     run("declare", "timed", *at)
