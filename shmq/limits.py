@@ -21,6 +21,7 @@ BATCH_MESSAGES_MAX: Final = 65_536  # bodies, deliveries or delivery tags in one
 DELIVERIES_MAX: Final = 128  # in one frame of the broker: nobody waits long for another's batch
 DELIVERIES_BYTES: Final = 1 << 20  # of bodies, after which it ends a frame
 CHANNELS_MAX: Final = 2047  # of one client, as RabbitMQ has it
+CONSUMERS_MAX: Final = 8192  # of one client
 WAITING_GETS_MAX: Final = 1024  # of one client; more are refused
 PAGE_ENTRIES_MAX: Final = 500  # queues in one frame of a listing
 ALARMS_TOLD_MAX: Final = 256  # in one status

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from shmq.core._core import Message
 from shmq.errors import AccessRefused, DirectRefused, NotAllowed
-from shmq.limits import CHANNELS_MAX
+from shmq.limits import CHANNELS_MAX, CONSUMERS_MAX
 from shmq.names import check_name
 from shmq.wire import frames as wire
 from shmq_daemon import policy
@@ -166,6 +166,8 @@ def admit(client: Client, opened: OpenQueue, frame: wire.Consume, why_not_direct
     if why_not_direct:
         raise DirectRefused(queue=opened.name, reason=why_not_direct)
     check_exclusive(opened, frame)
+    if before is None and len(client.consumers) >= CONSUMERS_MAX:
+        raise NotAllowed(f"this connection has {CONSUMERS_MAX} consumers, which is all that it may have; cancel some")
     if before is not None:
         before.come_to_us(frame)
         return before

@@ -13,7 +13,7 @@ import pytest
 import shmq
 from shmq.core._core import LAYOUT
 from shmq.definitions import QueueDefinition
-from shmq.limits import WAITING_GETS_MAX
+from shmq.limits import CONSUMERS_MAX, WAITING_GETS_MAX
 from shmq.wire import frames as wire
 from shmq.wire.connection import Signal, client_connection
 from shmq.wire.fields import Resume
@@ -406,6 +406,17 @@ def test_a_get_too_many_is_refused_and_those_that_wait_are_served(peer: Peer) ->
     assert {(frame.seq, frame.code) for frame in ended if frame.seq > 6} == {(g.seq, 404) for g in gets[1:-1]}
     declare(peer, "awaited")
     assert peer.ask(wire.Get(7, "awaited", max_wait_ns=1)) == wire.Got(7, [])
+
+
+def test_a_consumer_too_many_is_refused_until_one_is_cancelled(peer: Peer) -> None:
+    declare(peer, "popular")
+    for seq in range(3, 3 + CONSUMERS_MAX):
+        assert peer.ask(wire.Consume(seq, "popular", f"{seq}")) == wire.Consuming(seq, f"{seq}")
+    refused = peer.ask(wire.Consume(1, "popular"))
+
+    assert (type(refused), refused.code) == (wire.Error, 530)
+    assert peer.ask(wire.Cancel(1, "3")) == wire.Ok(1)
+    assert peer.ask(wire.Consume(2, "popular", "another")) == wire.Consuming(2, "another")
 
 
 def test_a_consumer_is_told_when_its_queue_is_deleted(daemon: Shmqd, peer: Peer) -> None:
