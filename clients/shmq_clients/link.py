@@ -30,6 +30,7 @@ from shmq.errors import (
 from shmq.wire.fields import Frame
 from shmq.wire.frames import BrokerFrame, ClientFrame, Nack, Resume, Welcome
 from shmq_clients import forks
+from shmq_clients.present import Present
 from shmq_clients.reaching import reach
 from shmq_clients.session import Answer, Mode, Session
 from shmq_clients.stream import POLLIN, Stream, close_all, poll
@@ -79,6 +80,7 @@ class Link:
         self._reading = False
         self._session: Session | None = None
         self._resume: Resume | None = None
+        self._present = Present()
         self._greeting_ends = 0.0
         self._hello_timeout = HELLO_TIMEOUT
         self._backoff = BACKOFF_FIRST
@@ -101,7 +103,7 @@ class Link:
             while not self._opened(deadline, timeout):
                 self.advance(deadline - time.monotonic(), lambda: self.session is not None)
         except ShmqError:
-            self.close(clean=False, timeout=0)
+            self.close(clean=True, timeout=0)  # nothing was begun
             raise
 
     def _opened(self, deadline: float, timeout: float) -> bool:
@@ -208,7 +210,7 @@ class Link:
 
     def _greet(self, stream: Stream) -> Session:
         try:
-            return Session(stream, self.mode, self._resume, self.failures)
+            return Session(stream, self.mode, self._resume, self.failures, self._present)
         except BaseException:
             stream.close()
             raise
@@ -462,17 +464,20 @@ class Link:
         except ConnectionLost:
             pass  # gone is what it was to be
         finally:
-            self._end()
+            self._end(clean=clean or (session is not None and session.left))
 
-    def _end(self) -> None:
+    def _end(self, *, clean: bool) -> None:
+        """Clean: nothing of ours is half done, or the daemon has heard that something is."""
         last = self._session
         if last is not None:
             self._lose(last, ConnectionClosed())
+        self._present.leave(clean=clean)
 
     def forked(self) -> None:
         self._closed = ForkedHandle()
         if self._session is not None:
             self._session.stream.forked()
+        self._present.forked()
 
 
 def _recoverable(error: ShmqError, session: Session) -> ShmqError:

@@ -29,11 +29,13 @@ from shmq.wire.frames import (
     Goodbye,
     Got,
     Hello,
+    Presence,
     Resume,
     Unblocked,
     Welcome,
 )
 from shmq.wire.states import State
+from shmq_clients.present import Present
 from shmq_clients.stream import Stream, close_all
 
 Mode = Literal["auto", "direct", "socket"]
@@ -76,16 +78,19 @@ class Answer:
 class Session:
     """Says hello on a connected stream. `welcome` is None until the broker has answered.
 
-    Refusals of what wanted no answer go to `failures`.
+    Refusals of what wanted no answer go to `failures`, the descriptor of the presence file to `present`.
     """
 
-    def __init__(self, stream: Stream, mode: Mode, resume: Resume | None, failures: deque[ShmqError]) -> None:
+    def __init__(
+        self, stream: Stream, mode: Mode, resume: Resume | None, failures: deque[ShmqError], present: Present
+    ) -> None:
         self.stream = stream
         self.welcome: Welcome | None = None
         self.ended: ShmqError | None = None
         self.left = False  # the broker has answered our goodbye
         self.sinks: dict[str, Sink] = {}
         self._failures = failures
+        self._present = present
         self.blocked = ""
         self.orphans: list[int] = []  # delivery tags that came for nobody
         self._descriptors: tuple[int, ...] = ()  # of the welcome
@@ -93,7 +98,13 @@ class Session:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         hello = Hello(
-            layout=LAYOUT, client="shmq-python", version=__version__, pid=os.getpid(), mode=mode, resume=resume
+            layout=LAYOUT,
+            client="shmq-python",
+            version=__version__,
+            pid=os.getpid(),
+            mode=mode,
+            resume=resume,
+            presence=present.position,
         )
         self.stream.send(hello, _nothing)
 
@@ -235,6 +246,12 @@ class Session:
     def _on_unblocked(self, _frame: Unblocked) -> None:
         self.blocked = ""
 
+    def _on_presence(self, frame: Presence) -> None:
+        descriptors = self.stream.wire.take_descriptors()
+        close_all(descriptors[1:])  # it is one
+        if descriptors:
+            self._present.enter(descriptors[0], frame.position)
+
 
 _ACTIONS: Final[Mapping[type, Callable[[Session, Any], None]]] = {
     Welcome: Session._on_welcome,  # noqa: SLF001 - the class's own table
@@ -244,6 +261,7 @@ _ACTIONS: Final[Mapping[type, Callable[[Session, Any], None]]] = {
     Cancelled: Session._on_cancelled,  # noqa: SLF001 - as above
     Blocked: Session._on_blocked,  # noqa: SLF001 - as above
     Unblocked: Session._on_unblocked,  # noqa: SLF001 - as above
+    Presence: Session._on_presence,  # noqa: SLF001 - as above
 }
 
 

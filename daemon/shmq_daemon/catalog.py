@@ -1,7 +1,7 @@
 """The topology made real: each event remembered, its segment made or removed, the supervisor told, in this order.
 
-Owns: all open queues, the state, the registry and the words; what is adopted at a start. Does not own: rules
-(topology.py), sessions, what is waited for on a queue.
+Owns: all open queues, the state, the registry, the words and the presence file; what is adopted at a start. Does not
+own: rules (topology.py), sessions, what is waited for on a queue.
 Invariants: state first, then segment (a death between leaves a name without memory, which is made at the next start);
 deleted is marked in the segment first, then forgotten, then unlinked (a death between is finished at the next start);
 the events of one request are remembered together.
@@ -34,6 +34,7 @@ from shmq_daemon.events import (
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop
 from shmq_daemon.opened import DESCRIPTORS_OF_A_QUEUE, Bells, OpenQueue
+from shmq_daemon.presence import Presence
 from shmq_daemon.registry import QUEUES_MAX, Registry
 from shmq_daemon.state import State
 from shmq_daemon.topology import Topology, Usage
@@ -59,9 +60,11 @@ class Catalog:
         instance = state.instance
         self._registry_name = state.meta("registry", segments.new_name(instance))
         self._words_name = state.meta("words", segments.new_name(instance))
+        self._presence_name = state.meta("presence", segments.new_name(instance))
         self.registry = Registry.open(self._registry_name)
         self.words = Words.open(self._words_name)
         self.words_fd = segments.open_existing(self._words_name, read_only=True)
+        self.presence = Presence.open(self._presence_name)
         self.epoch = self.registry.next_epoch()
         self.owner = self.registry.next_broker_index()
         self.supervisor_bell = -1
@@ -82,7 +85,8 @@ class Catalog:
             self._adopt_queue(queue, kept.pop(queue.queue_id, None))
         for bells in kept.values():
             bells.close()
-        names = [self._registry_name, self._words_name, *(queue.segment for queue in self.topology.queues.values())]
+        names = [queue.segment for queue in self.topology.queues.values()]
+        names += [self._registry_name, self._words_name, self._presence_name]
         removed = segments.unlink_all_but(self.state.instance, names)
         self._log.info("adopted", queues=len(self.open), exchanges=len(self.topology.exchanges), removed=len(removed))
 
@@ -278,5 +282,6 @@ class Catalog:
             opened.close(self._loop)
         self.words.close()
         os.close(self.words_fd)
+        self.presence.close()
         self.registry.close()
         self.state.close()

@@ -19,14 +19,17 @@ from shmq._version import __version__
 from shmq.core import _core
 from shmq.errors import AccessRefused, DirectRefused, LayoutMismatch, NotAllowed, ShmqError
 from shmq.limits import PROTOCOL, RESUME_SECONDS
-from shmq.wire.frames import Hello, Welcome
+from shmq.presence import position_of
+from shmq.wire.frames import Hello, Presence, Welcome
 from shmq_daemon import link
+from shmq_daemon.absent import Absent
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.descriptors import copies
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop, Timer, Timers
 from shmq_daemon.peer import Peer, is_dead, reopen
 from shmq_daemon.permissions import NOBODY, Access, Policy, Subject
+from shmq_daemon.presence import NOTHING
 from shmq_daemon.registry import Row
 from shmq_daemon.session import Session
 from shmq_daemon.words import WORDS_MAX
@@ -93,6 +96,7 @@ class Clients:
         self._by_owner: dict[int, Client] = {}
         self._by_id: dict[int, Client] = {}
         self._connections: Counter[int] = Counter()  # by uid: clients that have not ended
+        self._absent = Absent(catalog.presence, timers, self._on_left)
         self._first_tag = (catalog.epoch - 1) << 40  # tags of an earlier broker are never given out again
         self.tell: Callable[[link.ToSupervisor, tuple[int, ...]], None] = lambda _frame, _descriptors: None
         self.on_session_end: Callable[[Client], None] = lambda _client: None
@@ -110,7 +114,7 @@ class Clients:
         """Take over the clients of an earlier broker: sessions to be resumed, or dead ones to be reaped.
 
         It was a broker that went, not they: one that is at a long job, and makes no call that would tell it, keeps
-        what it holds in direct mode for as long as its process lives.
+        what it holds in direct mode for as long as it is there: its process lives, and has not closed it.
         """
         for row in self._registry.rows():
             client = self._add(row, reopen(row.pid, row.start_time))
@@ -120,8 +124,11 @@ class Clients:
                 self._mark_ended(client)
             elif client.alive and client.pidfd < 0:
                 self._lose(client)
-            elif not client.alive:
+            elif client.alive:
+                self._absent.add(client)
+            else:
                 self._timers.after(0, functools.partial(self._on_adopted_dead, client))
+        self._timers.after(0, lambda _now_ns: self._absent.look_first())
         for queue in list(self._catalog.topology.queues.values()):
             if queue.exclusive_to and queue.exclusive_to not in self._by_id:
                 self._catalog.delete_queue(queue)
@@ -144,6 +151,7 @@ class Clients:
         client = self._resumable(hello, peer)
         resumed = client is not None
         if client is None:
+            self._absent.look_at_process(peer.pid)
             access.check_connections(self._connections[peer.uid])
             client = self._admit(peer)
         elif peer.pidfd >= 0:
@@ -151,6 +159,8 @@ class Clients:
         client.session, session.client = session, client
         client.access, client.direct = access, not reason
         self._welcome(client, session, reason, resumed=resumed)
+        if hello.presence is not None and not resumed:
+            self._enter(client, session)
         self._log.debug(
             "client connected", client=client.owner, pid=peer.pid, uid=peer.uid, resumed=resumed, direct=client.direct
         )
@@ -192,6 +202,17 @@ class Clients:
         self.tell_joined(client)
         return client
 
+    def _enter(self, client: Client, session: Session) -> None:
+        """Pass on what it is seen by while it has no session. Before it has read that it has nothing to lose."""
+        presence = self._catalog.presence
+        try:
+            fd = presence.enter(client.row)
+        except OSError as error:
+            self._log.warning("a client without presence", client=client.owner, pid=client.row.pid, why=str(error))
+            return
+        client.row = self._registry.enter(client.row, presence.number)
+        session.send(Presence(position_of(client.row.incarnation)), (fd,))
+
     def _resumable(self, hello: Hello, peer: Peer) -> Client | None:
         """The lost session that a client asks for, if it is there, and it is the same process with the right secret."""
         if hello.resume is None:
@@ -203,14 +224,21 @@ class Clients:
         if client is None or client.ended or not client.alive:
             return None
         row = client.row
-        same_process = (row.pid, row.start_time, row.uid) == (peer.pid, peer.start_time, peer.uid)
+        same_process = (row.pid, row.start_time) == (peer.pid, peer.start_time)
         if not same_process or not hmac.compare_digest(client.row.secret, hello.resume.secret):
+            return None
+        if row.uid != peer.uid:
+            if client.session is None:  # from our answer on it is not there, though it may have things half done
+                self._give_up(client)
             return None
         if client.session is not None:  # the end of its old socket has not come yet
             client.session.close()
         if client.lost is not None:
             client.lost.cancel()
             client.lost = None
+        self._absent.discard(client)
+        if client.row.presence and hello.presence != position_of(row.incarnation):
+            client.row = self._registry.enter(row, NOTHING)  # it never got it
         return client
 
     def _know_by(self, client: Client, pidfd: int) -> None:
@@ -287,20 +315,30 @@ class Clients:
         elif client.alive:
             self._lose(client)
 
+    def _on_left(self, client: Client) -> None:
+        """Its goodbye, though nobody heard it."""
+        clean = self._catalog.presence.is_clean(client.row)
+        self._log.info("client closed unheard", client=client.owner, pid=client.row.pid, clean=clean)
+        self.goodbye(client, clean=clean)
+
     def _lose(self, client: Client) -> None:
+        self._absent.add(client)
         client.lost = self._timers.after(RESUME_NS, functools.partial(self._on_not_resumed, client))
 
     def _on_not_resumed(self, client: Client, _now_ns: int) -> None:
         if client.session is None and not client.ended:
-            self._log.info("session lost, not resumed", client=client.owner, pid=client.row.pid)
-            self._end(client, "lost")
-            if client.pidfd < 0:
-                client.alive = False
-                self.tell(link.ClientDied(client.owner), ())
-            elif self._has_segments(client):
-                self.tell(link.SessionLost(client.owner), ())
-            else:
-                self._leave(client, clean=True)
+            self._give_up(client)
+
+    def _give_up(self, client: Client) -> None:
+        self._log.info("session lost, not resumed", client=client.owner, pid=client.row.pid)
+        self._end(client, "lost")
+        if client.pidfd < 0:
+            client.alive = False
+            self.tell(link.ClientDied(client.owner), ())
+        elif self._has_segments(client):
+            self.tell(link.SessionLost(client.owner), ())
+        else:
+            self._leave(client, clean=True)
 
     def _has_segments(self, client: Client) -> bool:
         """Whether it may have something under way that nobody but itself can end."""
@@ -336,6 +374,7 @@ class Clients:
 
     def _mark_ended(self, client: Client) -> None:
         client.ended = True
+        self._absent.discard(client)
         self._connections[client.uid] -= 1
         if not self._connections[client.uid]:
             del self._connections[client.uid]

@@ -20,7 +20,9 @@ GROUPS_BYTES: Final = 1024  # the most that getsockopt of the standard library t
 GROUPS_BYTES_MAX: Final = 4 * 65_536  # NGROUPS_MAX, limits.h
 SO_PEERPIDFD: Final = 77  # socket(7), Linux 6.5; the standard library does not name it yet
 UCRED: Final = struct.Struct("iII")
-START_TIME_FIELD: Final = 22 - 3  # of proc_pid_stat(5), counted after the command in brackets
+FLAGS_FIELD: Final = 9 - 3  # of proc_pid_stat(5), counted after the command in brackets
+START_TIME_FIELD: Final = 22 - 3  # likewise
+PF_EXITING: Final = 0x4  # linux/sched.h: it has begun to end, and its descriptors may be closed already
 
 
 class Peer(NamedTuple):
@@ -101,9 +103,21 @@ def is_dead(pidfd: int) -> bool:
 
 def start_time(pid: int) -> int:
     """Clock ticks from boot to the start of a process, 0 when it cannot be read."""
+    return _stat(pid, START_TIME_FIELD)
+
+
+def is_ending(pid: int, pidfd: int) -> bool:
+    """Whether a process has ended or begun to, when its descriptors are closed and its pidfd does not say so yet. Of
+    one that can't be seen (another pid namespace), whether it has ended.
+    """
+    return bool(_stat(pid, FLAGS_FIELD) & PF_EXITING) or is_dead(pidfd)
+
+
+def _stat(pid: int, field: int) -> int:
+    """A number of proc_pid_stat(5), 0 when it cannot be read."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return 0
     fields = text.rpartition(")")[2].split()
-    return int(fields[START_TIME_FIELD]) if len(fields) > START_TIME_FIELD else 0
+    return int(fields[field]) if len(fields) > field else 0

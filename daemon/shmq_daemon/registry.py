@@ -4,7 +4,7 @@
     rows              32,768 rows of 64 bytes, one a client index
     bitmaps           one page a queue (its registry number): bit i says that client index i may have the queue
 
-    row   state 4 | index 4 | incarnation 8 | pid 4 | uid 4 | start time 8 | connection id 8 | secret 16 | pad 8
+    row   state 4 | index 4 | incarnation 8 | pid 4 | uid 4 | start time 8 | connection id 8 | secret 16 | presence 8
 
 Owns: this layout, client indices. Does not own: what a row means for a session (sessions.py) or a repair
 (supervisor.py).
@@ -34,7 +34,9 @@ SUPERVISORS: Final = range(16, 32)
 QUEUES_MAX: Final = 65_536
 
 HEADER: Final = struct.Struct("<6Q")  # magic, layout, incarnations, broker starts, supervisor starts, epochs
-ROW: Final = struct.Struct("<IIQIIQQ16s8x")
+ROW: Final = struct.Struct("<IIQIIQQ16sQ")
+PRESENCE: Final = struct.Struct("<Q")
+PRESENCE_AT: Final = ROW.size - PRESENCE.size
 STATE: Final = struct.Struct("<I")
 ROWS_AT: Final = PAGE
 BITMAPS_AT: Final = ROWS_AT + CLIENTS_END * ROW.size
@@ -47,7 +49,9 @@ LEFT: Final = 2  # said goodbye, with nothing half done: waits for its reap alon
 
 
 class Row(NamedTuple):
-    """One client: a connection of a process. `owner` is its index, as in the owner field of control words."""
+    """One client: a connection of a process. `owner` is its index, as in the owner field of control words. `presence`:
+    the number of the file in which it is seen to be there, 0 for none.
+    """
 
     owner: int
     incarnation: int
@@ -56,6 +60,7 @@ class Row(NamedTuple):
     start_time: int
     connection_id: int
     secret: bytes
+    presence: int = 0
     left: bool = False
 
 
@@ -137,6 +142,11 @@ class Registry:
         STATE.pack_into(self._map, at, LIVE)
         self._taken.add(index)
         return row
+
+    def enter(self, row: Row, presence: int) -> Row:
+        """This client holds its locks in that presence file: from now on their end is its goodbye."""
+        PRESENCE.pack_into(self._map, ROWS_AT + row.owner * ROW.size + PRESENCE_AT, presence)
+        return row._replace(presence=presence)
 
     def leave(self, index: int) -> None:
         """A clean goodbye, which the next broker must know of too."""

@@ -84,6 +84,15 @@ class Unblocked(Frame, tag=68, frozen=True):
     """All alarms are clear."""
 
 
+class Presence(Frame, tag=69, frozen=True):
+    """Comes behind the Welcome of a new session, for a client that keeps it. Descriptors: the presence file, in which
+    two bytes from `position` on are locked: let go of both at the end, or of the first where the end is not clean.
+    """
+
+    position: Count
+    descriptors: Descriptors = 1
+
+
 # -- answers ----------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from shmq.wire.answers import (
     ExchangesListed,
     Got,
     Ok,
+    Presence,
     QueueDeclared,
     QueueInspected,
     QueuesListed,
@@ -122,6 +123,7 @@ __all__ = [
     "Nack",
     "Ok",
     "Ping",
+    "Presence",
     "ProcessInfo",
     "Publish",
     "PublishMany",
@@ -188,6 +190,7 @@ BrokerFrame = (
     | Error
     | Blocked
     | Unblocked
+    | Presence
     | Ok
     | Counted
     | QueueDeclared

@@ -53,6 +53,7 @@ class Hello(Frame, tag=1, frozen=True):
     pid: U32 = 0  # as the client sees itself; the broker asks the kernel
     mode: Literal["auto", "direct", "socket"] = "auto"
     resume: Resume | None = None
+    presence: Count | None = None  # its position in the presence file, 0: it has none yet; None: it will keep none
 
 
 class Goodbye(Frame, tag=2, frozen=True):

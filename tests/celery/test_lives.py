@@ -11,7 +11,7 @@ from celery import chord
 
 from support.celery_worker import Sender, Worker, lines, sender, wait_lines, worker
 from support.deadline import scaled, wait_until
-from support.shmqd import Shmqd
+from support.shmqd import Shmqd, instance
 
 NEIGHBOURS_SECONDS = 20.0
 
@@ -118,6 +118,27 @@ def test_a_pool_grows_with_the_work_and_shrinks_again(
     (tmp_path / "held.go").touch()
     wait_lines(path, 4)
     wait_until(lambda: len(one.children()) == 1, "it has shrunk", 30)
+
+
+@pytest.mark.parametrize("mode", ["auto", "socket"])
+def test_a_worker_that_has_given_the_daemon_up_goes_on_when_it_is_back(
+    work: Callable[..., Worker], tmp_path: Path, mode: str
+) -> None:
+    """By Celery's own policy, in the same process, with its exclusive queues declared anew."""
+    path = tmp_path / "done"
+    with instance(tmp_path) as daemon, sender(daemon.url) as tasks:
+        options = {"reconnect_timeout": 0.5, "mode": mode}
+        one = work("patient", "-P", "solo", broker_url=daemon.url, broker_transport_options=options)
+        assert {"patient@test.celery.pidbox", "celery"} <= tasks.queues()
+        daemon.kill_all()
+        wait_until(lambda: "Cannot connect" in one.text(), "it tries again", NEIGHBOURS_SECONDS)
+        daemon.start()
+        tasks.send("note", str(path), "x")
+
+        assert wait_lines(path, 1, NEIGHBOURS_SECONDS) == ["x"]
+        assert tasks.ask("patient@test", "ping") == {"ok": "pong"}
+        assert "RESOURCE_LOCKED" not in one.text()
+        assert one.stop() == 0
 
 
 def test_a_chord_ends_with_its_body_where_results_are_in_files(

@@ -129,7 +129,7 @@ def test_discard_refuses_while_it_runs_and_removes_all_when_it_does_not(daemon: 
     with daemon.connect() as connection:
         connection.declare_queue("jobs")
     before = daemon.segments()
-    assert len(before) == 3  # registry, words, one queue
+    assert len(before) == 4  # registry, words, presence file, one queue
     assert daemon.run("--discard").returncode == 1
     daemon.stop()
 

@@ -142,7 +142,7 @@ def test_every_file_and_segment_is_the_daemons_alone_whatever_the_umask(umask: i
         os.umask(before)
 
     assert {"lock", "state.db", "instance", "supervisor.sock"} <= set(files)
-    assert len([name for name in files if name.startswith("shmq-")]) == 3
+    assert len([name for name in files if name.startswith("shmq-")]) == 4  # as in test_daemon_life.py
     assert {name: (stat.S_IMODE(status.st_mode), status.st_uid) for name, status in files.items()} == dict.fromkeys(
         files, (0o600, uid)
     )

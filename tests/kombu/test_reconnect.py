@@ -97,3 +97,23 @@ def test_a_daemon_that_stays_away_is_told_in_time(shmqd: Shmqd) -> None:
     shmqd.start()
     assert worker.conn.ensure_connection(max_retries=3, interval_start=0.1).connected
     worker.conn.release()
+
+
+@pytest.mark.parametrize("mode", ["auto", "socket"])
+def test_who_connects_again_after_that_has_what_it_had(shmqd: Shmqd, mode: str) -> None:
+    worker = Worker(shmqd.url, mode=mode, reconnect_timeout=0.5)
+    worker.channel.queue_declare("mine", exclusive=True)
+    kombu.Producer(worker.conn.channel()).publish(0, routing_key="jobs")
+    worker.drain(1)
+    shmqd.kill_all()
+    with pytest.raises(amqp.RecoverableConnectionError, match="shmqd"):
+        worker.conn.drain_events(timeout=scaled(WAIT))
+    worker.conn.collect()
+    shmqd.start()
+
+    again = Worker(shmqd.url, mode=mode)
+    again.channel.queue_declare("mine", exclusive=True)
+    assert again.drain(1) == [0]
+    assert again.messages[0].delivery_info["redelivered"]
+    again.messages[0].ack()
+    again.conn.release()

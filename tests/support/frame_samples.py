@@ -35,6 +35,7 @@ WELCOME: Final = frames.Welcome(
 SAMPLES: Final[dict[str, Frame]] = {
     "Hello": frames.Hello(),
     "Hello/resume": frames.Hello("shmq", 1, 1, "sync", "0.1.0", 4711, "direct", Resume("c-1", SECRET)),
+    "Hello/presence": frames.Hello("shmq", 1, 1, "sync", "0.1.0", 4711, presence=14),
     "Goodbye": frames.Goodbye(clean=True),
     "Ping": frames.Ping(1),
     "Status": frames.Status(2),
@@ -83,6 +84,7 @@ SAMPLES: Final[dict[str, Frame]] = {
     "Error": frames.Error(16, 608, "full", {"queue": "jobs", "depth": 5, "timeout": 0.5}),
     "Blocked": frames.Blocked("memory"),
     "Unblocked": frames.Unblocked(),
+    "Presence": frames.Presence(14),
     "Ok": frames.Ok(1),
     "Counted": frames.Counted(4, 12),
     "QueueDeclared": frames.QueueDeclared(3, "jobs", 10, 1),

@@ -77,7 +77,7 @@ class AsyncLink(Link):
             while not self._opened(deadline, timeout):
                 await self.changed.wait(deadline - time.monotonic())
         except BaseException:  # also cancelled
-            self.close(clean=False, timeout=0)
+            self.close(clean=True, timeout=0)  # nothing was begun
             raise
 
     async def leave(self, *, clean: bool, timeout: float) -> None:
@@ -93,10 +93,10 @@ class AsyncLink(Link):
         except ConnectionLost:
             pass  # gone is what it was to be
         finally:
-            self._end()
+            self._end(clean=clean or (session is not None and session.left))
 
-    def _end(self) -> None:
-        super()._end()
+    def _end(self, *, clean: bool) -> None:
+        super()._end(clean=clean)
         if self._timer is not None:
             self._timer.cancel()
 

@@ -1,19 +1,25 @@
 """One daemon per place."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
+import platform
+import signal
 import socket
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from shmq.errors import AlreadyRunning, ConfigError
 from shmq_daemon import instance, peer, places
-from support.deadline import scaled
+from support.deadline import scaled, wait_until
 from support.needs import missing
+
+EXIT_OF_A_THREAD = {"x86_64": 60, "aarch64": 93}[platform.machine()]  # _exit(2) of the calling thread alone
 
 
 def test_a_lock_is_not_inherited_and_names_its_holder(tmp_path: Path) -> None:
@@ -195,5 +201,22 @@ def test_a_dead_process_is_seen_as_dead() -> None:
     os.waitpid(pid, 0)
 
     assert peer.is_dead(pidfd)
+    assert peer.is_ending(pid, pidfd)
     assert peer.start_time(pid) == 0
+    os.close(pidfd)
+
+
+def test_a_process_that_has_begun_to_end_is_seen_to_be_ending() -> None:
+    """Its first thread has ended and the other waits, as while the kernel takes a process down."""
+    pid = os.fork()
+    if pid == 0:
+        threading.Thread(target=time.sleep, args=(60,)).start()
+        ctypes.CDLL(None).syscall(EXIT_OF_A_THREAD, 0)
+    pidfd = os.pidfd_open(pid)
+    assert not peer.is_ending(os.getpid(), pidfd)
+    wait_until(lambda: peer.is_ending(pid, pidfd), "it has begun to end")
+
+    assert not peer.is_dead(pidfd)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
     os.close(pidfd)

@@ -39,6 +39,16 @@ def test_a_row_is_there_for_the_next_process(registry: Registry, name: str) -> N
     assert (row.pid, row.start_time, row.connection_id, row.secret) == (4711, 12345, 99, SECRET)
 
 
+def test_that_a_client_has_a_presence_is_there_for_the_next_process(registry: Registry, name: str) -> None:
+    row = registry.enter(registry.add(CLIENTS_FIRST, PEER, 99, SECRET), 1 << 40)
+    again = Registry.open(name)
+    found = list(again.rows())
+    again.close()
+
+    assert found == [row]
+    assert (row.presence, row.secret) == (1 << 40, SECRET)
+
+
 def test_indices_are_given_once_and_again_only_when_freed(registry: Registry) -> None:
     first = registry.free_index()
     assert first is not None
