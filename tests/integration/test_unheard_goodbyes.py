@@ -5,6 +5,7 @@ again; who is alive and merely slow to come back keeps what it had.
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -114,6 +115,36 @@ def test_what_others_hold_is_not_touched(daemon: Shmqd, connect: Connect) -> Non
     assert kept.body == b"kept"
     check_released(other)
     other.close()
+
+
+def test_who_has_lost_its_presence_is_not_taken_to_have_left(daemon: Shmqd) -> None:
+    """It says so when it resumes, and is from then on as one that keeps none."""
+    with shmq.connect(daemon.url, mode="direct") as conn:
+        begin(conn)
+        with socket.socket(fileno=os.dup(conn.control_fileno())) as copy:
+            copy.shutdown(socket.SHUT_RDWR)
+        conn._link._present.leave(clean=True)
+        assert conn.queue_info("mine").messages == 1
+        kill_broker(daemon)
+        with daemon.connect() as other:
+            assert other.get("q", timeout=4 * LOOK_SECONDS) is None
+        assert not is_free(daemon, "mine")
+
+
+def test_who_keeps_no_presence_has_what_it_had_for_as_long_as_its_process_lives(
+    daemon: Shmqd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As clients of other kinds may do."""
+    monkeypatch.setattr("shmq_clients.present.Present.position", None)
+    with shmq.connect(daemon.url, mode="direct") as conn:
+        begin(conn)
+        kill_broker(daemon)
+        with daemon.connect() as other:
+            assert other.get("q", timeout=4 * LOOK_SECONDS) is None
+        assert not is_free(daemon, "mine")
+        mine = conn.get("mine")
+        assert mine is not None
+        assert mine.body == b"old"
 
 
 def test_a_view_that_outlives_its_connection_keeps_its_bytes(daemon: Shmqd) -> None:
