@@ -35,7 +35,7 @@ class Properties(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Sender(NamedTuple):
     """The process that published a message, as the kernel told the daemon when it connected. `pid` 0: in a namespace
-    that the daemon does not see into.
+    that the daemon does not see into. By now the pid may be another process's.
     """
 
     uid: int

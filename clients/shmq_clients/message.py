@@ -133,7 +133,7 @@ class DirectMessage(CoreMessage, Enveloped):
 
     @property
     def sender(self) -> Sender | None:
-        return _sender(CoreMessage.sender.__get__(self))
+        return _sender(super().sender)
 
     def nack(self, requeue: bool = True, delay: float | None = None) -> None:  # noqa: FBT001, FBT002 - AMQP's form
         check_given_back(requeue, delay)

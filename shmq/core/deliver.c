@@ -46,8 +46,8 @@ int shmq_describe(struct shmq_queue *q, uint32_t slot, uint64_t ctl, struct shmq
                                 .body_bytes = shmq_shape_body(shape), .envelope_bytes = shmq_shape_envelope(shape),
                                 .level = shmq_shape_level(shape), .flags = shmq_shape_flags(shape), .tier = (uint8_t)shmq_place_tier(place),
                                 .origin = atomic_load_explicit(&s->origin, memory_order_relaxed),
-                                .sequence = atomic_load_explicit(&s->sequence, memory_order_relaxed),
-                                .expires = atomic_load_explicit(&s->expires, memory_order_relaxed)};
+                                .sequence = shmq_time(atomic_load_explicit(&s->sequence, memory_order_relaxed)),
+                                .expires = shmq_time(atomic_load_explicit(&s->expires, memory_order_relaxed))};
     return SHMQ_OK;
 }
 

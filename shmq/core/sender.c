@@ -18,8 +18,8 @@ uint64_t shmq_sender(struct shmq_queue *q, struct shmq_identity of) {
 }
 
 bool shmq_sender_of(const struct shmq_queue *q, uint64_t origin, struct shmq_identity *out) {
-    uint32_t number = shmq_origin_sender(origin);
+    uint32_t number = shmq_origin_sender(origin), pid = shmq_origin_pid(origin);
     uint64_t there = number ? shmq_load(&q->header->sender[number - 1]) : 0;
-    *out = (struct shmq_identity){.uid = (uint32_t)(there >> 32) - 1, .gid = (uint32_t)there, .pid = shmq_origin_pid(origin)};
-    return there != 0;
+    *out = (struct shmq_identity){.uid = (uint32_t)(there >> 32) - 1, .gid = (uint32_t)there, .pid = pid};
+    return there >> 32 && pid <= INT32_MAX; /* whoever wrote it */
 }

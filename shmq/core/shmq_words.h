@@ -41,6 +41,13 @@ static inline uint32_t shmq_origin_pid(uint64_t o) { return (uint32_t)(o >> 32);
 static inline uint32_t shmq_origin_sender(uint64_t o) { return (uint32_t)(o >> 8) & 0xffu; }
 static inline uint8_t shmq_origin_priority(uint64_t o) { return (uint8_t)o; }
 
+/* ---- who is counting ---- */
+static inline uint32_t shmq_counting_owner(uint64_t c) { return (uint32_t)c & 0xffffu; }
+static inline uint64_t shmq_counted(uint64_t c) { return (c | 0xffffu) + 1; } /* once more, and nobody is */
+
+/* ---- times ---- */
+static inline uint64_t shmq_time(uint64_t ns) { return ns & INT64_MAX; } /* whoever wrote it: one that a signed number holds */
+
 /* ---- shape and place of a message ---- */
 static inline uint32_t shmq_shape_body(uint64_t s) { return (uint32_t)(s >> 32); }
 static inline uint32_t shmq_shape_envelope(uint64_t s) { return (uint32_t)(s >> 16) & 0xffffu; }

@@ -43,6 +43,19 @@ static void a_message_says_who_published_it(void)
     world_close(&w);
 }
 
+static void what_no_process_has_is_unknown(void) /* the word may be anybody's */
+{
+    struct shmq_identity who;
+    open_world();
+    uint64_t known = shmq_sender(&w.q[0], (struct shmq_identity){1, 2, INT32_MAX});
+    EQ(shmq_sender_of(&w.q[0], known, &who), true);
+    EQ(shmq_sender_of(&w.q[0], known + (UINT64_C(1) << 32), &who), false);
+    EQ(shmq_sender_of(&w.q[0], known + 0x100, &who), false);
+    atomic_store(&w.q[0].header->sender[0], 7); /* a gid without a uid */
+    EQ(shmq_sender_of(&w.q[0], known, &who), false);
+    world_close(&w);
+}
+
 static void the_handle_has_a_sender_of_its_own(void)
 {
     struct shmq_identity who;
@@ -79,6 +92,7 @@ static void those_for_whom_there_is_no_room_are_unknown(void)
 int main(void)
 {
     RUN(a_message_says_who_published_it);
+    RUN(what_no_process_has_is_unknown);
     RUN(the_handle_has_a_sender_of_its_own);
     RUN(an_entry_is_claimed_once);
     RUN(those_for_whom_there_is_no_room_are_unknown);
