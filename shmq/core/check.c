@@ -90,7 +90,7 @@ int shmq_check(struct shmq_queue *q, void (*say)(void *, const char *), void *co
     for (uint32_t slot = 0; slot < c.high; slot++) check_slot(&c, slot);
     check_gates(&c);
     for (uint32_t n = 0; n < SHMQ_COUNTING; n++)
-        if (shmq_load(&q->header->counting[n])) fault(&c, "somebody is still counting", n, shmq_load(&q->header->counting[n]));
+        if (shmq_counting_owner(shmq_load(&q->header->counting[n]))) fault(&c, "somebody is still counting", n, shmq_load(&q->header->counting[n]));
     free(c.referenced);
     return c.faults;
 }

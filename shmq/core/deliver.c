@@ -52,8 +52,9 @@ int shmq_describe(struct shmq_queue *q, uint32_t slot, uint64_t ctl, struct shmq
 }
 
 /* A swap failed by which a message was to go: it is still counted, or somebody else has counted it away. */
-static int gone_elsewhere(struct shmq_queue *q, uint64_t shape, uint32_t overflow) {
+static int gone_elsewhere(struct shmq_queue *q, uint64_t shape, uint32_t overflow, struct shmq_counting counting) {
     if (overflow && !shmq_refuses(overflow)) shmq_depth_comes(q, shape);
+    shmq_counting_end(counting);
     return SHMQ_STALE;
 }
 
@@ -70,12 +71,14 @@ static int commit_take(struct shmq_queue *q, const struct shmq_look *look, struc
     uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed);
     uint8_t level = shmq_shape_level(shape);
     uint32_t overflow = shmq_overflow(q);
+    struct shmq_counting counting = shmq_counting_begin(q, overflow);
     if (overflow && !shmq_refuses(overflow) && !SHMQ_BROKEN(DROPS_COUNTED_LATE)) shmq_depth_goes(q, shape);
     if (SHMQ_BROKEN(GATE_LOWERED_EARLY)) shmq_gate_lower(q, level);
     /* acquire: pairs with READY's release; the only swap that delivers */
     if (SHMQ_BROKEN(DELIVERY_WITHOUT_SWAP)) atomic_store(&s->ctl, mine);
-    else if (!shmq_cas(&s->ctl, look->ctl, mine)) return gone_elsewhere(q, shape, overflow);
+    else if (!shmq_cas(&s->ctl, look->ctl, mine)) return gone_elsewhere(q, shape, overflow, counting);
     if (shmq_refuses(overflow) || (overflow && SHMQ_BROKEN(DROPS_COUNTED_LATE))) shmq_depth_goes(q, shape);
+    shmq_counting_end(counting);
     if (!SHMQ_BROKEN(GATE_LOWERED_EARLY)) shmq_gate_lower(q, level);
     int r = shmq_describe(q, look->slot, mine, d);
     if (r == SHMQ_OK) return r;
@@ -137,11 +140,17 @@ static int buried(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t de
 static int drop_one(struct shmq_queue *q, const struct shmq_look *look, bool dies) {
     struct shmq_slot *s = shmq_slot_at(q, look->slot);
     uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed), expires = atomic_load_explicit(&s->expires, memory_order_relaxed);
-    if (!shmq_depth_goes(q, shape) && !SHMQ_BROKEN(DROPS_AS_SEEN)) return shmq_depth_comes(q, shape) ? SHMQ_STALE : SHMQ_NOT_DUE;
+    struct shmq_counting counting = shmq_counting_begin(q, SHMQ_DROPS);
+    if (!shmq_depth_goes(q, shape) && !SHMQ_BROKEN(DROPS_AS_SEEN)) {
+        bool over = shmq_depth_comes(q, shape);
+        shmq_counting_end(counting);
+        return over ? SHMQ_STALE : SHMQ_NOT_DUE;
+    }
     uint32_t reason = expires && expires <= shmq_now() ? SHMQ_EXPIRED : SHMQ_MAXLEN;
     int r = dies ? buried(q, look->slot, look->ctl, shmq_ctl_moved(look->ctl, reason, SHMQ_DEAD))
                  : shmq_slot_free(q, look->slot, look->ctl, &shmq_tally_of(q)->purged);
-    if (r != SHMQ_OK) return gone_elsewhere(q, shape, SHMQ_DROPS);
+    if (r != SHMQ_OK) return gone_elsewhere(q, shape, SHMQ_DROPS, counting);
+    shmq_counting_end(counting);
     shmq_gate_lower(q, shmq_shape_level(shape));
     return SHMQ_OK;
 }
@@ -151,9 +160,7 @@ int shmq_drop_head(struct shmq_queue *q, uint32_t level, bool dies) {
         struct first first;
         int r = first_of(q, level, &first);
         if (r != SHMQ_OK) return r;
-        shmq_word *said = shmq_counting_begin(q);
         r = drop_one(q, &first.look[first.returned], dies);
-        shmq_counting_end(said);
         if (r == SHMQ_STALE) continue;
         if (r == SHMQ_OK) first_is_gone(q, &first);
         return r;
@@ -223,10 +230,8 @@ static int take_by_level(struct shmq_queue *q, struct shmq_delivery *d) {
 
 int shmq_take(struct shmq_queue *q, struct shmq_delivery *d) {
     uint64_t ageing = atomic_load_explicit(&q->header->ageing, memory_order_relaxed);
-    shmq_word *said = shmq_counting_begin(q);
     int r = ageing ? take_aged(q, ageing, d) : take_by_level(q, d);
     if (r == SHMQ_OK) count_delivery(q, d);
-    shmq_counting_end(said);
     return r;
 }
 
@@ -284,13 +289,13 @@ int shmq_bury(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint32_t reason
     uint64_t shape = atomic_load_explicit(&shmq_slot_at(q, slot)->shape, memory_order_relaxed);
     bool ready = shmq_ctl_state(ctl) == SHMQ_READY;
     uint32_t overflow = ready ? shmq_overflow(q) : SHMQ_NO_LIMIT;
-    shmq_word *said = ready ? shmq_counting_begin(q) : NULL;
+    struct shmq_counting counting = shmq_counting_begin(q, overflow);
     if (overflow && !shmq_refuses(overflow)) shmq_depth_goes(q, shape);
     int r = buried(q, slot, ctl, shmq_ctl_moved(ctl, reason, SHMQ_DEAD));
-    if (r != SHMQ_OK) r = gone_elsewhere(q, shape, overflow);
-    else if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
-    shmq_counting_end(said);
-    if (r == SHMQ_OK && ready) shmq_gate_lower(q, shmq_shape_level(shape));
+    if (r != SHMQ_OK) return gone_elsewhere(q, shape, overflow, counting);
+    if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
+    shmq_counting_end(counting);
+    if (ready) shmq_gate_lower(q, shmq_shape_level(shape));
     return r;
 }
 
@@ -350,20 +355,20 @@ int shmq_requeue(struct shmq_queue *q, uint32_t slot, uint64_t ctl, bool count_f
     uint32_t overflow = shmq_overflow(q);
     if (level >= q->geometry.levels) return SHMQ_DAMAGED;
     shmq_gate_raise(q, level);
-    shmq_word *said = shmq_counting_begin(q);
+    struct shmq_counting counting = shmq_counting_begin(q, overflow);
     if (shmq_refuses(overflow)) shmq_depth_comes(q, shape);
     if (!shmq_cas(&s->ctl, ctl, base)) {
         shmq_gate_lower(q, level);
         if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
-        shmq_counting_end(said);
+        shmq_counting_end(counting);
         return SHMQ_STALE;
     }
     if (overflow && !shmq_refuses(overflow)) shmq_depth_comes(q, shape);
+    shmq_counting_end(counting);
     struct shmq_ring ring = shmq_ring_returned(q, level);
     int r = shmq_level_committed(q, level) ? shmq_ring_enqueue(q, &ring, slot, shmq_ctl_generation(ctl)) : SHMQ_DAMAGED;
     if (r != SHMQ_OK) atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_RESCAN, memory_order_relaxed);
     SHMQ_COUNT(q, requeued, 1);
-    shmq_counting_end(said);
     if (expires) shmq_may_expire(q, expires);
     if (count_failure) warn_of(q, failures);
     if (overflow) r = shmq_trim(q);

@@ -28,8 +28,8 @@ struct shmq_heal {
     uint64_t tally[16], quiet_since; /* at the start of the pass, and when they were first seen so; 0: never looked */
     uint64_t states[SHMQ_STATES];
     uint64_t arena, ready_bytes;
-    uint64_t depth[2]; /* of the header, at the start */
-    bool rings_done, entered;
+    uint64_t depth[2], times; /* of the header, at the start, and how often somebody had counted */
+    bool rings_done, entered, rested;
 };
 
 static void forget_pass(struct shmq_heal *h) {
@@ -48,6 +48,7 @@ void shmq_heal_forget(struct shmq_queue *q) {
 
 static int start_pass(struct shmq_queue *q, uint64_t now) {
     struct shmq_heal *h = q->heal;
+    h->rested = shmq_counting_rests(q, &h->times); /* before all else: who is through is in what follows */
     h->high = shmq_slots_high(q);
     h->committed = shmq_slots_committed(q);
     h->marks = calloc(1, h->high / 8 + 1);
@@ -62,7 +63,6 @@ static int start_pass(struct shmq_queue *q, uint64_t now) {
     shmq_tally_sum(q, tally);
     if (!h->quiet_since || memcmp(tally, h->tally, sizeof tally) != 0) h->quiet_since = now;
     memcpy(h->tally, tally, sizeof tally);
-    atomic_thread_fence(memory_order_acquire); /* that sum before these */
     h->depth[0] = shmq_load(&q->header->depth[0]);
     h->depth[1] = shmq_load(&q->header->depth[1]);
     return 0;
@@ -185,26 +185,31 @@ static int heal_slot(struct shmq_queue *q, uint32_t slot, uint64_t now, struct s
     return state == SHMQ_READY && !marked ? heal_ready(q, slot, c, now, out) : 0;
 }
 
+/* Nobody has counted what is ready while this pass went through the slots: it knows better (docs/SHM_LAYOUT.md, Limits). */
+static void correct_depth(struct shmq_queue *q, const struct shmq_heal *h) {
+    uint64_t times;
+    bool rested = shmq_counting_rests(q, &times) && h->rested && times == h->times;
+    if (!shmq_overflow(q) || (!rested && !SHMQ_BROKEN(HEALER_COUNTS_AT_ONCE))) return;
+    shmq_cas(&q->header->depth[0], h->depth[0], h->states[SHMQ_READY]); /* unless somebody has counted since */
+    shmq_cas(&q->header->depth[1], h->depth[1], h->ready_bytes);
+}
+
 /* Nothing was counted for longer than a process that lost its turn between a swap and its count waits for the next one: the census of
  * this pass is exact, and the gauges can be put right. */
 static void correct_gauges(struct shmq_queue *q, struct shmq_heal *h, uint64_t now) {
     uint64_t tally[16];
-    bool counting = shmq_counting_goes_on(q); /* before the sum: who is done is in it */
     shmq_tally_sum(q, tally);
     if (memcmp(tally, h->tally, sizeof tally) != 0 || shmq_slots_high(q) != h->high || now - h->quiet_since < SECOND_LOOK_NS) return;
     static const enum shmq_state counted[SHMQ_GAUGES] = {SHMQ_READY, SHMQ_UNACKED, SHMQ_DELAYED, SHMQ_DEAD};
     uint64_t gauge[SHMQ_GAUGES];
     shmq_gauges_of(tally, gauge);
     for (uint32_t i = 0; i < SHMQ_GAUGES; i++) atomic_store_explicit(&q->header->adjust[i], h->states[counted[i]] - gauge[i], memory_order_relaxed);
-    if (!counting || SHMQ_BROKEN(HEALER_COUNTS_AT_ONCE)) { /* and unless somebody has counted since */
-        shmq_cas(&q->header->depth[0], h->depth[0], h->states[SHMQ_READY]);
-        shmq_cas(&q->header->depth[1], h->depth[1], h->ready_bytes);
-    }
     if (!h->states[SHMQ_WRITING]) atomic_store_explicit(&q->header->arena_used, h->arena, memory_order_relaxed);
 }
 
 static void end_pass(struct shmq_queue *q, uint64_t now, struct shmq_heal_report *out) {
     struct shmq_heal *h = q->heal;
+    correct_depth(q, h);
     correct_gauges(q, h, now);
     struct suspects spare = h->before;
     h->before = h->now;

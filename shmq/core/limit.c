@@ -1,5 +1,5 @@
 /* limit.c - how much is ready in a queue that has a limit, and what happens beyond it. Hints like the rest: a death between counting and
- * swapping leaves the counts a little wrong until the healer finds the queue at rest and nobody counting. Where the head is dropped they are then too low:
+ * swapping leaves the counts a little wrong until the healer finds nobody counting. Where the head is dropped they are then too low:
  * a message is dropped for one that is there, never for one that is not. Where a publish is refused they are then too high, and of
  * publishers that come at once none is one too many. A queue without a limit counts nothing.
  * And the share of a queue while all of them together hold too much memory: who would have to commit more of it does not, so a publish that
@@ -35,20 +35,26 @@ bool shmq_depth_goes(struct shmq_queue *q, uint64_t shape) {
     return is_beyond(q, messages, sum);
 }
 
-/* Before the swap, which releases it to the healer that sees it (proof: docs/SHM_LAYOUT.md, Limits). NULL: so many are counting that the
- * healer sees one of them. */
-shmq_word *shmq_counting_say(struct shmq_queue *q) {
+/* Before the swap, which releases it to the healer that sees it (proof: docs/SHM_LAYOUT.md, Limits). Owners that follow each other have
+ * words in different lines. None: so many are counting that the healer sees one of them. */
+struct shmq_counting shmq_counting_say(struct shmq_queue *q) {
     for (uint32_t n = 0; n < SHMQ_COUNTING; n++) {
-        shmq_word *word = &q->header->counting[(q->owner + n) % SHMQ_COUNTING];
-        if (shmq_cas(word, 0, q->owner)) return word;
+        shmq_word *word = &q->header->counting[shmq_entry_index(q->owner + n, SHMQ_COUNTING_BITS)];
+        uint64_t before = shmq_load(word), said = before | q->owner;
+        if (!shmq_counting_owner(before) && shmq_cas(word, before, said)) return (struct shmq_counting){word, said};
     }
-    return NULL;
+    return (struct shmq_counting){0};
 }
 
-bool shmq_counting_goes_on(struct shmq_queue *q) {
-    for (uint32_t n = 0; n < SHMQ_COUNTING; n++)
-        if (shmq_load(&q->header->counting[n])) return true;
-    return false;
+bool shmq_counting_rests(struct shmq_queue *q, uint64_t *times) {
+    *times = 0;
+    bool rests = true;
+    for (uint32_t n = 0; n < SHMQ_COUNTING; n++) {
+        uint64_t word = shmq_load(&q->header->counting[n]);
+        rests &= !shmq_counting_owner(word);
+        *times += word >> 16;
+    }
+    return rests;
 }
 
 static int drop_lowest(struct shmq_queue *q, bool dies) {

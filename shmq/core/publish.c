@@ -91,7 +91,6 @@ static void count_publish(struct shmq_queue *q, const struct shmq_write *w) {
 
 /* WRITING -> FREE, or -> DEAD where the refused have somewhere to go. */
 static int refuse(struct shmq_queue *q, const struct shmq_write *w, uint32_t overflow) {
-    shmq_depth_goes(q, w->shape);
     if ((overflow & 0xfu) == SHMQ_REFUSES) {
         shmq_write_abort(q, (struct shmq_write *)w);
         return SHMQ_REFUSED;
@@ -115,17 +114,14 @@ static uint64_t end_of(struct shmq_queue *q, const struct shmq_write *w, uint64_
 
 /* Where there is a limit. */
 static int make_ready_within(struct shmq_queue *q, const struct shmq_write *w, uint32_t overflow) {
-    if (!shmq_refuses(overflow)) {
-        if (SHMQ_BROKEN(DROPS_COUNTED_EARLY)) shmq_depth_comes(q, w->shape);
-        int r = shmq_make_ready(q, w->slot, w->ctl, w->shape);
-        if (r == SHMQ_OK && !SHMQ_BROKEN(DROPS_COUNTED_EARLY)) shmq_depth_comes(q, w->shape);
-        return r;
-    }
-    if (!SHMQ_BROKEN(REFUSES_COUNTED_LATE) && shmq_depth_comes(q, w->shape)) return refuse(q, w, overflow); /* counted first: of those who come at once none is too many */
-    int r = shmq_make_ready(q, w->slot, w->ctl, w->shape);
-    if (SHMQ_BROKEN(REFUSES_COUNTED_LATE)) shmq_depth_comes(q, w->shape);
-    if (r != SHMQ_OK) shmq_depth_goes(q, w->shape);
-    return r;
+    struct shmq_counting counting = shmq_counting_begin(q, overflow);
+    bool first = shmq_refuses(overflow) ? !SHMQ_BROKEN(REFUSES_COUNTED_LATE) : SHMQ_BROKEN(DROPS_COUNTED_EARLY);
+    bool over = first && shmq_depth_comes(q, w->shape) && shmq_refuses(overflow); /* counted first: of those who come at once none is too many */
+    int r = over ? SHMQ_REFUSED : shmq_make_ready(q, w->slot, w->ctl, w->shape);
+    if (!first && r == SHMQ_OK) shmq_depth_comes(q, w->shape);
+    if (first && r != SHMQ_OK) shmq_depth_goes(q, w->shape);
+    shmq_counting_end(counting);
+    return over ? refuse(q, w, overflow) : r;
 }
 
 int shmq_write_commit(struct shmq_queue *q, struct shmq_write *w) {
@@ -143,14 +139,12 @@ int shmq_write_commit(struct shmq_queue *q, struct shmq_write *w) {
     if (w->expires && !(atomic_load_explicit(&q->header->flags, memory_order_relaxed) & SHMQ_FLAG_TTL))
         atomic_fetch_or_explicit(&q->header->flags, SHMQ_FLAG_TTL, memory_order_relaxed);
     uint32_t overflow = shmq_overflow(q);
-    shmq_word *said = w->due ? NULL : shmq_counting_begin(q);
     int r;
     if (w->due) r = make_delayed(q, w, due);
     else if (overflow) r = make_ready_within(q, w, overflow);
     else r = shmq_make_ready(q, w->slot, w->ctl, w->shape);
-    if (r == SHMQ_OK) count_publish(q, w); /* before the bell: who is killed is most likely in its system call, behind what it woke */
-    shmq_counting_end(said);
     if (r != SHMQ_OK) return r;
+    count_publish(q, w); /* before the bell: who is killed is most likely in its system call, behind what it woke */
     if (w->due) {
         SHMQ_COUNT(q, delayed, 1);
         shmq_bell_supervisor(q);

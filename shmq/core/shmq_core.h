@@ -52,7 +52,8 @@
 #define SHMQ_PARTS_MAX 24u /* rings of doubling size */
 #define SHMQ_LOOP_MAX (1u << 25)
 #define SHMQ_LACKS 16u /* threads that are remembered as blocked at one handle */
-#define SHMQ_COUNTING 64u /* operations that may be between their swap and their count; those beyond say nothing */
+#define SHMQ_COUNTING_BITS 6u
+#define SHMQ_COUNTING (1u << SHMQ_COUNTING_BITS) /* operations that may be between their swap and their count; those beyond say nothing */
 #define SHMQ_SENDERS 255u /* users and groups that publish to one queue; those beyond are unknown */
 #define SHMQ_SPARE 8u /* slots a producer keeps in mind after clearing their bits */
 #define SHMQ_AT_ONCE_NS UINT64_C(200000000) /* for a woken consumer to take what may not wait (time to live 0) */
@@ -297,12 +298,18 @@ static inline bool shmq_refuses(uint32_t overflow) { return (overflow & 0xfu) >=
 bool shmq_depth_comes(struct shmq_queue *q, uint64_t shape); /* true: now it is over, */
 bool shmq_depth_goes(struct shmq_queue *q, uint64_t shape);  /* or was before; so of those who come at once each sees his own count */
 bool shmq_is_over(struct shmq_queue *q, uint64_t more, uint64_t bytes); /* with so many more */
-shmq_word *shmq_counting_say(struct shmq_queue *q);
-bool shmq_counting_goes_on(struct shmq_queue *q);              /* by anybody */
-/* Around the swap and all its counts, so that the healer does not take what is half counted for miscounted. */
-static inline shmq_word *shmq_counting_begin(struct shmq_queue *q) { return shmq_overflow(q) ? shmq_counting_say(q) : NULL; }
-static inline void shmq_counting_end(shmq_word *said) {
-    if (said) atomic_store_explicit(said, 0, memory_order_release); /* the counts before it; pairs with the acquire in shmq_counting_goes_on */
+struct shmq_counting { /* that somebody says so, in a word of the header; none: there was no word, or no limit */
+    shmq_word *word;
+    uint64_t said;
+};
+struct shmq_counting shmq_counting_say(struct shmq_queue *q);
+bool shmq_counting_rests(struct shmq_queue *q, uint64_t *times); /* nobody counts; how often somebody has, all together */
+/* Around a swap and its counts, so that the healer does not take what is half counted for miscounted. */
+static inline struct shmq_counting shmq_counting_begin(struct shmq_queue *q, uint32_t overflow) {
+    return overflow ? shmq_counting_say(q) : (struct shmq_counting){0};
+}
+static inline void shmq_counting_end(struct shmq_counting c) { /* release: the counts before it; pairs with the acquire in shmq_counting_rests */
+    if (c.word) shmq_cas(c.word, c.said, shmq_counted(c.said)); /* unless the reaper took us for dead */
 }
 int shmq_trim(struct shmq_queue *q); /* drops heads until what is ready is within the limits: OK, or damaged */
 void shmq_may_expire(struct shmq_queue *q, uint64_t expires); /* the supervisor is to look then */

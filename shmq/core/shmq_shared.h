@@ -82,7 +82,7 @@ struct shmq_header {
     alignas(SHMQ_LINE) shmq_word arena_used; /* bytes of claimed granules: a hint, corrected at rest */
     shmq_word adjust[SHMQ_GAUGES];           /* healer's corrections of the gauges */
     shmq_word given_up;                      /* slots that were claimed, and freed again for want of granules */
-    shmq_word depth[2];                      /* messages and bytes ready, where there is a limit (limit.c); corrected at rest */
+    shmq_word depth[2];                      /* messages and bytes ready, where there is a limit (limit.c); corrected by the healer */
     shmq_word expiry;                        /* the first time at which something may expire; 0 = none is known */
     shmq_word often_failed;                  /* messages that failed SHMQ_WARN_FAILURES times without a limit */
     shmq_word used, stops;                   /* ns, when somebody last asked for a message without the broker; publishes that were STOPPED */
@@ -91,7 +91,7 @@ struct shmq_header {
     struct shmq_ends dead, delayed;
     struct shmq_tally tally[SHMQ_SHARDS];
     alignas(SHMQ_LINE) shmq_word histogram[2][SHMQ_BUCKETS];
-    shmq_word counting[SHMQ_COUNTING]; /* owners that are counting what is ready just now, 0: none (limit.c) */
+    shmq_word counting[SHMQ_COUNTING]; /* how often somebody has counted what is ready 48 | owner who is just counting 16, 0: nobody (limit.c) */
     shmq_word sender[SHMQ_SENDERS];    /* uid + 1 32 | gid 32, 0: free (sender.c) */
 };
 #define SHMQ_FLAG_DELETED 1u

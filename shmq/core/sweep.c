@@ -15,8 +15,7 @@ static int by_sequence(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static bool is_gone(uint64_t of, const uint8_t *live, uint32_t owner) {
-    if (of > 0xffffu) return true; /* nobody's */
+static bool is_gone(uint32_t of, const uint8_t *live, uint32_t owner) {
     return live ? !(live[of / 8] >> (of % 8) & 1) : of == owner;
 }
 
@@ -29,8 +28,9 @@ static bool is_reaped(uint64_t ctl, const uint8_t *live, uint32_t owner) {
 /* What the dead were counting is left to the healer. */
 static void reap_counting(struct shmq_queue *q, const uint8_t *live, uint32_t owner) {
     for (uint32_t n = 0; n < SHMQ_COUNTING; n++) {
-        uint64_t of = shmq_load(&q->header->counting[n]);
-        if (of && is_gone(of, live, owner)) shmq_cas(&q->header->counting[n], of, 0);
+        uint64_t word = shmq_load(&q->header->counting[n]);
+        uint32_t of = shmq_counting_owner(word);
+        if (of && is_gone(of, live, owner)) shmq_cas(&q->header->counting[n], word, shmq_counted(word));
     }
 }
 
@@ -99,7 +99,6 @@ int shmq_reap(struct shmq_queue *q, const uint8_t *live, uint32_t owner, bool co
 int64_t shmq_purge(struct shmq_queue *q, uint64_t before_ns) {
     uint32_t high = shmq_slots_high(q);
     int64_t purged = 0;
-    shmq_word *said = shmq_counting_begin(q);
     for (uint32_t i = 0; i < high; i++) {
         struct shmq_slot *s = shmq_slot_at(q, i);
         uint64_t c = shmq_load(&s->ctl);
@@ -107,16 +106,16 @@ int64_t shmq_purge(struct shmq_queue *q, uint64_t before_ns) {
         uint64_t shape = atomic_load_explicit(&s->shape, memory_order_relaxed);
         uint8_t level = shmq_shape_level(shape);
         uint32_t overflow = shmq_overflow(q);
+        struct shmq_counting counting = shmq_counting_begin(q, overflow);
         if (overflow && !shmq_refuses(overflow)) shmq_depth_goes(q, shape);
-        if (shmq_slot_free(q, i, c, &shmq_tally_of(q)->purged) != SHMQ_OK) {
-            if (overflow && !shmq_refuses(overflow)) shmq_depth_comes(q, shape);
-            continue;
-        }
-        if (shmq_refuses(overflow)) shmq_depth_goes(q, shape);
+        bool freed = shmq_slot_free(q, i, c, &shmq_tally_of(q)->purged) == SHMQ_OK;
+        if (!freed && overflow && !shmq_refuses(overflow)) shmq_depth_comes(q, shape);
+        if (freed && shmq_refuses(overflow)) shmq_depth_goes(q, shape);
+        shmq_counting_end(counting);
+        if (!freed) continue;
         if (level < q->geometry.levels) shmq_gate_lower(q, level);
         purged++;
     }
-    shmq_counting_end(said);
     for (uint32_t level = 0; level < q->geometry.levels; level++) {
         struct shmq_look look;
         if (!shmq_level_committed(q, level)) continue;
@@ -232,14 +231,14 @@ int shmq_fire(struct shmq_queue *q, uint32_t slot, uint64_t ctl, uint64_t now_ns
     uint8_t level = shmq_shape_level(shape);
     uint32_t overflow = shmq_overflow(q);
     if (level >= q->geometry.levels || !shmq_level_committed(q, level)) return SHMQ_DAMAGED;
-    shmq_word *said = shmq_counting_begin(q);
+    struct shmq_counting counting = shmq_counting_begin(q, overflow);
     if (shmq_refuses(overflow)) shmq_depth_comes(q, shape);
     int r = shmq_make_ready(q, slot, ctl, shape);
     if (r == SHMQ_OK && overflow && !shmq_refuses(overflow)) shmq_depth_comes(q, shape);
     if (r != SHMQ_OK && shmq_refuses(overflow)) shmq_depth_goes(q, shape);
-    if (r == SHMQ_OK) SHMQ_COUNT(q, fired, 1);
-    shmq_counting_end(said);
+    shmq_counting_end(counting);
     if (r != SHMQ_OK) return r;
+    SHMQ_COUNT(q, fired, 1);
     if (expires) shmq_may_expire(q, expires);
     if (overflow) r = shmq_trim(q);
     shmq_bell_ring(q, SHMQ_CONSUMERS);

@@ -15,7 +15,7 @@ from support.core_build import CORE, ROOT, SUPPORT, CoreBuild
 SOURCES: Final = tuple(sorted((ROOT / "tests/crash/interleaved").glob("*.c")))
 FLAGS: Final = ("-O2", "-fPIC", "-include", "tests/crash/stale.h", "-include", "tests/crash/interleaved/seam.h")
 FIGURES: Final = re.compile(r" (\d+) orders, up to +(\d+) points")
-SCENES_LEAST: Final = 35
+SCENES_LEAST: Final = 55
 
 
 @pytest.fixture(scope="module")

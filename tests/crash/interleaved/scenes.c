@@ -125,6 +125,13 @@ static void nack_held(unsigned me)
         fault("a requeue failed", r, me);
 }
 
+static void nack_too_late(unsigned me)
+{
+    const struct shmq_delivery *d = &ledger.held[me];
+    if (shmq_requeue(mine(me), d->slot, d->ctl, false) != SHMQ_STALE)
+        fault("a nack that came too late was taken", d->slot, me);
+}
+
 static void ack_held(unsigned me)
 {
     settle(me, &ledger.held[me], ledger.held_id[me]);
@@ -301,6 +308,32 @@ static void refusing_and_miscounted(void)
     miscount(1);
 }
 
+static void drops_wide(void) /* room for two */
+{
+    limit(SHMQ_DROPS_DEAD, 4);
+    ready(2);
+}
+
+static void refuses_wide(void)
+{
+    limit(SHMQ_REFUSES, 5);
+    ready(2);
+}
+
+static void refuses_and_taken_back(void) /* 0 does not know it */
+{
+    refuses_wide();
+    ledger.held_id[0] = take_one(0, &ledger.held[0]);
+    lose_session(AUDITOR);
+}
+
+static void delayed_and_miscounted(void)
+{
+    short_and_miscounted();
+    ledger.held_id[0] = take_one(0, &ledger.held[0]);
+    delay_held(0);
+}
+
 static void refusing(void) /* room for one */
 {
     limit(SHMQ_REFUSES, 2);
@@ -458,6 +491,13 @@ const struct scene scenes[] = {
     {"heal, miscounted", short_and_miscounted, {publish_one, NULL, take_and_ack, heal}, 1, 6, false},
     {"heal, miscounted, nack", short_and_miscounted, {publish_one, heal, take_and_nack, NULL}, 1, 6, false},
     {"heal, miscounted, refuses", refusing_and_miscounted, {publish_one, NULL, take_and_ack, heal}, 1, 6, false},
+    {"heal, a nack too late", refuses_and_taken_back, {nack_too_late, publish_one, heal, NULL}, 1, 8, true},
+    {"heal, refuses, expire", refuses_wide, {bury_slot_0, publish_one, heal, NULL}, 1, 8, false},
+    {"heal, refuses, purge", refuses_wide, {purge, publish_one, heal, NULL}, 1, 8, false},
+    {"heal, refuses, takers", refuses_wide, {take_and_ack, take_and_ack, publish_one, heal}, 1, 8, false},
+    {"heal, drops, purge", drops_wide, {purge, publish_one, heal, NULL}, 1, 8, false},
+    {"heal, drops, takers", drops_wide, {take_and_ack, take_and_ack, take_and_ack, heal}, 1, 8, false},
+    {"heal, miscounted, delayed", delayed_and_miscounted, {take_up_delayed, take_and_ack, heal, publish_one}, 1, 8, false},
     {"sleepers", nothing, {publish_one, publish_one, sleep_and_take, sleep_and_take}, 1, 4, false},
     {"sleepers, one cancels", nothing, {publish_one, cancel, sleep_and_take, NULL}, 1, 4, false},
     {"sleepers, gates", nothing, {publish_high, sleep_and_take, sleep_and_take, NULL}, 20, 4, false},

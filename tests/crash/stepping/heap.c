@@ -24,7 +24,7 @@ void heap_reset(void)
 
 static void *take(size_t bytes)
 {
-    if (bytes > HEAP_BYTES - top - 2 * HEADER) {
+    if (bytes > HEAP_BYTES || bytes + 2 * HEADER > HEAP_BYTES - top) {
         errno = ENOMEM;
         return NULL;
     }
