@@ -1,10 +1,11 @@
-"""For the whole suite: hypothesis' profile, and a word when an earlier run died without one.
+"""For the whole suite: hypothesis' profile, Ctrl-C, and a word when an earlier run died without one.
 
 pytest writes its results at the end. A run that dies in C, or is killed, writes nothing and would look as if it had
 never been; so each run leaves a file with the test it is in, named after its pid, and takes it away at its end.
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from hypothesis import HealthCheck, settings
 # A loaded host is slow; deadlines belong to what a test measures, not to each example.
 settings.register_profile("shmq", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shmq")
+
+# A shell without job control has us ignore it in the background, and our children too, which some tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class RunMark:
