@@ -319,6 +319,7 @@ def descriptors_of(names: list[str], url: str) -> dict[str, tuple[str, int]]:
     """What attaching to each queue came to, and how many descriptors came with it."""
     found = {}
     with shmq.connect(url) as conn:
+        conn.status()  # its answer comes behind the descriptor that every client gets
         for name in names:
             before = set(FDS.iterdir())
             outcome, _ = attempt(functools.partial(conn._attachments.attach, name))
