@@ -1,4 +1,4 @@
-"""What a storm of events does to jobs in another queue: `python -m benchmarks.storm [--deaf] [--json]`.
+"""What a storm of events does to jobs in another queue: `python -m benchmarks.storm [--deaf | --bare] [--json]`.
 
 Owns: the measurement and its figures. Each of many workers (processes) has an auto_delete queue bound with `worker.#`
 to one topic exchange, consumes from it without acks, and publishes heartbeats there, so that every heartbeat is
@@ -7,6 +7,8 @@ they are due and acked one by one. Calm and storm take turns; a job's time goes 
 and figures are medians of turns.
 With --deaf the workers consume nothing, heartbeats are large, and the memory watermark is low: the storm's queues are
 stopped, jobs must go on.
+With --bare heartbeats are rung at the workers' eventfds and nothing is published: what so many processes that wake at
+once do to jobs on this host, whatever wakes them.
 What is checked is of two kinds: what holds on a host of any speed (`wrong`), and figures that a host may miss which is
 slow, or busy with other work (`too_slow`). Exits 1 for either.
 """
@@ -17,6 +19,7 @@ import ctypes
 import json
 import math
 import multiprocessing
+import os
 import shutil
 import statistics
 import struct
@@ -66,6 +69,7 @@ class Plan(NamedTuple):
     seconds: float  # of a turn
     body: int
     deaf: bool
+    bare: bool = False
 
     @property
     def pause(self) -> float:
@@ -86,6 +90,7 @@ class Shared(NamedTuple):
     refused: Counts  # heartbeats that some queue had no room for
     waiting: Counts  # the most that anybody's queue had, as this worker saw it when it had published
     handed_in: Counts  # jobs, by one process
+    bells: list[int]  # of the workers, with --bare
 
 
 def shared_by(url: str, plan: Plan) -> Shared:
@@ -94,7 +99,8 @@ def shared_by(url: str, plan: Plan) -> Shared:
     delivered, published, refused, waiting = (FORK.RawArray(ctypes.c_int64, plan.workers) for _ in range(4))
     handed_in = FORK.RawArray(ctypes.c_int64, 1)
     storming, over = FORK.RawValue(ctypes.c_bool), FORK.RawValue(ctypes.c_bool)
-    return Shared(url, plan, ready, storming, over, delivered, published, refused, waiting, handed_in)
+    bells = [os.eventfd(0) for _ in range(plan.workers)]
+    return Shared(url, plan, ready, storming, over, delivered, published, refused, waiting, handed_in, bells)
 
 
 class Done(NamedTuple):
@@ -134,7 +140,10 @@ def work(shared: Shared, number: int) -> None:
         heart = threading.Thread(target=beat, args=(shared, number, conn, consumer))
         shared.ready.wait(START_SECONDS)
         heart.start()
-        if not deaf:
+        if shared.plan.bare:
+            while not shared.over.value:
+                shared.delivered[number] += os.eventfd_read(shared.bells[number])
+        elif not deaf:
             for _message in consumer:
                 shared.delivered[number] += 1
         heart.join()
@@ -151,12 +160,21 @@ def beat(shared: Shared, number: int, conn: shmq.Connection, consumer: Any) -> N
         if shared.over.value or not shared.storming.value:
             continue
         try:
-            conn.publish(body, exchange=EXCHANGE, routing_key=f"worker.heartbeat.{number}", timeout=plan.pause)
+            if plan.bare:
+                ring(shared.bells)
+            else:
+                conn.publish(body, exchange=EXCHANGE, routing_key=f"worker.heartbeat.{number}", timeout=plan.pause)
             shared.published[number] += 1
             shared.waiting[number] = max(shared.waiting[number], sum(shared.published) - min(shared.delivered))
         except shmq.QueueFull:
             shared.refused[number] += 1
     consumer.cancel()
+
+
+def ring(bells: list[int]) -> None:
+    """Wake everybody."""
+    for bell in bells:
+        os.eventfd_write(bell, 1)
 
 
 def hand_in(shared: Shared) -> None:
@@ -237,6 +255,7 @@ def measure(plan: Plan) -> dict[str, Any]:
                 process.start()
             turns = take_turns(shared, conn)
             shared.over.value = True
+            ring(shared.bells)
             done: list[Done] = hears.recv() if hears.poll(PATIENCE) else []
             deadline = time.monotonic() + PATIENCE
             for process in processes:
@@ -392,7 +411,7 @@ def has_grown(before: float, after: float) -> bool:
 def shown(plan: Plan, figures: dict[str, Any]) -> Iterator[str]:
     """Lines for a person."""
     (calm50, storm50), (calm99, storm99) = figures["p50_ms"], figures["p99_ms"]
-    what = "do not consume" if plan.deaf else "consume"
+    what = "are rung" if plan.bare else "do not consume" if plan.deaf else "consume"
     yield f"{plan.workers} workers that {what}, {plan.jobs} jobs a second"
     yield f"  jobs                     {figures['handed_in']:,} handed in, {figures['done']:,} done"
     yield f"  jobs without the storm   p50 {calm50:7.3f} ms   p99 {calm99:7.3f} ms"
@@ -416,11 +435,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=500, help="a second")
     parser.add_argument("--turns", type=int, default=12, help="of storm, between as many and one of calm")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn")
-    parser.add_argument("--deaf", action="store_true", help="workers do not consume, and the memory watermark is low")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--deaf", action="store_true", help="workers do not consume, and the memory watermark is low")
+    how.add_argument("--bare", action="store_true", help="workers are woken by eventfds alone")
     parser.add_argument("--json", action="store_true", help="figures for a program")
     given = parser.parse_args(arguments)
     body = DEAF_BODY if given.deaf else 64
-    plan = Plan(given.workers, given.deliveries, given.jobs, given.turns, given.seconds, body, given.deaf)
+    plan = Plan(given.workers, given.deliveries, given.jobs, given.turns, given.seconds, body, given.deaf, given.bare)
     figures = measure(plan)
     faults, late = list(wrong(plan, figures)), list(too_slow(plan, figures))
     if given.json:
