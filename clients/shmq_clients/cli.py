@@ -206,6 +206,21 @@ def delete_exchange(connection: Connection, name: str, *, as_json: bool, if_unus
     _say(f"exchange {name} deleted", {"exchange": name}, as_json=as_json)
 
 
+class Binding(NamedTuple):
+    """What names one on the command line."""
+
+    destination: str
+    exchange: str
+    routing_key: str
+    match: str | None
+    arguments: tuple[tuple[str, Any], ...]
+
+    def give_to(self, call: Callable[..., None]) -> None:
+        """Call one of the four that bind and unbind."""
+        arguments = dict(self.arguments) or None
+        call(self.destination, self.exchange, self.routing_key, match=self.match, arguments=arguments)
+
+
 def _binding(command: Callable[..., None]) -> Callable[..., None]:
     """Add what names a binding."""
     for option in (
@@ -223,42 +238,24 @@ def _binding(command: Callable[..., None]) -> Callable[..., None]:
 @main.command()
 @_binding
 @_connected
-def bind(
-    connection: Connection,
-    destination: str,
-    exchange: str,
-    routing_key: str,
-    *,
-    as_json: bool,
-    to_exchange: bool,
-    match: str | None,
-    arguments: Any,  # noqa: ANN401 - pairs
-) -> None:
+def bind(connection: Connection, *, as_json: bool, to_exchange: bool, **named: Any) -> None:  # noqa: ANN401 - click's
     """Let EXCHANGE route ROUTING_KEY to the queue DESTINATION."""
-    make = connection.bind_exchange if to_exchange else connection.bind_queue
-    make(destination, exchange, routing_key, match=match, arguments=dict(arguments) or None)
-    _say(f"{exchange} leads to {destination} by {routing_key!r}", {"destination": destination}, as_json=as_json)
+    binding = Binding(**named)
+    binding.give_to(connection.bind_exchange if to_exchange else connection.bind_queue)
+    where = {"destination": binding.destination}
+    _say(f"{binding.exchange} leads to {binding.destination} by {binding.routing_key!r}", where, as_json=as_json)
 
 
 @main.command()
 @_binding
 @_connected
-def unbind(
-    connection: Connection,
-    destination: str,
-    exchange: str,
-    routing_key: str,
-    *,
-    as_json: bool,
-    to_exchange: bool,
-    match: str | None,
-    arguments: Any,  # noqa: ANN401 - pairs
-) -> None:
+def unbind(connection: Connection, *, as_json: bool, to_exchange: bool, **named: Any) -> None:  # noqa: ANN401 - click's
     """Take a binding back, named as it was made."""
-    drop = connection.unbind_exchange if to_exchange else connection.unbind_queue
-    before = len(connection.bindings(source=exchange, destination=destination))
-    drop(destination, exchange, routing_key, match=match, arguments=dict(arguments) or None)
-    dropped = before - len(connection.bindings(source=exchange, destination=destination))
+    binding = Binding(**named)
+    ends = {"source": binding.exchange, "destination": binding.destination}
+    before = len(connection.bindings(**ends))
+    binding.give_to(connection.unbind_exchange if to_exchange else connection.unbind_queue)
+    dropped = before - len(connection.bindings(**ends))
     _show_count(dropped, "bindings taken back", as_json=as_json)
     if not dropped:
         sys.exit(ALARM)
