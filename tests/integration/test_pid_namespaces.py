@@ -144,17 +144,20 @@ def redelivered_after(daemon: Shmqd, pid: int, *, failures: int = 1) -> float:
         return time.monotonic() - start
 
 
+def enclosed(daemon: Shmqd, mode: str, unshare: list[str], door: Path) -> subprocess.Popen[bytes]:
+    """Start a client that sees nothing of the host but the socket, at the door."""
+    door.touch()
+    command = [sys.executable, "-c", CLIENT, f"shmq://{door}", mode]
+    mounts = [str(daemon.socket), str(door), str(daemon.data)]
+    inside = [*unshare, "--mount", "sh", "-c", INSIDE, "sh", *mounts, *command]
+    return subprocess.Popen(inside, stdout=subprocess.PIPE)
+
+
 @pytest.mark.parametrize("mode", ["direct", "socket"])
 def test_a_client_in_a_container_that_has_only_the_socket(
     daemon: Shmqd, mode: str, unshare: list[str], started: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    door = tmp_path / "door"
-    door.touch()
-    command = [sys.executable, "-c", CLIENT, f"shmq://{door}", mode]
-    mounts = [str(daemon.socket), str(door), str(daemon.data)]
-    started.append(
-        subprocess.Popen([*unshare, "--mount", "sh", "-c", INSIDE, "sh", *mounts, *command], stdout=subprocess.PIPE)
-    )
+    started.append(enclosed(daemon, mode, unshare, tmp_path / "door"))
     pid = working(started[-1])
     assert len(pids(pid)) > 1
 
@@ -165,13 +168,7 @@ def test_a_client_in_a_container_that_has_only_the_socket(
 def test_its_messages_name_it_as_the_host_does(
     daemon: Shmqd, mode: str, unshare: list[str], started: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    door = tmp_path / "door"
-    door.touch()
-    command = [sys.executable, "-c", CLIENT, f"shmq://{door}", mode]
-    mounts = [str(daemon.socket), str(door), str(daemon.data)]
-    started.append(
-        subprocess.Popen([*unshare, "--mount", "sh", "-c", INSIDE, "sh", *mounts, *command], stdout=subprocess.PIPE)
-    )
+    started.append(enclosed(daemon, mode, unshare, tmp_path / "door"))
     pid = working(started[-1])
 
     with daemon.connect() as conn:
