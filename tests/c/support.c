@@ -72,6 +72,14 @@ void world_open(struct world *w, uint32_t handles, struct shmq_geometry geometry
     w->now = shmq_now();
 }
 
+void world_limit(struct world *w, uint32_t overflow, uint64_t length, uint64_t bytes)
+{
+    struct shmq_header *h = w->q[0].header;
+    atomic_store(&h->max_length, length);
+    atomic_store(&h->max_bytes, bytes);
+    atomic_store(&h->overflow, overflow);
+}
+
 void world_abandon(struct world *w)
 {
     for (uint32_t i = 0; i < w->handles; i++)

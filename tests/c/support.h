@@ -35,6 +35,7 @@ struct world {
 void world_open(struct world *w, uint32_t handles, struct shmq_geometry geometry);
 void world_close(struct world *w); /* after a check that nothing is wrong */
 void world_abandon(struct world *w);
+void world_limit(struct world *w, uint32_t overflow, uint64_t length, uint64_t bytes); /* as in the header: 0, or the limit + 1 */
 struct shmq_heal_report world_heal(struct world *w); /* two looks, far enough apart */
 int world_faults(struct world *w);                   /* shmq_check, said aloud */
 void world_is_clean(struct world *w);                /* heal, then no faults */

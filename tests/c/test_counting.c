@@ -3,19 +3,9 @@
 
 static struct world w;
 
-static void open_levels(uint32_t levels)
+static void open_world(void)
 {
-    struct shmq_geometry g = sized(32, 4);
-    g.levels = levels;
-    world_open(&w, 3, g);
-}
-
-static void limit(uint32_t overflow, uint64_t length, uint64_t bytes)
-{
-    struct shmq_header *h = w.q[0].header;
-    atomic_store(&h->max_length, length);
-    atomic_store(&h->max_bytes, bytes);
-    atomic_store(&h->overflow, overflow);
+    world_open(&w, 3, sized(32, 4));
 }
 
 static int64_t depth(void)
@@ -32,8 +22,8 @@ static void miscount(int64_t messages)
 static void what_somebody_is_counting_is_not_corrected(void)
 {
     struct shmq_counts counts;
-    open_levels(1);
-    limit(SHMQ_DROPS_DEAD, 4 + 1, 0);
+    open_world();
+    world_limit(&w, SHMQ_DROPS_DEAD, 4 + 1, 0);
     publish(&w.q[0], 1);
     miscount(0); /* the second one stands before its count: */
     struct shmq_counting counting = shmq_counting_begin(&w.q[1], SHMQ_DROPS_DEAD);
@@ -59,7 +49,7 @@ static void who_was_taken_for_dead_empties_nobody_elses_word(void)
 {
     struct shmq_counts counts;
     uint64_t times;
-    open_levels(1);
+    open_world();
     struct shmq_counting counting = shmq_counting_begin(&w.q[1], SHMQ_DROPS);
     EQ(shmq_reap(&w.q[2], NULL, w.q[1].owner, true, false, &counts), SHMQ_OK);
     struct shmq_counting other = shmq_counting_begin(&w.q[1], SHMQ_DROPS);
@@ -78,7 +68,7 @@ static void begin_a_pass(void) /* over a queue that is counted rightly */
 {
     struct shmq_heal_report report;
     world_open(&w, 3, sized(MANY, 4));
-    limit(SHMQ_REFUSES, MANY + 1, 0);
+    world_limit(&w, SHMQ_REFUSES, MANY + 1, 0);
     for (uint64_t id = 1; id <= 17000; id++)
         publish(&w.q[0], id);
     EQ(shmq_heal_step(&w.q[0], shmq_now(), false, &report), SHMQ_OK);
@@ -133,8 +123,8 @@ static void a_wrong_count_is_corrected_though_there_is_traffic(void)
     struct shmq_draft d = {.body_bytes = 24, .ttl_ns = -1};
     uint64_t body[3] = {1}, ctl;
     uint32_t refused = 0, slot;
-    open_levels(1);
-    limit(SHMQ_REFUSES_DEAD, 1 + 1, 0);
+    open_world();
+    world_limit(&w, SHMQ_REFUSES_DEAD, 1 + 1, 0);
     miscount(1);
     for (int n = 0; n < 10; n++) {
         struct shmq_heal_report report;
@@ -153,8 +143,8 @@ static void a_wrong_count_is_corrected_though_there_is_traffic(void)
 static void more_may_count_than_there_are_words(void)
 {
     struct shmq_counting counting[SHMQ_COUNTING];
-    open_levels(1);
-    limit(SHMQ_DROPS_DEAD, 4 + 1, 0);
+    open_world();
+    world_limit(&w, SHMQ_DROPS_DEAD, 4 + 1, 0);
     for (uint32_t n = 0; n < SHMQ_COUNTING; n++) {
         counting[n] = shmq_counting_begin(&w.q[n % 2], SHMQ_DROPS_DEAD);
         EQ(counting[n].word != NULL, true);

@@ -13,14 +13,6 @@ static void open_levels(uint32_t levels)
     world_open(&w, 3, g);
 }
 
-static void limit(uint32_t overflow, uint64_t length, uint64_t bytes)
-{
-    struct shmq_header *h = w.q[0].header;
-    atomic_store(&h->max_length, length);
-    atomic_store(&h->max_bytes, bytes);
-    atomic_store(&h->overflow, overflow);
-}
-
 static void settle_all_dead(uint32_t expected, uint32_t reason)
 {
     uint32_t slot, n = 0;
@@ -37,7 +29,7 @@ static void settle_all_dead(uint32_t expected, uint32_t reason)
 static void beyond_its_length_heads_are_dead(void)
 {
     open_levels(1);
-    limit(SHMQ_DROPS_DEAD, 3 + 1, 0);
+    world_limit(&w, SHMQ_DROPS_DEAD, 3 + 1, 0);
     for (uint64_t id = 1; id <= 10; id++)
         publish(&w.q[id % 2], id);
     EQ(world_count(&w, SHMQ_READY), 3);
@@ -53,7 +45,7 @@ static void where_nothing_wants_them_heads_are_free_at_once(void)
 {
     struct shmq_stats stats;
     open_levels(1);
-    limit(SHMQ_DROPS, 3 + 1, 0);
+    world_limit(&w, SHMQ_DROPS, 3 + 1, 0);
     for (uint64_t id = 1; id <= 10; id++)
         publish(&w.q[0], id);
     EQ(world_count(&w, SHMQ_DEAD), 0);
@@ -68,7 +60,7 @@ static void where_nothing_wants_them_heads_are_free_at_once(void)
 static void bytes_are_those_of_bodies(void)
 {
     open_levels(1);
-    limit(SHMQ_DROPS_DEAD, 0, 60 + 1);
+    world_limit(&w, SHMQ_DROPS_DEAD, 0, 60 + 1);
     EQ(publish_sized(&w.q[0], 1, 0, 24), SHMQ_OK);
     EQ(publish_sized(&w.q[0], 2, 0, 24), SHMQ_OK);
     EQ(publish_sized(&w.q[0], 3, 0, 40), SHMQ_OK); /* 88: both others are too many */
@@ -82,7 +74,7 @@ static void victims_are_of_the_lowest_level_or_of_the_highest(uint32_t flag, uin
     open_levels(3);
     for (uint64_t id = 1; id <= 3; id++)
         EQ(publish_sized(&w.q[0], id, (uint32_t)id - 1, 24), SHMQ_OK);
-    limit(SHMQ_DROPS | flag, 2 + 1, 0);
+    world_limit(&w, SHMQ_DROPS | flag, 2 + 1, 0);
     atomic_store(&w.q[0].header->depth[0], 3);
     atomic_store(&w.q[0].header->depth[1], 72);
     EQ(shmq_trim(&w.q[0]), SHMQ_OK);
@@ -105,7 +97,7 @@ static void the_most_urgent_goes_first_where_that_is_asked_for(void)
 static void a_refused_publish_leaves_nothing(void)
 {
     open_levels(1);
-    limit(SHMQ_REFUSES, 1 + 1, 0);
+    world_limit(&w, SHMQ_REFUSES, 1 + 1, 0);
     publish(&w.q[0], 1);
     EQ(publish_sized(&w.q[0], 2, 0, 24), SHMQ_REFUSED);
     EQ(world_count(&w, SHMQ_FREE), 31);
@@ -120,7 +112,7 @@ static void of_those_who_come_at_once_none_is_too_many(void)
     struct shmq_draft d = {.body_bytes = 24, .ttl_ns = -1};
     struct shmq_write first, second;
     open_levels(1);
-    limit(SHMQ_REFUSES, 1 + 1, 0);
+    world_limit(&w, SHMQ_REFUSES, 1 + 1, 0);
     EQ(shmq_write_begin(&w.q[0], &d, &first), SHMQ_OK);
     EQ(shmq_write_begin(&w.q[1], &d, &second), SHMQ_OK);
     body_fill(first.body, 24, 1);
@@ -135,7 +127,7 @@ static void of_those_who_come_at_once_none_is_too_many(void)
 static void of_those_who_saw_too_many_only_one_drops_a_head(void)
 {
     open_levels(1);
-    limit(SHMQ_DROPS, 2 + 1, 0);
+    world_limit(&w, SHMQ_DROPS, 2 + 1, 0);
     for (uint64_t id = 1; id <= 3; id++)
         publish(&w.q[0], id);
     EQ(shmq_drop_head(&w.q[1], 0, false), SHMQ_NOT_DUE); /* by another, that looked before the first one had dropped it */
@@ -151,7 +143,7 @@ static void what_is_purged_counts_no_more(void)
     static const uint32_t overflows[] = {SHMQ_DROPS, SHMQ_REFUSES};
     for (int n = 0; n < 2; n++) {
         open_levels(1);
-        limit(overflows[n], 2 + 1, 0);
+        world_limit(&w, overflows[n], 2 + 1, 0);
         publish(&w.q[0], 1);
         publish(&w.q[0], 2);
         EQ(shmq_purge(&w.q[1], UINT64_MAX), 2);
@@ -165,7 +157,7 @@ static void what_is_refused_may_be_dead(void)
 {
     struct shmq_stats stats;
     open_levels(1);
-    limit(SHMQ_REFUSES_DEAD, 0 + 1, 0);
+    world_limit(&w, SHMQ_REFUSES_DEAD, 0 + 1, 0);
     EQ(publish_sized(&w.q[0], 1, 0, 24), SHMQ_REFUSED);
     shmq_stats(&w.q[0], &stats);
     EQ(stats.ready, 0);
@@ -177,7 +169,7 @@ static void what_is_refused_may_be_dead(void)
 static void who_waits_may_have_what_may_not_stay(void)
 {
     open_levels(1);
-    limit(SHMQ_DROPS_DEAD, 0 + 1, 0);
+    world_limit(&w, SHMQ_DROPS_DEAD, 0 + 1, 0);
     publish(&w.q[0], 1);
     settle_all_dead(1, SHMQ_MAXLEN);
     shmq_bell_register(&w.q[1], SHMQ_CONSUMERS);
@@ -189,7 +181,7 @@ static void who_waits_may_have_what_may_not_stay(void)
 static void a_count_that_a_death_left_is_corrected_at_rest(void)
 {
     open_levels(1);
-    limit(SHMQ_DROPS_DEAD, 4 + 1, 0);
+    world_limit(&w, SHMQ_DROPS_DEAD, 4 + 1, 0);
     publish(&w.q[0], 1);
     atomic_store(&w.q[0].header->depth[0], 9);
     atomic_store(&w.q[0].header->depth[1], 1000);
@@ -207,7 +199,7 @@ static void what_comes_back_or_is_due_counts_too(void)
     uint32_t slot;
     uint64_t ctl;
     open_levels(1);
-    limit(SHMQ_DROPS_DEAD, 1 + 1, 0);
+    world_limit(&w, SHMQ_DROPS_DEAD, 1 + 1, 0);
     publish(&w.q[0], 1);
     EQ(take(&w.q[1], &d), 1);
     publish(&w.q[0], 2);
