@@ -1,7 +1,6 @@
 """The presence file outlives who made it, is told from another in its place, and gives nobody a way to write."""
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +10,6 @@ import pytest
 from shmq_daemon import segments
 from shmq_daemon.presence import Presence
 from shmq_daemon.registry import Row
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    name = segments.new_name("test-" + secrets.token_hex(4))
-    yield name
-    segments.unlink(name)
 
 
 @pytest.fixture

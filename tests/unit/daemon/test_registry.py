@@ -1,7 +1,6 @@
 """Rows and bitmaps of the registry survive who wrote them."""
 
 import os
-import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -13,13 +12,6 @@ from shmq_daemon.registry import BROKERS, BYTES, CLIENTS_FIRST, HEADER, MAGIC, S
 
 PEER = Peer(4711, 1000, 1000, 12345, -1)
 SECRET = bytes(range(16))
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    name = segments.new_name("test-" + secrets.token_hex(4))
-    yield name
-    segments.unlink(name)
 
 
 @pytest.fixture
