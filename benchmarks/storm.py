@@ -155,7 +155,7 @@ def beat(shared: Shared, number: int, conn: shmq.Connection, consumer: Any) -> N
     due = time.monotonic() + plan.pause * number / plan.workers
     body = bytes(plan.body)
     while not shared.over.value:
-        time.sleep(max(0.0, due - time.monotonic()))
+        time.sleep(max(0.0, due - time.monotonic()))  # until it is due
         due = max(due + plan.pause, time.monotonic())
         if shared.over.value or not shared.storming.value:
             continue
@@ -183,7 +183,7 @@ def hand_in(shared: Shared) -> None:
         shared.ready.wait(START_SECONDS)
         due, end = time.monotonic(), math.inf
         while due < end:
-            time.sleep(max(0.0, due - time.monotonic()))
+            time.sleep(max(0.0, due - time.monotonic()))  # until it is due
             conn.publish(JOB.pack(shared.handed_in[0], due), routing_key=JOBS, timeout=PATIENCE)
             shared.handed_in[0] += 1
             due += 1 / shared.plan.jobs
@@ -277,7 +277,7 @@ def take_turns(shared: Shared, conn: shmq.Connection) -> list[Turn]:
     plan = shared.plan
     shared.ready.wait(START_SECONDS)
     shared.storming.value = True
-    time.sleep(WARM_BEATS * plan.pause)
+    time.sleep(WARM_BEATS * plan.pause)  # until each has attached to all queues
     if plan.deaf:
         fill(shared, conn)
     return [take_turn(shared, conn, storm=bool(number % 2)) for number in range(2 * plan.turns + 1)]
@@ -295,9 +295,9 @@ def fill(shared: Shared, conn: shmq.Connection) -> None:
 def take_turn(shared: Shared, conn: shmq.Connection, *, storm: bool) -> Turn:
     """Let it blow, or not."""
     shared.storming.value = storm
-    time.sleep(SETTLE_SECONDS)
+    time.sleep(SETTLE_SECONDS)  # what the turn before left is gone
     begin, before = time.monotonic(), sum(shared.delivered)
-    time.sleep(shared.plan.seconds)
+    time.sleep(shared.plan.seconds)  # what is measured
     end, after = time.monotonic(), sum(shared.delivered)
     infos = conn.queues()
     storms = [info.totals for info in infos if info.definition.name != JOBS]

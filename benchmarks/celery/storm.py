@@ -144,7 +144,7 @@ def hand_in(shared: Shared) -> None:
         shared.ready.wait(PATIENCE)
         due = time.monotonic()
         while not shared.over.is_set():
-            time.sleep(max(0.0, due - time.monotonic()))
+            time.sleep(max(0.0, due - time.monotonic()))  # until it is due
             producer.publish({"due": due}, routing_key="jobs", declare=[JOBS])
             due += JOB_PACE
         producer.publish({"due": None}, routing_key="jobs")
@@ -196,7 +196,7 @@ def _turns(broker: Broker, shared: Shared, hears: Any, seconds: float) -> dict[s
     shared.ready.wait(PATIENCE)
     opened = time.monotonic()
     _restart(broker, shared, 1)  # once before: then all have the queues that they will have
-    time.sleep(CALM * seconds)
+    time.sleep(CALM * seconds)  # while jobs are measured
     memory, used = [broker.memory_mib()], broker.processor_seconds()
     stormed = time.monotonic()
     restarted: list[float] = []
@@ -204,10 +204,10 @@ def _turns(broker: Broker, shared: Shared, hears: Any, seconds: float) -> dict[s
         begun = time.monotonic()
         restarted.append(_restart(broker, shared, number))
         while time.monotonic() - begun < seconds / RESTARTS:
-            time.sleep(LOOK)
+            time.sleep(LOOK)  # to the next look
             memory.append(broker.memory_mib())
     calm, used = time.monotonic(), broker.processor_seconds() - used
-    time.sleep(CALM * seconds)
+    time.sleep(CALM * seconds)  # while jobs are measured
     after = broker.memory_mib()
     shared.over.set()
     if not hears.poll(PATIENCE):
@@ -236,7 +236,7 @@ def _restart(broker: Broker, shared: Shared, number: int) -> float:
     begun = time.monotonic()
     shared.restart.value = number
     while min(shared.greeted) < number:
-        time.sleep(LOOK)
+        time.sleep(LOOK)  # to the next look
         if time.monotonic() - begun > PATIENCE:
             raise SystemExit(f"{broker.name}: the workers are not back after {PATIENCE:g} s")
     return time.monotonic() - begun

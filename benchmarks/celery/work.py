@@ -65,7 +65,7 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
     while not holds():
         if time.monotonic() > deadline:
             raise SystemExit(f"not within {PATIENCE:g} s: {what}")
-        time.sleep(LOOK)
+        time.sleep(LOOK)  # to the next look
 
 
 def marks(path: Path) -> list[tuple[float, float]]:
@@ -104,7 +104,7 @@ def throughput(broker: Broker, folder: Path, count: int, starts: int) -> dict[st
         figures["broker"] = (broker.processor_seconds() - before) / (2 * count) * 1e6
         for _ in range(starts):
             app.send_task("mark", (str(timed), time.monotonic()), ignore_result=True)
-            time.sleep(PACE)
+            time.sleep(PACE)  # one at a time: none waits behind another
         wait_until(lambda: len(marks(timed)) == starts, "all have started")
     figures["start"] = statistics.median(began - sent for sent, began in marks(timed)) * 1e3
     app.close()

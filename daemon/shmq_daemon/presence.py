@@ -37,7 +37,7 @@ class Presence:
         fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             presence.enter(fd, presence.position_of(row.incarnation))
-        except BaseException:
+        except BaseException:  # whatever it was: nobody else closes it
             os.close(fd)
             raise
         return fd

@@ -336,7 +336,7 @@ def publish_for_ever(connection: shmq.Connection, name: str) -> None:
     """At 50 MB/s at most: the supervisor looks every 20 ms while queues grow, and sees only then what was written."""
     while True:
         connection.publish(bytes(50_000), routing_key=name, confirm="memory", timeout=0)
-        time.sleep(0.001)
+        time.sleep(0.001)  # that pace
 
 
 def watermark(mode: str) -> None:

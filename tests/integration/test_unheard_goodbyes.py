@@ -44,7 +44,7 @@ def connect(request: pytest.FixtureRequest, daemon: Shmqd, mode: str, loop: Loop
     """Connect with the client and in the mode under test."""
     if request.param == "asyncio":
         return lambda **options: connect_adapted(loop, daemon.url, mode=mode, timeout=scaled(5), **options)
-    return lambda **options: shmq.connect(daemon.url, mode=mode, timeout=scaled(5), **options)  # type: ignore[arg-type]
+    return lambda **options: shmq.connect(daemon.url, mode=mode, timeout=scaled(5), **options)  # type: ignore[arg-type] # a mode
 
 
 def begin(conn: shmq.Connection) -> Any:
@@ -135,7 +135,7 @@ def test_who_keeps_no_presence_has_what_it_had_for_as_long_as_its_process_lives(
     daemon: Shmqd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As clients of other kinds may do."""
-    monkeypatch.setattr("shmq_clients.present.Present.position", None)
+    monkeypatch.setattr("shmq_clients.present.Present.position", None)  # says in its hello that it wants none
     with shmq.connect(daemon.url, mode="direct") as conn:
         begin(conn)
         kill_broker(daemon)
@@ -301,10 +301,10 @@ def test_a_process_that_dies_later_has_died_and_not_closed(daemon: Shmqd) -> Non
 def test_a_forked_child_lets_go_of_nothing(daemon: Shmqd, process: Process) -> None:
     process.do("os.fork() or os._exit(0)")
     daemon.kill_all()
-    process.do("os.fork() or (time.sleep(1), os._exit(0))")
+    process.do("os.fork() or (time.sleep(1), os._exit(0))")  # it ends while the next daemon runs
     daemon.start()
     assert not is_free(daemon, "mine")
-    process.do("os.fork() or time.sleep(60)")
+    process.do("os.fork() or time.sleep(60)")  # it outlives the test's questions
     daemon.kill_all()
     process.do("conn.close()")
     daemon.start()

@@ -134,7 +134,7 @@ def test_who_was_given_no_presence_or_that_of_another_file_never_leaves(world: W
 def test_a_death_is_no_goodbye(world: World) -> None:
     pid = os.fork()
     if pid == 0:
-        time.sleep(60)
+        time.sleep(60)  # until it is killed
         os._exit(0)
     client = world.add(1, pid=pid)
     os.kill(pid, 9)
