@@ -37,7 +37,7 @@ $(VENV)/.built: $(VENV)/.installed $(ALL_C) $(wildcard shmq/core/*.h)
 	CFLAGS=-Werror $(PY) setup.py --quiet build_ext --inplace --force
 	@touch $@
 
-test: build lint c-test ## the broker and its clients (at most 15 minutes on 2 cores)
+test: build lint c-test ## the broker and its clients (17 minutes on 2 cores)
 	$(PYTEST) -m 'not long' $(addprefix --ignore=,$(BESIDE_OTHERS))
 
 test-celery: build ## Kombu's own tests and Celery's features over shmq, with kills (five minutes)
