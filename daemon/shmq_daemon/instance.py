@@ -2,8 +2,9 @@
 
 Owns: the lock file's bytes, binding and taking over sockets. Does not own: accepting, the state behind the lock.
 Invariants: a POSIX record lock belongs to a process, is not inherited by fork and ends with the process, so it never
-outlives the master. Each process of the daemon locks its own byte: a new broker waits until the old one is truly
-gone. A socket file is replaced only if it is ours and nobody answers on it, and by one process at a time.
+outlives the master. Each process of the daemon locks its own byte: a new one waits until the old one is truly gone, and
+a new master until both children of a killed one are. A socket file is replaced only if it is ours and nobody answers on
+it, and by one process at a time.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import fcntl
 import os
 import socket
 import stat
+import struct
 import time
 from collections.abc import Iterator
 from enum import IntEnum
@@ -20,16 +22,18 @@ from typing import Final
 
 from shmq.errors import AlreadyRunning, ConfigError
 from shmq_daemon.config import group_id
-from shmq_daemon.peer import peer_of
+from shmq_daemon.peer import is_dead, peer_of
 from shmq_daemon.places import make_socket_directory
 from shmq_daemon.principals import GROUP, group_id_or_none
 
 BACKLOG: Final = 4096
 PRIVATE: Final = 0o600  # of a socket
 SHARED: Final = 0o660  # with a group
+FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock, fcntl(2), where a long has 64 bits
 LINK_SOCKET: Final = "supervisor.sock"  # in the data directory, which is the daemon's working directory
 ALONE_SECONDS_MAX: Final = 2.0
 ALONE_PAUSE_SECONDS: Final = 0.005
+ORPHANS_SECONDS_MAX: Final = 5.0  # for children of a killed master, which end within 100 ms on a host that is not busy
 
 
 class Byte(IntEnum):
@@ -41,7 +45,7 @@ class Byte(IntEnum):
 
 
 def take_lock(path: Path) -> int:
-    """Lock the data directory for this process. Returns the descriptor that must stay open."""
+    """Lock the data directory for this process. Returns the descriptor that must stay open. Raises AlreadyRunning."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, Byte.MASTER)
@@ -51,13 +55,37 @@ def take_lock(path: Path) -> int:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             raise
         raise AlreadyRunning(path=str(path.parent), pid=int(holder) if holder.isdigit() else 0) from error
+    try:
+        for byte in (Byte.BROKER, Byte.SUPERVISOR):
+            _wait_for_orphan(fd, byte, path)
+    except AlreadyRunning:
+        os.close(fd)
+        raise
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
 
 
+def _wait_for_orphan(fd: int, byte: Byte, path: Path) -> None:
+    """A child of a killed master serves no more, but may not have ended yet. Raises AlreadyRunning."""
+    deadline = time.monotonic() + ORPHANS_SECONDS_MAX
+    while (pid := _holder(fd, byte)) is not None:
+        if time.monotonic() > deadline:
+            raise AlreadyRunning(path=str(path.parent), pid=pid)
+        time.sleep(ALONE_PAUSE_SECONDS)  # nothing can be waited for that tells of it and has a deadline
+
+
+def _holder(fd: int, byte: Byte) -> int | None:
+    """Who has this byte locked; None: nobody."""
+    asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    kind, _, _, _, pid = FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+    return None if kind == fcntl.F_UNLCK else int(pid)
+
+
 def wait_for_predecessor(lock_fd: int, byte: Byte) -> None:
-    """In a child: lock this role's byte, waiting for a process of a killed master to end (within 100 ms)."""
+    """In a child: lock this role's byte, waiting for the one before to end. Its master knows that it has, or is about
+    to.
+    """
     fcntl.lockf(lock_fd, fcntl.LOCK_EX, 1, byte)
 
 
@@ -153,14 +181,30 @@ def _remove_stale(path: Path) -> None:
         return
     if not stat.S_ISSOCK(status.st_mode):
         raise ConfigError(f"{path} exists and is no socket; choose another path with --socket")
-    listens = who_listens(path)
-    if listens is not None:
-        raise AlreadyRunning(path=str(path), pid=listens)
+    deadline = time.monotonic() + ORPHANS_SECONDS_MAX
+    while (listens := who_listens(path)) is not None:
+        if _lives(listens) or time.monotonic() > deadline:
+            raise AlreadyRunning(path=str(path), pid=listens)
+        time.sleep(ALONE_PAUSE_SECONDS)  # as above: a dying child of a killed master has it open still
     if status.st_uid != os.geteuid():
         raise ConfigError(
             f"stale socket {path} belongs to uid {status.st_uid}; remove it or choose another with --socket"
         )
     path.unlink()
+
+
+def _lives(pid: int) -> bool:
+    """Also one that can't be seen, as in another pid namespace."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    try:
+        return not is_dead(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def who_listens(path: Path) -> int | None:

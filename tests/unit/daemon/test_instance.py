@@ -10,6 +10,7 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,84 @@ def test_a_lock_is_not_inherited_and_names_its_holder(tmp_path: Path) -> None:
 
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     os.close(fd)
+
+
+@contextlib.contextmanager
+def orphan(keep: Callable[[], object]) -> Iterator[int]:
+    """A child that has something until it ends, as those of a killed master; yields its pid."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            kept = keep()  # noqa: F841 - kept open
+            os.write(write, b"!")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.read(read, 1)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(read)
+        os.close(write)
+
+
+def later(pid: int) -> threading.Timer:
+    """Let it end in a moment."""
+    timer = threading.Timer(0.2, os.kill, (pid, signal.SIGKILL))
+    timer.start()
+    return timer
+
+
+def locked(path: Path, byte: instance.Byte) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.lockf(fd, fcntl.LOCK_EX, 1, byte)
+    return fd
+
+
+@pytest.mark.parametrize("byte", [instance.Byte.BROKER, instance.Byte.SUPERVISOR])
+def test_a_new_master_waits_for_the_children_of_a_killed_one(tmp_path: Path, byte: instance.Byte) -> None:
+    with orphan(lambda: locked(tmp_path / "lock", byte)) as pid:
+        timer = later(pid)
+        fd = instance.take_lock(tmp_path / "lock")
+
+        assert timer.finished.is_set()
+        os.close(fd)
+
+
+def test_a_child_of_a_killed_master_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance, "ORPHANS_SECONDS_MAX", 0.05)
+    with orphan(lambda: locked(tmp_path / "lock", instance.Byte.BROKER)) as pid:
+        with pytest.raises(AlreadyRunning) as refused:
+            instance.take_lock(tmp_path / "lock")
+        assert refused.value.pid == pid
+
+    os.close(instance.take_lock(tmp_path / "lock"))  # nothing is left locked
+
+
+def test_a_socket_that_a_dying_child_of_a_killed_master_still_has_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    with orphan(lambda: _listened_by_the_dead(path)) as pid:
+        assert instance.who_listens(path) is not None
+        timer = later(pid)
+        instance.bind_listener(path).close()
+
+        assert timer.finished.is_set()
+
+
+def _listened_by_the_dead(path: Path) -> socket.socket:
+    """In a child: the one who listened has ended, the socket is open here."""
+    here, there = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        listener = instance.bind_listener(path)
+        socket.send_fds(there, [b"!"], [listener.fileno()])
+        os._exit(0)
+    _, (fd,), _, _ = socket.recv_fds(here, 1, 1)
+    os.waitpid(pid, 0)
+    return socket.socket(fileno=fd)
 
 
 def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
