@@ -426,10 +426,10 @@ class Link:
             self.lose(session, error)
             raise
 
-    def begin_in(self, session: Session, make: Callable[[int], ClientFrame]) -> Answer:
-        """Send a request in this session or not at all; somebody will look at its answer."""
+    def begin_in(self, session: Session, make: Callable[[int], ClientFrame], *, late: bool = False) -> Answer:
+        """Send a request in this session or not at all; somebody will look at its answer. `late`: as Answer's."""
         try:
-            return session.begin(make, self.read_on)[1]
+            return session.begin(make, self.read_on, late=late)[1]
         except ConnectionLost as error:
             self.lose(session, error)
             raise

@@ -50,13 +50,15 @@ class Sink(Protocol):
 
 class Answer:
     """What a request waits for. `tell` is called when it has come, by whoever reads, and must not wait; before it
-    `at_once`, unless that is an error: nothing that came behind it has been looked at then.
+    `at_once`, unless that is an error: nothing that came behind it has been looked at then. `late`: nobody waits to
+    hear of a refusal, so a later call raises it.
     """
 
-    __slots__ = ("at_once", "descriptors", "done", "error", "frame", "tell")
+    __slots__ = ("at_once", "descriptors", "done", "error", "frame", "late", "tell")
 
-    def __init__(self, at_once: Callable[[], object] | None = None) -> None:
+    def __init__(self, at_once: Callable[[], object] | None = None, *, late: bool = False) -> None:
         self.at_once = at_once
+        self.late = late
         self.frame: BrokerFrame | None = None
         self.descriptors: tuple[int, ...] = ()
         self.error: ShmqError | None = None
@@ -115,9 +117,13 @@ class Session:
         make: Callable[[int], ClientFrame],
         read: Callable[[], object],
         at_once: Callable[[], object] | None = None,
+        *,
+        late: bool = False,
     ) -> tuple[int, Answer]:
-        """Send a request; its answer is there once `done`. Say `forget(number)` when it was used or given up."""
-        answer = Answer(at_once)
+        """Send a request; its answer is there once `done`. Say `forget(number)` when it was used or given up. `at_once`
+        and `late`: as Answer's.
+        """
+        answer = Answer(at_once, late=late)
         number = next(self._numbers) % SEQ_MAX + 1
         with self._lock:
             if self.ended is not None:
@@ -217,6 +223,8 @@ class Session:
         if frame.seq == 0:
             self._failures.append(error)
         elif (answer := self._answers.pop(frame.seq, None)) is not None:
+            if answer.late:
+                self._failures.append(error)
             answer.settle(None, error)
 
     def _on_closing(self, frame: Closing) -> None:

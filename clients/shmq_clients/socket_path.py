@@ -99,7 +99,7 @@ class SocketPath:
 
         def send(window: Window, ends_step: bool) -> None:  # noqa: FBT001 - as Window.enter says
             if ends_step:
-                window.end_step(self.link.begin_in(window.session, frame))
+                window.end_step(self.link.begin_in(window.session, frame, late=True))
             else:
                 self.link.say_in(window.session, frame(0))
             window.note_sent()

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from shmq.errors import ConnectionLost, OperationTimeout
+from shmq.errors import OperationTimeout
 from shmq.wire.frames import Ping
 from shmq_clients.link import Link
 from shmq_clients.session import Answer, Session
@@ -98,13 +98,10 @@ class Window:
             self._link.advance(remaining, oldest.is_done)
 
     def settle(self, oldest: Answer) -> None:
-        """A step is done; what it was refused is raised by a later call."""
+        """A step is done, however: a later call raises what was refused."""
         with self._lock:
-            mine = bool(self._steps) and self._steps[0] is oldest
-            if mine:
+            if self._steps and self._steps[0] is oldest:
                 self._steps.popleft()
-        if mine and oldest.error is not None and not isinstance(oldest.error, ConnectionLost):
-            self._link.failures.append(oldest.error)
 
 
 class Room:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 import shmq
+from shmq_clients.window import STEP_MESSAGES
 from support.deadline import wait_until
 from support.messages import QueueMaker, deaths, ready_bodies, unique, wait_for
 
@@ -155,6 +156,24 @@ def test_a_refusal_is_told_to_who_does_not_wait_for_it(conn: shmq.Connection, ne
 
     with pytest.raises(shmq.PublishRejected):
         publish_and_ask()
+
+
+@pytest.mark.rule("LENGTH-3", "PUBLISH-2")
+@pytest.mark.parametrize("before", [STEP_MESSAGES - 2, STEP_MESSAGES - 1, STEP_MESSAGES])
+def test_a_refusal_behind_many_that_were_sent_is_told(
+    conn: shmq.Connection, new_queue: QueueMaker, before: int
+) -> None:
+    queue, full = new_queue(), new_queue(max_length=0, overflow="reject-publish")
+
+    def publish_and_ask() -> None:
+        for _ in range(before):
+            conn.publish(b"x", routing_key=queue)
+        conn.publish(b"x", routing_key=full)
+        conn.wait_for_confirms()
+
+    with pytest.raises(shmq.PublishRejected):
+        publish_and_ask()
+    assert conn.queue_info(queue).messages == before
 
 
 @pytest.mark.rule("LENGTH-3")

@@ -319,10 +319,10 @@ class AsyncLink(Link):
         with contextlib.suppress(SessionError):
             self.say_in(session, frame)
 
-    def begin_in(self, session: Session, make: Callable[[int], ClientFrame]) -> Answer:
+    def begin_in(self, session: Session, make: Callable[[int], ClientFrame], *, late: bool = False) -> Answer:
         """As inherited."""
         self.resume()
-        return super().begin_in(session, make)
+        return super().begin_in(session, make, late=late)
 
     async def answered(self, answer: Answer, deadline: float, timeout: float) -> None:
         """Wait for an answer. Raises OperationTimeout."""

@@ -199,7 +199,7 @@ class AsyncSocketPath(SocketPath):
 
         def send(window: Window, ends_step: bool) -> bool:  # noqa: FBT001 - as Window.count says
             if ends_step:
-                window.end_step(self._link.begin_in(window.session, frame))
+                window.end_step(self._link.begin_in(window.session, frame, late=True))
             else:
                 self._link.say_in(window.session, frame(0))
             return True
