@@ -6,6 +6,7 @@ the host's load, ours and others'.
 """
 
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from support.deadline import scaled, wait_until
 from support.shmqd import Shmqd
 
 Victim = Literal["master", "broker", "supervisor", "all"]
+UNWANTED: Final = re.compile(r'event="(process|request) failed"|event="child ended".*exit_code=(?!-9\b)|Traceback')
 WORK_STEPS: Final = 100  # of the canaries together between two kills
 WORKERS: Final[list[tuple[Role, Mode]]] = [
     ("publish", "direct"),
@@ -56,7 +58,13 @@ def kill_at_work(daemon: Shmqd, folder: Path, number: int, victim: Victim, kills
         with daemon.connect() as conn:
             for queue in queues:
                 conn.delete_queue(queue)
+    run.history.errors += complaints(daemon)
     return Deaths(run, back, stall_ns)
+
+
+def complaints(daemon: Shmqd) -> list[str]:
+    """What the daemon's log says of deaths that nobody here has caused, and of faults."""
+    return [line for line in daemon.log.read_text().splitlines() if UNWANTED.search(line)]
 
 
 def _kill_once(daemon: Shmqd, run: Run, canaries: Workers, victim: Victim) -> float:

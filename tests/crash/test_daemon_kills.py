@@ -14,7 +14,7 @@ import pytest
 from crash import checker
 from crash.logbook import READY, STEPS
 from crash.nemesis import Workers
-from crash.outages import WORKERS, Victim, kill, kill_at_work, pid_of
+from crash.outages import WORKERS, Victim, complaints, kill, kill_at_work, pid_of
 from crash.plan import MODES
 from crash.run import SEED_VARIABLE, Run, seed
 from shmq.limits import RESUME_SECONDS
@@ -68,6 +68,7 @@ def test_nothing_is_lost_when_clients_and_daemon_die_together(daemon: Shmqd, tmp
             run.workers.kill_until((number + 1) * CLIENTS_EACH, 20.0)
             run.history.outages.append(kill(daemon, run.dice.choice(victims)))
         run.finish()
+        run.history.errors += complaints(daemon)
 
     say(
         f"together, {SEED_VARIABLE} {run.number}: {TOGETHER} deaths of the daemon's, {run.workers.victims} of clients,"
