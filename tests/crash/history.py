@@ -127,14 +127,11 @@ class Outage:
 
 @dataclass(slots=True)
 class Barrier:
-    """The broker answered a request of this worker: all that the worker had sent before it was done. Not passed: its
-    client told instead that the session had ended, and with it maybe some of what was sent.
-    """
+    """The broker answered a request of this worker: all that the worker had sent before it was done."""
 
     who: Consumer
     invoked: int
     ended: int
-    passed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,14 +229,11 @@ class Facts:
         return max((outage.before for outage in self._broker_outages if outage.before <= at), default=NEVER)
 
     def took_effect(self, who: Consumer, invoked: int, ended: int) -> bool:
-        """Whether what a worker sent to the broker between these times was surely done; the next barrier says so."""
-        barriers = self._barriers.get(who, [])  # a worker's are in the order of their times
-        index = bisect.bisect_left(barriers, ended, key=lambda barrier: barrier.invoked)
-        barrier = barriers[index] if index < len(barriers) else None
-        if barrier is not None and not barrier.passed:
-            return False
+        """Whether what a worker had sent to the broker between these times was surely done."""
         outage = self.outage_after(invoked)
-        return outage == NEVER or (barrier is not None and barrier.ended <= outage)
+        if outage == NEVER:
+            return True
+        return any(ended <= barrier.invoked and barrier.ended <= outage for barrier in self._barriers.get(who, ()))
 
     def is_confirmed(self, publish: Publish) -> bool:
         """Whether it is surely in its queue."""

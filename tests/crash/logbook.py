@@ -213,9 +213,8 @@ def _read_life(history: History, life: Read) -> None:
             history.publishes.extend(_publishes(record, life.who, refused))
         elif record.kind == DELIVERS:
             history.deliveries.append(_delivery(record, life.who))
-        elif record.kind == BARRIERS and record.outcome:
-            passed = record.outcome == Outcome.OK
-            history.barriers.append(Barrier(life.who, record.time0, record.time1, passed=passed))
+        elif record.kind == BARRIERS and record.outcome == Outcome.OK:
+            history.barriers.append(Barrier(life.who, record.time0, record.time1))
         elif record.kind == ENDS:
             life.closing, life.ended = record.time0, record.time1
 

@@ -182,7 +182,7 @@ class Producer:
         except shmq.PublishError:
             self._log.refused()
         except shmq.SessionError:
-            self._log.ended(record, Outcome.FAILED)
+            pass
         self._words[DOING] = 0
 
     def _bodies(self, count: int) -> tuple[MessageId, list[bytes]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crash.bodies import MessageId
-from crash.history import Consumer, Delivery, Facts, History, Outcome, QueueRules, Settle
+from crash.history import Consumer, Delivery, History, Outcome, QueueRules, Settle
 from crash.logbook import AT_ONCE, DOING, SENT, Logbook, read_into
 
 FIRST = MessageId(3, 1, 10)
@@ -71,27 +71,6 @@ def test_what_was_only_sent_is_unknown_once_something_was_refused(log: Logbook) 
     log.refused()
 
     assert {outcome for _, outcome in outcomes(log)} == {Outcome.UNKNOWN}
-
-
-@pytest.mark.parametrize(
-    ("barriers", "confirmed"),
-    [
-        ([], True),  # no broker died, and nobody was told anything
-        ([Outcome.OK], True),
-        ([Outcome.FAILED], False),
-        ([Outcome.FAILED, Outcome.OK], False),  # the second is about what was sent behind the first
-        ([Outcome.OK, Outcome.FAILED], True),
-    ],
-)
-def test_the_next_barrier_says_whether_what_was_only_sent_is_there(
-    log: Logbook, barriers: list[Outcome], *, confirmed: bool
-) -> None:
-    log.published(publishing(log, flags=SENT), Outcome.OK)
-    for outcome in barriers:
-        log.ended(log.barrier(), outcome)
-    history = read(log)
-
-    assert {Facts(history).is_confirmed(publish) for publish in history.publishes} == {confirmed}
 
 
 def test_a_delivery_is_read_as_it_was_written(log: Logbook) -> None:
