@@ -314,6 +314,7 @@ class Supervisor:
     def _recover(self, watched: Watched) -> None:
         """A whole pass over one queue after either process started: what the dead left, then what nobody remembers."""
         world = self._told()
+        watched.core.ring_unheard()
         self._reaper.recover(watched, world.broker, world.owner, self._dead_at_opening)
         watched.core.heal(full=True)
         self._expiry.look(watched)
@@ -354,6 +355,7 @@ class Supervisor:
                 self._busy.add(queue_id)
 
     def _look_at(self, watched: Watched, now_ns: int) -> bool:
+        watched.core.ring_unheard()
         more_dead = self._letters.step(watched, now_ns)
         if self._letters.wants_scan(watched):
             self._scans.begin(watched)

@@ -154,6 +154,7 @@ class Sweep:
                 self._quarantine.run(watched, lambda w: self._look_at(w, now_ns), None)
 
     def _look_at(self, watched: Watched, now_ns: int) -> None:
+        watched.core.ring_unheard()
         self.counts["expired"] += watched.core.expire_due(now_ns)
         found = watched.core.heal()
         rescan = found.pop("rescan", 0)

@@ -289,6 +289,8 @@ class Queue:
         """1 fired (READY), 0 not yet due (due moved), -1 no longer there."""
     def due_ns(self, slot: int, ctl: int, /) -> int:
         """When a delayed message is due; 0: at once."""
+    def ring_unheard(self) -> None:
+        """Ring for those who had the bells of an earlier broker when they rang. Nothing while ours are not of now."""
     def check(self) -> list[str]:
         """Invariants of the layout at rest, as sentences about what is wrong. Empty = sound."""
 

@@ -4,7 +4,10 @@
  *   ringer:  commit, reference - full fence - registered > 0? write the token first, then registered -1
  *
  * Either the sleeper's look sees the commit, or the ringer sees the registration. Who leaves takes back one registration, or, when
- * there is none, reads the token that was written for it. */
+ * there is none, reads the token that was written for it.
+ *
+ * Bells are those of a broker, and a ringer may have those of an earlier one, which may be heard by nobody. Registrations of who has the
+ * new ones are then not his to use up: he says in a flag that he has rung, and the supervisor rings for all. */
 #include "shmq_core.h"
 
 #include <unistd.h>
@@ -39,11 +42,24 @@ void shmq_bell_leave(struct shmq_queue *q, enum shmq_side side) {
     if (shmq_bell_token(q, side) && shmq_bell_look(q, side)) shmq_bell_ring(q, side); /* pass it on */
 }
 
+/* Also writes one token: where the bells were kept from broker to broker it is heard at once. */
+static void ring_unheard(struct shmq_queue *q, enum shmq_side side) {
+    uint64_t flag = SHMQ_FLAG_UNHEARD << side;
+    if (atomic_fetch_or(&q->header->flags, flag) & flag) return; /* somebody has, and the supervisor has not looked since */
+    write_token(q->bell[side]);
+    shmq_bell_supervisor(q);
+}
+
 void shmq_bell_ring(struct shmq_queue *q, enum shmq_side side) {
     shmq_word *registered = &q->header->registered[side][0];
     if (!SHMQ_BROKEN(RING_WITHOUT_FENCE)) shmq_fence_after_swap(); /* pairs with the fence in shmq_bell_register */
     uint64_t v = shmq_load(registered);
     if (!NUMBER(v) || q->bell[side] < 0) return; /* without a token to write, the registration is left to who has one */
+    /* behind the load of the registrations: who registered with newer bells did so behind their epoch, so it is seen here */
+    if (shmq_load(&q->header->epoch) != q->bell_epoch && !SHMQ_BROKEN(STALE_RINGS)) {
+        ring_unheard(q, side);
+        return;
+    }
     if (SHMQ_BROKEN(TOKEN_AFTER_COUNT)) shmq_cas(registered, v, changed(v, -1));
     write_token(q->bell[side]);
     if (!SHMQ_BROKEN(TOKEN_AFTER_COUNT)) shmq_cas(registered, v, changed(v, -1)); /* failed: somebody else took one down */
@@ -53,6 +69,15 @@ void shmq_bell_ring_all(struct shmq_queue *q, enum shmq_side side) {
     shmq_fence_after_swap(); /* as in shmq_bell_ring: whoever registers from here on sees what we ring for */
     uint32_t n = NUMBER(shmq_load(&q->header->registered[side][0]));
     for (uint32_t i = 0; i < n && i < 65536; i++) shmq_bell_ring(q, side);
+}
+
+void shmq_bell_ring_unheard(struct shmq_queue *q) {
+    const uint64_t both = SHMQ_FLAG_UNHEARD << SHMQ_CONSUMERS | SHMQ_FLAG_UNHEARD << SHMQ_PRODUCERS;
+    if (!(atomic_load_explicit(&q->header->flags, memory_order_relaxed) & both)) return;
+    if (shmq_load(&q->header->epoch) != q->bell_epoch) return; /* nor would we be heard */
+    uint64_t unheard = atomic_fetch_and(&q->header->flags, ~both); /* first: what is flagged from here on is left to the next look */
+    for (int side = 0; side < SHMQ_SIDES; side++)
+        if (unheard & (uint64_t)SHMQ_FLAG_UNHEARD << side) shmq_bell_ring_all(q, (enum shmq_side)side);
 }
 
 void shmq_bell_supervisor(struct shmq_queue *q) {

@@ -253,6 +253,15 @@ static PyObject *due_ns(QueueObject *q, PyObject *const *args, Py_ssize_t n)
     return PyLong_FromUnsignedLongLong(is_there(q, slot) ? due_of(q, slot, ctl) : 0);
 }
 
+static PyObject *ring_unheard(QueueObject *q, PyObject *unused)
+{
+    (void)unused;
+    if (refused(q))
+        return NULL;
+    shmq_bell_ring_unheard(&q->core);
+    Py_RETURN_NONE;
+}
+
 PyMethodDef shmq_py_supervisor_methods[] = {
     {"reap", SHMQ_PY_METHOD(reap), METH_VARARGS | METH_KEYWORDS, NULL},
     {"reap_except", SHMQ_PY_METHOD(reap_except), METH_VARARGS | METH_KEYWORDS, NULL},
@@ -270,5 +279,6 @@ PyMethodDef shmq_py_supervisor_methods[] = {
     {"settle_dead", SHMQ_PY_METHOD(settle_dead), METH_FASTCALL, NULL},
     {"fire_delayed", SHMQ_PY_METHOD(fire_delayed), METH_FASTCALL, NULL},
     {"due_ns", SHMQ_PY_METHOD(due_ns), METH_FASTCALL, NULL},
+    {"ring_unheard", SHMQ_PY_METHOD(ring_unheard), METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -13,6 +13,7 @@
  *   RING_WITHOUT_FENCE         no full fence between the commit and the load of `registered`
  *   TOKEN_AFTER_COUNT          a ringer lowers the count before it writes the token
  *   LEAVES_WITH_TOKEN          who leaves takes a token along and lets its registration stand
+ *   STALE_RINGS                a ringer with the bells of an earlier broker uses up registrations of those who don't hear them
  *   REAPS_THE_STOPPED          a lost session of a living client loses its WRITING and ACKED slots too
  *   ACK_WITHOUT_OWNER          an ack compares generation and state only
  *   DELIVERIES_SATURATE        behind delivery 255 comes 255

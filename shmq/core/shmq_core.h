@@ -340,6 +340,7 @@ bool shmq_bell_token(struct shmq_queue *q, enum shmq_side side);
 void shmq_bell_leave(struct shmq_queue *q, enum shmq_side side);
 void shmq_bell_ring(struct shmq_queue *q, enum shmq_side side); /* one token if anybody is registered; starts with the full fence */
 void shmq_bell_ring_all(struct shmq_queue *q, enum shmq_side side);
+void shmq_bell_ring_unheard(struct shmq_queue *q); /* what others rang for with the bells of an earlier broker: for the supervisor */
 void shmq_bell_supervisor(struct shmq_queue *q);
 bool shmq_bell_look(struct shmq_queue *q, enum shmq_side side); /* what a sleeper checks after registering */
 void shmq_bell_lack(struct shmq_queue *q, uint64_t freed, bool arena, bool stopped); /* an attempt of this thread found no room */

@@ -99,5 +99,6 @@ struct shmq_header {
 #define SHMQ_FLAG_RESCAN 4u   /* dead or delayed ones are in no ring */
 #define SHMQ_FLAG_BROKERED 8u /* the broker decides who gets what: nobody else takes */
 #define SHMQ_FLAG_WARN 16u    /* say when a message has failed often */
+#define SHMQ_FLAG_UNHEARD UINT64_C(32) /* << side: somebody rang the bells of an earlier broker; the supervisor rings those of now */
 
 #endif

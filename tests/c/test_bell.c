@@ -260,6 +260,52 @@ static void who_has_no_bell_leaves_the_registrations(void)
     close_bells();
 }
 
+static void old_bells_use_up_no_registration_and_are_rung_for(void)
+{
+    struct shmq_queue old;
+    int deaf = eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK), supervisor = eventfd(0, EFD_NONBLOCK);
+    uint64_t rung = 0;
+    open_bells();
+    old = w.q[0];
+    old.bell[SHMQ_CONSUMERS] = old.bell[SHMQ_PRODUCERS] = deaf;
+    old.supervisor_bell = supervisor;
+    atomic_store(&w.q[0].header->epoch, 1);
+    for (uint32_t i = 0; i < 3; i++)
+        w.q[i].bell_epoch = 1;
+
+    publish(&old, 1); /* nobody is asleep */
+    shmq_bell_ring_unheard(&w.q[2]);
+    EQ(read(supervisor, &rung, sizeof rung), -1);
+    EQ(take_ack(&w.q[1]), 1);
+
+    shmq_bell_register(&w.q[1], SHMQ_CONSUMERS);
+    shmq_bell_register(&w.q[1], SHMQ_CONSUMERS);
+    publish(&old, 2);
+    publish(&old, 3);
+    EQ(registered(SHMQ_CONSUMERS), 2);
+    EQ(read(supervisor, &rung, sizeof rung), sizeof rung);
+    EQ(rung, 1); /* once */
+    CHECK(shmq_bell_token(&old, SHMQ_CONSUMERS)); /* where they were kept somebody hears this one */
+    CHECK(!shmq_bell_token(&w.q[1], SHMQ_CONSUMERS));
+
+    shmq_bell_ring_unheard(&old); /* nor would it be heard */
+    EQ(registered(SHMQ_CONSUMERS), 2);
+    shmq_bell_ring_unheard(&w.q[2]);
+    EQ(registered(SHMQ_CONSUMERS), 0);
+    CHECK(shmq_bell_token(&w.q[1], SHMQ_CONSUMERS));
+    CHECK(shmq_bell_token(&w.q[1], SHMQ_CONSUMERS));
+    CHECK(!shmq_bell_token(&w.q[1], SHMQ_PRODUCERS));
+
+    shmq_bell_register(&w.q[0], SHMQ_PRODUCERS);
+    EQ(take_ack(&old), 2);
+    shmq_bell_ring_unheard(&w.q[2]);
+    CHECK(shmq_bell_token(&w.q[0], SHMQ_PRODUCERS));
+    EQ(take_ack(&w.q[1]), 3);
+    close_bells();
+    close(deaf);
+    close(supervisor);
+}
+
 static void a_deleted_queue_lets_nobody_sleep(void)
 {
     open_bells();
@@ -314,6 +360,7 @@ int main(void)
     RUN(more_threads_than_are_remembered_may_find_no_room);
     RUN(a_slot_given_up_is_room_for_who_found_none);
     RUN(who_has_no_bell_leaves_the_registrations);
+    RUN(old_bells_use_up_no_registration_and_are_rung_for);
     RUN(a_deleted_queue_lets_nobody_sleep);
     RUN(ringing_all_wakes_everybody);
     RUN(counts_that_nobody_can_have_reached_are_borne);

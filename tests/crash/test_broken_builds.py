@@ -66,6 +66,7 @@ CATCHERS: Final[dict[str, tuple[str, ...]]] = {
     "RING_WITHOUT_FENCE": ("model bell", "aarch64 shmq_bell_ring"),
     "TOKEN_AFTER_COUNT": ("stepping publish/sleepers", "model bell"),
     "LEAVES_WITH_TOKEN": ("c test_bell", "model bell"),
+    "STALE_RINGS": ("interleaved sleepers, bells of old", "c test_bell"),
     "REAPS_THE_STOPPED": ("stepping publish/one", "c test_sweep"),
     "ACK_WITHOUT_OWNER": ("stepping ack/one", "c test_deliver"),
     "DELIVERIES_SATURATE": ("c test_deliver",),

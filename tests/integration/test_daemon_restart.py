@@ -20,7 +20,7 @@ CHILDREN = ("broker", "supervisor")
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Shmqd]:
     with instance(tmp_path) as running, running.connect() as connection:
-        connection.declare_queue("jobs")
+        connection.declare_queue("jobs", capacity_messages=128)
         yield running
 
 
@@ -104,6 +104,53 @@ def test_all_killed_at_once_and_a_waiting_consumer_gets_what_is_published_after(
 
         assert got == [b"after"]
         assert time.monotonic() - started <= 1.0
+
+
+HEARD_SECONDS = 2.0  # the supervisor comes round four times a second
+
+
+@pytest.fixture(params=["broker", "all"])
+def long_job(request: pytest.FixtureRequest, daemon: Shmqd) -> Iterator[shmq.Message]:
+    """A message in the hands of who has noticed no new broker, and has the bells of the old one."""
+    with daemon.connect("direct") as worker:
+        worker.publish(b"long", routing_key="jobs")
+        message = worker.get("jobs", timeout=1)
+        assert message is not None
+        if request.param == "all":
+            daemon.kill_all()
+            daemon.start()
+        else:
+            kill_and_wait(daemon, request.param)
+        yield message
+
+
+def test_who_waits_at_the_new_broker_for_room_is_told_of_an_ack_of_before(
+    daemon: Shmqd, long_job: shmq.Message
+) -> None:
+    with daemon.connect("socket") as connection:
+        for _ in range(connection.queue_info("jobs").totals["capacity"] - 1):
+            connection.publish(b"fills", routing_key="jobs")
+        connection.publish(b"too many", routing_key="jobs")
+        connection.queue_info("jobs")  # answered behind the publish, so the broker waits for room
+        long_job.ack()
+
+        connection.wait_for_confirms(timeout=scaled(HEARD_SECONDS))
+
+
+def test_who_waits_at_the_new_broker_for_messages_is_told_of_a_nack_of_before(
+    daemon: Shmqd, long_job: shmq.Message
+) -> None:
+    with daemon.connect("socket") as connection:
+        came: list[bytes] = []
+        consumer = connection.consume("jobs")
+        waiter = threading.Thread(target=lambda: came.append(next(consumer).body))
+        waiter.start()
+        connection.queue_info("jobs")  # answered behind Consume
+        long_job.nack()
+        waiter.join(scaled(HEARD_SECONDS))
+
+        assert came == [b"long"]
+        consumer.cancel()
 
 
 def take_within(connection: shmq.Connection, seconds: float) -> bytes:

@@ -1,6 +1,7 @@
 /* scenes.c - who does what, and in which state. Rings have 4 entries and slots are few. */
 #include "interleaved.h"
 
+#include <fcntl.h>
 #include <string.h>
 
 #define MESSAGE(me, n) ((uint64_t)(me) * 128 + (n)) /* never 0 */
@@ -240,6 +241,12 @@ static void cancel(unsigned me) /* in the middle of going to sleep */
     shmq_bell_leave(mine(me), SHMQ_CONSUMERS);
 }
 
+static void sleep_at_new_bells(unsigned me) /* of a new broker: it says so first */
+{
+    atomic_store(&mine(me)->header->epoch, mine(me)->bell_epoch);
+    sleep_and_take(me);
+}
+
 static void publish_or_sleep(unsigned me)
 {
     for (unsigned n = 1; publish_as(me, n, (struct shmq_draft){.body_bytes = 24, .ttl_ns = -1}) == SHMQ_FULL; n++)
@@ -378,6 +385,30 @@ static void two_held(void)
     hold(1);
 }
 
+static void old_bells(void) /* 0 and 1 have those of an earlier broker, which nobody hears */
+{
+    static int deaf = -1;
+    if (deaf < 0)
+        deaf = open("/dev/null", O_WRONLY);
+    for (unsigned i = 0; i < OWNERS; i++) {
+        stage.q[i].bell_epoch = i > 1;
+        if (i <= 1)
+            stage.q[i].bell[SHMQ_CONSUMERS] = stage.q[i].bell[SHMQ_PRODUCERS] = deaf;
+    }
+}
+
+static void bells_of_old(void)
+{
+    old_bells();
+    atomic_store(&stage.q[0].header->epoch, 1);
+}
+
+static void bells_of_old_full(void)
+{
+    bells_of_old();
+    two_held();
+}
+
 static void bury_and_settle(uint32_t slot)
 {
     struct shmq_queue *q = &stage.q[AUDITOR];
@@ -502,6 +533,9 @@ const struct scene scenes[] = {
     {"sleepers, one cancels", nothing, {publish_one, cancel, sleep_and_take, NULL}, 1, 4, false},
     {"sleepers, gates", nothing, {publish_high, sleep_and_take, sleep_and_take, NULL}, 20, 4, false},
     {"sleepers, nack", one_held, {nack_held, take_and_nack, sleep_and_take, NULL}, 1, 4, false},
+    {"sleepers, bells of old", bells_of_old, {publish_one, publish_one, sleep_and_take, sleep_and_take}, 1, 4, false},
+    {"sleepers, new bells", old_bells, {publish_one, publish_one, sleep_at_new_bells, NULL}, 1, 4, false},
+    {"producers asleep, bells of old", bells_of_old_full, {ack_held, ack_held, publish_or_sleep, publish_or_sleep}, 1, 2, false},
     {"producers asleep", two_ready, {publish_or_sleep, publish_or_sleep, take_and_ack, take_and_ack}, 1, 2, false},
 };
 const unsigned scenes_count = sizeof scenes / sizeof *scenes;
