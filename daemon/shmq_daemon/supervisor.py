@@ -223,8 +223,16 @@ class Supervisor:
         config = self._instance.config
         marks = Marks(config.memory_watermark, config.memory_watermark_bytes, config.memory_watermark_clear)
         self._watermark = Watermark(world.watched, self._quarantine, self, marks)
-        look = self._watermark.look
-        self._sweep = Sweep(world.watched, self._quarantine, self, self._recover, self._scans.begin, look, self._log)
+        self._sweep = Sweep(
+            world.watched,
+            self._quarantine,
+            self,
+            self._recover,
+            self._scans.begin,
+            lambda watched: self._busy.add(watched.queue.queue_id),
+            self._watermark.look,
+            self._log,
+        )
         self._loop.add(bell, self._on_bell)
 
     def _on_queue_opened(self, frame: link.QueueOpened, descriptors: tuple[int, ...]) -> None:

@@ -44,6 +44,7 @@ class Sweep:
         alarms: Alarms,
         recover: Callable[[Watched], None],
         rescan: Callable[[Watched], None],
+        look_at_rings: Callable[[Watched], None],
         look_at_memory: Callable[[int], None],
         log: Logger,
     ) -> None:
@@ -52,6 +53,7 @@ class Sweep:
         self._alarms = alarms
         self._recover = recover
         self._rescan = rescan
+        self._look_at_rings = look_at_rings
         self._look_at_memory = look_at_memory
         self._log = log
         self._round: deque[int] = deque()
@@ -154,7 +156,7 @@ class Sweep:
                 self._quarantine.run(watched, lambda w: self._look_at(w, now_ns), None)
 
     def _look_at(self, watched: Watched, now_ns: int) -> None:
-        watched.core.ring_unheard()
+        self._look_at_rings(watched)  # who has the bell of an earlier broker was not heard
         self.counts["expired"] += watched.core.expire_due(now_ns)
         found = watched.core.heal()
         rescan = found.pop("rescan", 0)

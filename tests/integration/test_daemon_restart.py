@@ -20,7 +20,8 @@ CHILDREN = ("broker", "supervisor")
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Shmqd]:
     with instance(tmp_path) as running, running.connect() as connection:
-        connection.declare_queue("jobs", capacity_messages=128)
+        connection.declare_queue("dead")
+        connection.declare_queue("jobs", capacity_messages=128, dead_letter_exchange="", dead_letter_routing_key="dead")
         yield running
 
 
@@ -151,6 +152,20 @@ def test_who_waits_at_the_new_broker_for_messages_is_told_of_a_nack_of_before(
 
         assert came == [b"long"]
         consumer.cancel()
+
+
+def test_what_is_put_off_with_bells_of_before_comes_when_it_is_due(daemon: Shmqd, long_job: shmq.Message) -> None:
+    with daemon.connect("socket") as connection:
+        long_job.nack(delay=0.05)
+
+        assert connection.get("jobs", timeout=scaled(HEARD_SECONDS)) is not None
+
+
+def test_what_is_refused_with_bells_of_before_is_dead_lettered(daemon: Shmqd, long_job: shmq.Message) -> None:
+    with daemon.connect("socket") as connection:
+        long_job.reject()
+
+        assert connection.get("dead", timeout=scaled(HEARD_SECONDS)) is not None
 
 
 def take_within(connection: shmq.Connection, seconds: float) -> bytes:
