@@ -6,6 +6,9 @@ EXTRAS ?= test,dev,demo,kombu
 BUILD  := build
 PYTEST := $(PY) -m pytest
 BESIDE_OTHERS := tests/kombu tests/celery tests/reference # with what is not ours, in targets of their own
+# What computes and looks at no clock: it has a processor of its own, beside the rest of the tests.
+COMPUTES := $(addprefix tests/,crash/test_stepping.py crash/test_interleaved.py crash/test_broken_builds.py orders \
+	unit/core/test_model.py integration/test_wheel.py)
 
 # The C of the core without the Python binding (py_*.c): what the C tests link.
 CORE_C := $(filter-out shmq/core/py_%.c,$(wildcard shmq/core/*.c))
@@ -37,8 +40,12 @@ $(VENV)/.built: $(VENV)/.installed $(ALL_C) $(wildcard shmq/core/*.h)
 	CFLAGS=-Werror $(PY) setup.py --quiet build_ext --inplace --force
 	@touch $@
 
-test: build lint c-test ## the broker and its clients (17 minutes on 2 cores)
-	$(PYTEST) -m 'not long' $(addprefix --ignore=,$(BESIDE_OTHERS))
+test: build lint c-test ## the broker and its clients (15 minutes on 2 cores)
+	@echo 'at the same time, told at the end: $(COMPUTES)'
+	@$(PYTEST) -m 'not long' $(COMPUTES) >$(BUILD)/computes.log 2>&1 & computes=$$!; \
+	trap 'kill $$computes' INT TERM; \
+	$(PYTEST) -m 'not long' $(addprefix --ignore=,$(BESIDE_OTHERS) $(COMPUTES)); rest=$$?; \
+	wait $$computes; computed=$$?; cat $(BUILD)/computes.log; exit $$((rest | computed))
 
 test-celery: build ## Kombu's own tests and Celery's features over shmq, with kills (five minutes)
 	$(PYTEST) -m 'not long' tests/kombu tests/celery

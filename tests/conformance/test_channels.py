@@ -184,8 +184,9 @@ def test_a_nack_of_several_gives_them_back_in_place(conn: shmq.Connection, queue
     channel.nack(3, multiple=True)
     conn.wait_for_confirms()
 
-    again = list(conn.get_batch(queue, max_messages=5, max_wait=1))
+    again = list(conn.get_batch(queue, max_messages=3, max_wait=1))
     assert [message.body for message in again] == [b"0", b"1", b"2"]
+    assert conn.get(queue) is None
     assert all(message.redelivered and message.headers == {} for message in again)
     conn.ack_many(again)
 
@@ -336,8 +337,9 @@ def test_closing_gives_back_what_is_unacked_and_counts_no_failure(conn: shmq.Con
     channel.close()
     channel.close()
 
-    again = list(conn.get_batch(queue, max_messages=10, max_wait=1))
+    again = list(conn.get_batch(queue, max_messages=4, max_wait=1))
     assert [message.body for message in again] == [b"0", b"1", b"2", b"4"]
+    assert conn.get(queue) is None
     assert all(message.headers == {} for message in again)
     assert [message.redelivered for message in again] == [True, True, True, False]
     with pytest.raises(shmq.PreconditionFailed):

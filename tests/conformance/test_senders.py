@@ -21,7 +21,7 @@ print(os.getpid())
 
 
 def senders(conn: shmq.Connection, queue: str) -> list[shmq.Sender | None]:
-    return [message.sender for message in conn.get_batch(queue, max_wait=1, no_ack=True)]
+    return [message.sender for message in conn.get_batch(queue, no_ack=True)]
 
 
 @pytest.mark.rule("PUBLISH-10")
@@ -29,7 +29,7 @@ def test_a_message_says_who_published_it(conn: shmq.Connection, queue: str) -> N
     conn.publish(b"x", routing_key=queue, confirm="memory")
     conn.publish(b"x", routing_key=queue, message_id="with properties", confirm="memory")
     conn.publish_many([b"x", b"x"], routing_key=queue, confirm="memory")
-    with conn.loan(100, routing_key=queue) as body:
+    with conn.loan(100, routing_key=queue, confirm="memory") as body:
         body[:] = bytes(100)
 
     assert senders(conn, queue) == [OURS] * 5
