@@ -2,6 +2,8 @@
 #include "stepping.h"
 #include "support.h"
 
+#include <fcntl.h>
+
 static struct shmq_part *first_part(struct stage *st, bool of_returned, uint32_t *bits)
 {
     struct shmq_ring r = of_returned ? shmq_ring_returned(&st->q[1], 0) : shmq_ring_main(&st->q[1], 0);
@@ -112,6 +114,31 @@ void tokens_written(struct stage *st) /* for a sleeper that has not read its tok
 {
     shmq_bell_register(&st->q[CHILD], SHMQ_CONSUMERS);
     one(st);
+}
+
+/* The child rings what nobody hears. */
+void old_bells(struct stage *st)
+{
+    static int deaf = -1;
+    if (deaf < 0 && (deaf = open("/dev/null", O_WRONLY)) < 0)
+        fault(st, "cannot prepare: old bells", 0, 0);
+    atomic_store(&st->q[0].header->epoch, 1);
+    for (uint32_t i = 0; i < HANDLES; i++)
+        st->q[i].bell_epoch = i != CHILD;
+    for (uint32_t side = 0; side < SHMQ_SIDES; side++)
+        st->q[CHILD].bell[side] = deaf;
+}
+
+void held_old_bells(struct stage *st)
+{
+    held_only(st);
+    old_bells(st);
+}
+
+void rung_unheard(struct stage *st) /* by somebody before; the child rings for it */
+{
+    one(st);
+    atomic_fetch_or(&st->q[0].header->flags, SHMQ_FLAG_UNHEARD << SHMQ_CONSUMERS | SHMQ_FLAG_UNHEARD << SHMQ_PRODUCERS);
 }
 
 void held_with_half_done_enqueue(struct stage *st)

@@ -165,6 +165,12 @@ static int heal_twice(struct stage *st)
     return r ? r : shmq_heal_step(&st->q[CHILD], st->now + 200000000, true, &report);
 }
 
+static int ring_unheard(struct stage *st)
+{
+    shmq_bell_ring_unheard(&st->q[CHILD]);
+    return SHMQ_OK;
+}
+
 /* operation, state, kind, prepare, act, levels, slots, ring entries, sleepers, limit, brings */
 const struct scene scenes[] = {
     {"publish", "empty", PUBLISHES, empty, publish_small, 1, 8, 4, 0, 0, 1},
@@ -184,6 +190,7 @@ const struct scene scenes[] = {
     {"publish", "false hints", PUBLISHES, false_hints, publish_small, 1, 8, 4, 0, 0, 1},
     {"publish", "mortal", PUBLISHES, one, publish_mortal, 1, 8, 4, 0, 0, 1},
     {"publish", "sleepers", PUBLISHES, empty, publish_small, 1, 8, 4, 1, 0, 1},
+    {"publish", "sleepers, old bells", PUBLISHES, old_bells, publish_small, 1, 8, 4, 1, 0, 1},
     {"publish", "more slots", PUBLISHES, all_committed_in_use, publish_small, 1, 72, 8, 0, 0, 1},
     {"publish", "drops the head", PUBLISHES, at_its_length, publish_small, 1, 8, 4, 0, 0, 1},
     {"publish", "drops the head, free", PUBLISHES, at_its_length_free, publish_small, 1, 8, 4, 0, 0, 1},
@@ -248,6 +255,7 @@ const struct scene scenes[] = {
     {"requeue", "rotation, none stale", SETTLES, held_beside_live_only, requeue_held, 1, 2, 4, 0, 0, 0},
     {"requeue", "large", SETTLES, held_large, requeue_held, 1, 8, 4, 0, 0, 0},
     {"requeue", "sleepers", SETTLES, held_only, requeue_held, 1, 8, 4, 1, 0, 0},
+    {"requeue", "sleepers, old bells", SETTLES, held_old_bells, requeue_held, 1, 8, 4, 1, 0, 0},
     {"requeue", "over the limit", SETTLES, held_second, requeue_held, 1, 8, 4, 0, 1, 0},
     {"requeue", "drops the head", SETTLES, held_at_its_length, requeue_held, 1, 8, 4, 0, 0, 0},
     {"requeue", "refusing", SETTLES, held_refuses, requeue_held, 1, 8, 4, 0, 0, 0},
@@ -261,6 +269,7 @@ const struct scene scenes[] = {
     {"touch", "one", SWEEPS, held_only, touch_held, 1, 8, 4, 0, 0, 0},
     {"sleep", "empty", SWEEPS, empty, sleep_and_leave, 1, 8, 4, 1, 0, 0},
     {"sleep", "one", SWEEPS, one, sleep_and_leave, 1, 8, 4, 1, 0, 0},
+    {"ring", "unheard", SWEEPS, rung_unheard, ring_unheard, 1, 8, 4, 1, 0, 0},
     {"leave", "token written", SWEEPS, tokens_written, leave_only, 1, 8, 4, 0, 0, 0},
     {"expire", "from the first", SWEEPS, one_expired, expire_all, 1, 8, 4, 0, 0, 0},
     {"expire", "expired", SWEEPS, one_expired, expire_sweep, 1, 8, 4, 0, 0, 0},

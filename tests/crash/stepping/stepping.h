@@ -90,7 +90,7 @@ void lost_references(struct stage *st);
 void half_done_enqueue(struct stage *st), half_done_take(struct stage *st), half_done_take_of_full(struct stage *st);
 void half_done_seal(struct stage *st), lost_bits(struct stage *st), false_hints(struct stage *st), large_from_the_start(struct stage *st);
 void lowest_level_only(struct stage *st), returned_in_many_rings(struct stage *st), tokens_written(struct stage *st);
-void returned_behind_a_gap(struct stage *st);
+void returned_behind_a_gap(struct stage *st), old_bells(struct stage *st), held_old_bells(struct stage *st), rung_unheard(struct stage *st);
 void held_with_half_done_enqueue(struct stage *st), held_beside_stale(struct stage *st), held_beside_one_stale(struct stage *st);
 void held_beside_live_only(struct stage *st), unacked_and_seen(struct stage *st), free_end(struct stage *st);
 extern const struct shmq_draft small, large, delayed;

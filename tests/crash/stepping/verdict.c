@@ -163,6 +163,7 @@ static void sleepers_wake(struct stage *st, bool supervisor_rings)
         return;
     for (int side = 0; side < SHMQ_SIDES && supervisor_rings; side++)
         shmq_bell_ring_all(supervisor(st), (enum shmq_side)side);
+    shmq_bell_ring_unheard(supervisor(st)); /* it comes round */
     struct pollfd p = {.fd = st->bell[SHMQ_CONSUMERS], .events = POLLIN};
     if (shmq_may_have(&st->q[1]) && poll(&p, 1, 0) != 1)
         fault(st, "a sleeper beside a ready message", 0, 0);
