@@ -138,11 +138,12 @@ class Broker:
     def tick(self, now_ns: int) -> int | None:
         if self._reload_wanted:
             self._reload()
-        deadline = self._timers.tick(now_ns)
-        more = self._consuming.tick()
+        self._timers.tick(now_ns)
+        self._consuming.tick()
         for session in list(self.unflushed):
             session.go_on()
-        return now_ns if more or self.unflushed else deadline
+        # asked last: what a session was held up with may be an ack that makes room, and all of it may set a time
+        return now_ns if self._consuming.has_more or self.unflushed else self._timers.due_ns
 
     def stop(self) -> None:
         """Tell every session, so that nobody waits for an answer; messages and queues stay, unless we are ephemeral."""

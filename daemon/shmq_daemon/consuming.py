@@ -234,8 +234,13 @@ class Consuming:
                 self._due.pop(consumer.opened.queue.queue_id, None)
                 self.wake(consumer.opened)
 
-    def tick(self) -> bool:
-        """Serve whoever may be served. True: there is more to do at once."""
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something to do at once."""
+        return bool(self._due or self._roomy)
+
+    def tick(self) -> None:
+        """Serve whoever may be served."""
         self._wake_roomy()
         due, self._due = self._due, {}
         for opened in due.values():
@@ -245,7 +250,6 @@ class Consuming:
                 self._serve(opened)
             except ShmqError as error:
                 self.on_damage(opened, error)
-        return bool(self._due or self._roomy)
 
     def _serve(self, opened: OpenQueue) -> None:
         served = 0

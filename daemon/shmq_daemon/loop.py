@@ -65,6 +65,11 @@ class Timers:
                 self._cancelled -= 1
             else:
                 action(now_ns)
+        return self.due_ns
+
+    @property
+    def due_ns(self) -> int | None:
+        """The next deadline, None when there is none."""
         return self._heap[0][0] if self._heap else None
 
     def note_cancelled(self) -> None:

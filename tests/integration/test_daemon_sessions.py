@@ -1,6 +1,7 @@
 """Sessions as the broker keeps them: strangers, the slow and the silent, lost ones that come back, waits that end."""
 
 import os
+import signal
 import socket
 import struct
 import time
@@ -389,6 +390,46 @@ def test_prefetch_bounds_what_is_out_and_an_ack_lets_the_next_come(peer: Peer) -
 
     assert [delivery.body for delivery in first] == [b"a", b"b"]
     assert [d.body for frame in second if isinstance(frame, wire.Deliver) for d in frame.deliveries] == [b"c"]
+
+
+@pytest.fixture
+def alone(daemon: Shmqd) -> Iterator[None]:
+    """The broker is woken by nobody but its clients and its own timers."""
+    supervisor = daemon.child("supervisor")
+    os.kill(supervisor, signal.SIGSTOP)
+    yield
+    os.kill(supervisor, signal.SIGCONT)
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_ack_timeout_ends_in_time_though_nothing_else_happens(peer: Peer) -> None:
+    declare(peer, "timed")
+    peer.ask(wire.Publish(2, "", "timed", b"", b"slow"))
+    peer.say(wire.Consume(3, "timed", "ctag", prefetch=1, ack_timeout_ns=100_000_000))
+    assert [type(peer.hear()) for _ in range(2)] == [wire.Consuming, wire.Deliver]
+    started = time.monotonic()
+    again = peer.hear()
+
+    assert time.monotonic() - started < scaled(1)
+    assert again.deliveries[0].failure_count == 1
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_ack_behind_more_publishes_than_may_wait_makes_room_as_soon_as_it_is_read(peer: Peer, daemon: Shmqd) -> None:
+    fill(peer, "crowded", 64)
+    declare(peer, "acked")
+    peer.ask(wire.PublishMany(2, "", "acked", b"", [b"first", b"second"]))
+    peer.say(wire.Consume(3, "acked", "ctag", prefetch=1))
+    first = [peer.hear(), peer.hear()][1].deliveries[0]
+    waiting = [wire.Publish(0, "", "crowded", b"", b"waits", confirm=1, timeout_ns=30 * 10**9)] * 1040
+    peer.say(*waiting, wire.Ack(0, [first.delivery_tag]))
+    with daemon.connect() as other:
+        wait_until(lambda: other.purge_queue("crowded") > 0, "publishes wait and the session is read no more")
+        started = time.monotonic()
+        second = peer.hear().deliveries[0]
+
+        assert (second.body, time.monotonic() - started < scaled(1)) == (b"second", True)
+        other.delete_queue("crowded")
 
 
 def test_a_get_too_many_is_refused_and_those_that_wait_are_served(peer: Peer) -> None:
