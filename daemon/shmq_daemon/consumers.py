@@ -102,7 +102,7 @@ class Consumer:
     @property
     def waits_with_others(self) -> bool:
         """Whether one settled message may make room for other consumers, too."""
-        return bool(self.channel.window.prefetch) or self.prefetch.sharers > 1
+        return bool(self.channel.window.prefetch or self._shares)
 
     def asks_us_now(self, opened: OpenQueue, frame: wire.Consume) -> bool:
         """Whether it took by itself, and is to be served by us: one and the same consumer, never gone in between."""

@@ -161,6 +161,27 @@ def test_a_queue_that_is_deleted_is_told_once_and_the_others_go_on(
     assert list(consumer) == []
 
 
+def test_what_was_taken_from_a_queue_that_is_gone_makes_room_for_the_others(
+    conn: shmq.Connection, new_queue: QueueMaker
+) -> None:
+    gone, other = new_queue(), new_queue()
+    publish(conn, gone, 1)
+    consumer = conn.consume([gone, other], prefetch=1)
+    first = next(consumer)
+    publish(conn, other, 2)
+    conn.delete_queue(gone)
+    first.ack()
+    taken = [take(consumer)]
+    wait_until(lambda: bool(taken[0].errors or taken[0].messages), "the end of the one is told, or the other served")
+    if taken[0].errors:
+        taken.append(take(consumer))
+
+    wait_until(lambda: b"2" in [body for each in taken for body in each.bodies], "there is room for it", 1)
+    for each in taken:
+        each.stop()
+        conn.ack_many(each.messages)
+
+
 def test_some_may_be_served_by_the_broker(by_broker: shmq.Connection, new_queue: QueueMaker) -> None:
     direct, brokered = new_queue(), new_queue(single_active_consumer=True)
     taker = take(by_broker.consume([direct, brokered], prefetch=4))
