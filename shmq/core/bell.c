@@ -50,6 +50,14 @@ static void ring_unheard(struct shmq_queue *q, enum shmq_side side) {
     shmq_bell_supervisor(q);
 }
 
+/* The token first: nobody's registration is used up without one. */
+static void use_up(struct shmq_queue *q, enum shmq_side side, uint64_t v) {
+    shmq_word *registered = &q->header->registered[side][0];
+    if (SHMQ_BROKEN(TOKEN_AFTER_COUNT)) shmq_cas(registered, v, changed(v, -1));
+    write_token(q->bell[side]);
+    if (!SHMQ_BROKEN(TOKEN_AFTER_COUNT)) shmq_cas(registered, v, changed(v, -1)); /* failed: somebody else took one down */
+}
+
 void shmq_bell_ring(struct shmq_queue *q, enum shmq_side side) {
     shmq_word *registered = &q->header->registered[side][0];
     if (!SHMQ_BROKEN(RING_WITHOUT_FENCE)) shmq_fence_after_swap(); /* pairs with the fence in shmq_bell_register */
@@ -60,9 +68,12 @@ void shmq_bell_ring(struct shmq_queue *q, enum shmq_side side) {
         ring_unheard(q, side);
         return;
     }
-    if (SHMQ_BROKEN(TOKEN_AFTER_COUNT)) shmq_cas(registered, v, changed(v, -1));
-    write_token(q->bell[side]);
-    if (!SHMQ_BROKEN(TOKEN_AFTER_COUNT)) shmq_cas(registered, v, changed(v, -1)); /* failed: somebody else took one down */
+    use_up(q, side, v);
+}
+
+void shmq_bell_wake_own(struct shmq_queue *q, enum shmq_side side) {
+    uint64_t v = shmq_load(&q->header->registered[side][0]);
+    if (NUMBER(v) && q->bell[side] >= 0) use_up(q, side, v);
 }
 
 void shmq_bell_ring_all(struct shmq_queue *q, enum shmq_side side) {

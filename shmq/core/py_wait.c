@@ -41,7 +41,7 @@ void shmq_py_wake_waiters(QueueObject *q)
 {
     for (int side = 0; side < SHMQ_SIDES; side++)
         for (; q->waiting[side]; q->waiting[side]--)
-            shmq_bell_ring(&q->core, (enum shmq_side)side);
+            shmq_bell_wake_own(&q->core, (enum shmq_side)side);
 }
 
 static void register_at(QueueObject *q, struct place *p, enum shmq_side side)

@@ -339,6 +339,7 @@ void shmq_bell_register(struct shmq_queue *q, enum shmq_side side);
 bool shmq_bell_token(struct shmq_queue *q, enum shmq_side side);
 void shmq_bell_leave(struct shmq_queue *q, enum shmq_side side);
 void shmq_bell_ring(struct shmq_queue *q, enum shmq_side side); /* one token if anybody is registered; starts with the full fence */
+void shmq_bell_wake_own(struct shmq_queue *q, enum shmq_side side); /* a sleeper of ours, at our bells, of whatever broker: its registration goes */
 void shmq_bell_ring_all(struct shmq_queue *q, enum shmq_side side);
 void shmq_bell_ring_unheard(struct shmq_queue *q); /* what others rang for with the bells of an earlier broker: for the supervisor */
 void shmq_bell_supervisor(struct shmq_queue *q);

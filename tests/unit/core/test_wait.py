@@ -1,5 +1,6 @@
 """wait and the bells: who sleeps is woken, by messages, room, signals, other descriptors, and by a close."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -229,6 +230,46 @@ def test_new_bells_reach_a_sleeper(small: Segment, queue: core.Queue) -> None:
         assert core.wait([queue], core.CONSUMERS, LONG_NS) == core.LOOK
 
     assert not queue.bells_stale
+
+
+@pytest.mark.parametrize("ends", ["new bells", "close"])
+def test_the_sleepers_at_the_bells_of_an_earlier_broker_are_woken_and_leave_nothing_behind(
+    small: Segment, queue: core.Queue, ends: str
+) -> None:
+    broker = small.attach(1)
+    broker.set_bells(eventfds(), 5)
+    broker.set_epoch(5)
+    begun = threading.Barrier(4)
+    woken: list[float] = []
+
+    def sleep() -> None:
+        begun.wait()
+        with contextlib.suppress(DetachedQueue):
+            core.wait([queue], core.CONSUMERS, LONG_NS, silent)
+        woken.append(time.monotonic())
+
+    silent = os.eventfd(0)
+    sleepers = [threading.Thread(target=sleep) for _ in range(3)]
+    for sleeper in sleepers:
+        sleeper.start()
+    begun.wait()
+    wait_until(lambda: all(state_of(one.native_id or 0) == "S" for one in sleepers), "all sleep")
+    start = time.monotonic()
+    queue.set_bells(eventfds(), 5) if ends == "new bells" else queue.close()
+    if ends == "new bells":
+        os.eventfd_write(silent, 1)
+    for sleeper in sleepers:
+        sleeper.join()
+    os.close(silent)
+
+    assert max(woken) - start < scaled(5)
+    broker.publish(b"")
+    assert not broker.bell_token(core.CONSUMERS), "nobody is registered any more"
+
+
+def eventfds() -> tuple[int, int, int]:
+    flags = os.EFD_NONBLOCK | os.EFD_SEMAPHORE
+    return os.eventfd(0, flags), os.eventfd(0, flags), -1
 
 
 def test_a_deleted_queue_wakes_everybody(small: Segment, queue: core.Queue) -> None:
