@@ -200,3 +200,19 @@ def next_with_room(opened: OpenQueue) -> Consumer | None:
         opened.consumers.remove(found)
         opened.consumers.append(found)
     return found
+
+
+def delivery_of(tag: int, message: Message) -> wire.Delivery:
+    """The message as it is told."""
+    return wire.Delivery(
+        tag,
+        message.priority,
+        message.flags,
+        message.delivery_count,
+        message.failure_count,
+        message.sequence,
+        message.expires_ns,
+        message.envelope,
+        message.body,
+        message.sender,
+    )

@@ -31,9 +31,10 @@ from shmq.wire.codes import to_wire
 from shmq_daemon import policy
 from shmq_daemon.catalog import Catalog
 from shmq_daemon.clients import Client, End
-from shmq_daemon.consumers import Channel, Consumer, Held, Waiting, admit, channel_of, next_with_room
+from shmq_daemon.consumers import Channel, Consumer, Held, Waiting, admit, channel_of, delivery_of, next_with_room
 from shmq_daemon.control import Control
 from shmq_daemon.log import Logger
+from shmq_daemon.looking import Looking
 from shmq_daemon.loop import Loop, Timers
 from shmq_daemon.opened import OpenQueue
 from shmq_daemon.replies import Replies, is_for_replies
@@ -55,6 +56,7 @@ class Consuming:
         self._roomy: dict[Client, Consumer | None] = {}  # all of whose queues are to be, those behind this one's first
         self.replies: Replies  # set by who makes queues
         self.on_damage: Callable[[OpenQueue, ShmqError], None] = lambda _opened, _error: None
+        self._looking = Looking(catalog.open, timers, _core.CONSUMERS, self._look)
         self._timed: set[Client] = set()  # who may hold what is to be acked in time
         self._settle: Mapping[type, Callable[[Message, Any], None]] = {
             wire.Ack: lambda message, _frame: message.ack(),
@@ -272,7 +274,7 @@ class Consuming:
         client, channel = consumer.client, consumer.channel
         deliveries = self._take(client, opened, consumer.room(), channel, consumer, no_ack=consumer.no_ack)
         if not deliveries:
-            return 0 if opened.wait_for(self._loop, _core.CONSUMERS, self.wake) else -1
+            return self._wait_at(opened)
         if not consumer.no_ack:
             consumer.count(len(deliveries))
         _answer(client, wire.Deliver(consumer.tag, deliveries))
@@ -287,11 +289,22 @@ class Consuming:
         channel = channel_of(waiting.client, frame.channel)
         deliveries = self._take(waiting.client, opened, frame.max_messages, channel, no_ack=frame.no_ack)
         if not deliveries:
-            return 0 if opened.wait_for(self._loop, _core.CONSUMERS, self.wake) else -1
+            return self._wait_at(opened)
         opened.waiting.popleft()
         waiting.end()
         _answer(waiting.client, wire.Got(frame.seq, deliveries))
         return len(deliveries)
+
+    def _wait_at(self, opened: OpenQueue) -> int:
+        """Nothing is there. As _serve_one: look once more, or wait."""
+        if not opened.wait_for(self._loop, _core.CONSUMERS, self.wake):
+            return -1
+        self._looking.begin()
+        return 0
+
+    def _look(self, opened: OpenQueue) -> None:
+        if opened.core.may_have(_core.CONSUMERS):
+            self.wake(opened)
 
     def _take(
         self,
@@ -314,7 +327,7 @@ class Consuming:
                 held = Held(message, opened, channel, consumer)
                 client.held[client.last_tag] = channel.held[client.last_tag] = held
                 self._time(client, held)
-            deliveries.append(_delivery(client.last_tag, message))
+            deliveries.append(delivery_of(client.last_tag, message))
             size += message.body_bytes
         return deliveries
 
@@ -475,21 +488,6 @@ class Consuming:
 
 def _nack(message: Message, frame: wire.Nack) -> None:
     message.nack(requeue=frame.requeue, delay=frame.delay_ns / 1e9 if frame.delay_ns else None)
-
-
-def _delivery(tag: int, message: Message) -> wire.Delivery:
-    return wire.Delivery(
-        tag,
-        message.priority,
-        message.flags,
-        message.delivery_count,
-        message.failure_count,
-        message.sequence,
-        message.expires_ns,
-        message.envelope,
-        message.body,
-        message.sender,
-    )
 
 
 def _answer(client: Client, frame: wire.BrokerFrame) -> None:

@@ -3,7 +3,8 @@
 Owns: opening and closing a queue's segment for the broker, the broker's registration at its bells. Does not own: who
 waits for what (consuming.py, publishing.py), names and state (catalog.py).
 Invariants: the broker registers once per side, however many of its peers wait; a registration is followed by another
-look; a queue whose segment cannot be used has no core, and says why.
+look; a token that was read is passed on when we wait no more; a queue whose segment cannot be used has no core, and
+says why.
 """
 
 import os
@@ -67,6 +68,7 @@ class OpenQueue:
         self.active: Consumer | None = None  # where only one is served at a time
         self.used_ns = time.monotonic_ns()  # when it last had a consumer, was declared, or asked for a message
         self._registered = [False, False]
+        self._has_token = [False, False]  # that was read, and we have not registered again
 
     @property
     def name(self) -> str:
@@ -114,21 +116,29 @@ class OpenQueue:
         if self._registered[side]:
             return False
         self.core.bell_register(side)
-        self._registered[side] = True
+        self._registered[side], self._has_token[side] = True, False
 
         def on_bell(_events: int) -> None:
             if self._core is not None and self._core.bell_token(side):
                 self._forget(loop, side)
+                self._has_token[side] = True
                 look(self)
 
         loop.add(self.core.bell_fd(side), on_bell)
         return True
 
+    def waits_for(self, side: int) -> bool:
+        """Whether we are registered at a bell."""
+        return self._registered[side]
+
     def stop_waiting(self, loop: Loop, side: int) -> None:
-        """Take our registration back, if there is one."""
+        """Take our registration back, or pass on the token that used it up: others may sleep."""
         if self._registered[side]:
             self._forget(loop, side)
             self.core.bell_leave(side)
+        elif self._has_token[side] and self.core.may_have(side):
+            self.core.bell_ring(side)
+        self._has_token[side] = False
 
     def _forget(self, loop: Loop, side: int) -> None:
         self._registered[side] = False

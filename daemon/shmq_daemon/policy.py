@@ -6,6 +6,7 @@ Does not own: what may stand in an argument (`shmq.definitions`), the queue.
 Invariant: an argument that is known and not kept is refused, never ignored.
 """
 
+import bisect
 from typing import Final, NamedTuple
 
 import msgspec
@@ -22,6 +23,8 @@ INLINE_UNIT: Final = 64
 RING_ENTRIES: Final = 256  # of a first ring; rings grow, and a thousand idle queues must stay small
 DELIVERY_LIMIT_DEFAULT: Final = 20  # where dead letters have somewhere to go
 NO_LIMIT: Final = -1
+INLINE: Final = 0  # beside the tiers of an arena
+TIER_BYTES_MAX: Final = (64 << 10, 8 << 20)  # of the first two; as in the core (arena.c)
 NS_PER_MS: Final = 1_000_000
 
 OVERFLOWS: Final = {
@@ -136,6 +139,13 @@ def body_bytes_max(geometry: Geometry) -> int:
     """The largest body that can ever fit, envelope not counted."""
     _, _, inline_bytes, _, arena_bytes = geometry
     return min(BODY_BYTES_MAX, arena_bytes) or inline_bytes
+
+
+def place_of(geometry: Geometry, body_bytes: int, envelope_bytes: int) -> tuple[int, int]:
+    """Where a message lies: INLINE, or the number of a tier from 1, and the bytes that it needs there."""
+    _, _, inline_bytes, _, _ = geometry
+    size = _up(body_bytes, 8) + envelope_bytes
+    return (INLINE, 0) if size <= inline_bytes else (1 + bisect.bisect_left(TIER_BYTES_MAX, size), size)
 
 
 def consumer_needs_broker(definition: QueueDefinition) -> str:

@@ -2,9 +2,10 @@
 
 Owns: confirms, publishes that wait for room. Does not own: where a message goes (routing.py), the segment (the core).
 Invariants: what one client publishes stays in order: behind one that waits for room its later ones wait too, up to a
-bound beside the largest of them, beyond which nothing more is read from it; every wait ends at its deadline with an
-error that says why. An answer goes into the session in which it was asked for, or nowhere: numbers of requests begin
-anew with each.
+bound beside the largest of them, beyond which nothing more is read from it; who needs more room than there is holds up
+no other client that needs less; wake-ups are hints: where publishes wait, they are tried four times a second; every
+wait ends at its deadline with an error that says why. An answer goes into the session in which it was asked for, or
+nowhere: numbers of requests begin anew with each.
 """
 
 import functools
@@ -32,6 +33,7 @@ from shmq_daemon.clients import Client
 from shmq_daemon.events import Queue
 from shmq_daemon.gate import check_publish, check_user_id, without_hidden
 from shmq_daemon.log import Logger
+from shmq_daemon.looking import Looking
 from shmq_daemon.loop import Loop, Timer, Timers
 from shmq_daemon.opened import OpenQueue
 from shmq_daemon.routing import Target, targets_of
@@ -60,6 +62,11 @@ class Blocked:
         self.timer: Timer | None = None
         self.waits_on: OpenQueue | None = None
         self.stopped = False  # the queue that had no room may not grow for now
+
+    def place_in(self, opened: OpenQueue) -> tuple[int, int]:
+        """Where its next body would lie in that queue, which has no room for it: as policy.place_of."""
+        target = next(target for target in self.missing if target.queue.queue_id == opened.queue.queue_id)
+        return policy.place_of(opened.queue.geometry, len(self.bodies[self.position]), len(target.envelope))
 
     def leave_out(self, queue: Queue, error: ShmqError) -> None:
         """A queue can't be published to any more: the others get the message all the same. One that is gone is as one
@@ -98,6 +105,7 @@ class Publishing:
         self._loop = loop
         self._timers = timers
         self._log = log
+        self._looking = Looking(catalog.open, timers, _core.PRODUCERS, self._try_again)
 
     def table(self) -> dict[type, Callable[[Client, Any], None]]:
         return {wire.Publish: self.on_publish, wire.PublishMany: self.on_publish, wire.Ping: self.on_ping}
@@ -246,6 +254,7 @@ class Publishing:
             self._start_timer(blocked)
         blocked.waits_on = opened
         opened.blocked.append(blocked)
+        self._looking.begin()
         if opened.wait_for(self._loop, _core.PRODUCERS, self._on_room):
             self._on_room(opened)
 
@@ -253,14 +262,22 @@ class Publishing:
         blocked.timer = self._timers.after(blocked.frame.timeout_ns, functools.partial(self._on_deadline, blocked))
 
     def _on_room(self, opened: OpenQueue) -> None:
-        """Room in a queue: let those who wait try again, in their order, until one finds it full."""
-        for _ in range(len(opened.blocked)):
-            if not opened.blocked:
-                break
-            blocked = opened.blocked.popleft()
-            blocked.waits_on = None
-            if not self._advance_first(opened, blocked):
-                break
+        """Room in a queue: let those who wait try again, in their order, but nobody who needs as much as one who found
+        none, or more of the same.
+        """
+        missing: dict[int, int] = {}  # by tier, bytes
+        for blocked in tuple(opened.blocked):
+            if blocked.waits_on is not opened:
+                continue  # settled behind another one of its client
+            tier, size = blocked.place_in(opened)
+            if tier in missing and size >= missing[tier]:
+                continue
+            if self._advance_first(opened, blocked):
+                continue
+            tier, size = blocked.place_in(opened)  # it may have come further
+            missing[tier] = size
+            if tier == policy.INLINE:
+                break  # everybody needs a slot
         if not opened.usable:
             return
         if not opened.blocked:
@@ -268,18 +285,23 @@ class Publishing:
         elif opened.wait_for(self._loop, _core.PRODUCERS, self._on_room) and opened.core.may_have(_core.PRODUCERS):
             self._on_room(opened)
 
+    def _try_again(self, opened: OpenQueue) -> None:
+        """Not while we are registered: who finds no granules gives a slot back, and would ring us for that."""
+        opened.stop_waiting(self._loop, _core.PRODUCERS)
+        self._on_room(opened)
+
     def _advance_first(self, opened: OpenQueue, blocked: Blocked) -> bool:
         """Go on with a client's first waiting publish, then with those behind it. False: this queue is still full."""
         client = blocked.client
         try:
             full = self._publish(blocked)
         except ShmqError as error:
+            _waits_no_more(blocked)
             self._finish(blocked, error)
         else:
             if full is opened:
-                blocked.waits_on = full
-                full.blocked.appendleft(blocked)
                 return False
+            _waits_no_more(blocked)
             if full is not None:  # another of its targets
                 self._wait_for(blocked, full)
                 return True
@@ -303,9 +325,9 @@ class Publishing:
         if opened is None:  # still behind another one of its client
             opened = blocked.client.publishing[0].waits_on
         error = self._full_error(opened, blocked) if opened is not None else InternalError("nothing to wait for")
-        if blocked.waits_on is not None:
-            blocked.waits_on.blocked.remove(blocked)
-            blocked.waits_on = None
+        _waits_no_more(blocked)
+        if opened is not None and opened.usable and not opened.blocked:
+            opened.stop_waiting(self._loop, _core.PRODUCERS)
         self._finish(blocked, error)
         self._next_of(blocked.client)
 
@@ -366,6 +388,12 @@ class Publishing:
 
 def _refused(queues: list[str], published: int) -> PublishRejected:
     return PublishRejected(queues=queues, reason=policy.TOO_LONG, published=published)
+
+
+def _waits_no_more(blocked: Blocked) -> None:
+    if blocked.waits_on is not None:
+        blocked.waits_on.blocked.remove(blocked)
+        blocked.waits_on = None
 
 
 def _bound(client: Client) -> None:

@@ -161,7 +161,10 @@ class Bells:
         self._bells.clear()
 
     def _tick_in(self, seconds: float) -> None:
+        """Sooner, if need be; never later: waits may begin one after the other."""
         if self._ticker is not None:
+            if self._ticker.when() <= self._link.loop.time() + seconds:
+                return
             self._ticker.cancel()
         self._ticker = self._link.loop.call_later(seconds, self._on_tick)
 
@@ -171,8 +174,8 @@ class Bells:
         settled = self._link.session is not None and time.monotonic() >= self._hurry_until
         for bell in list(self._bells.values()):
             settled &= self._renewing.renew(bell.attachment)
-            if error is None and bell.is_brokered():
-                bell.waiters.tell_all()
+            if error is None and (bell.is_brokered() or bell.side == core.PRODUCERS):
+                bell.waiters.tell_all()  # of room only who tries knows whether it is enough
             elif error is None:
                 bell.look()
             elif bell.side == core.CONSUMERS:

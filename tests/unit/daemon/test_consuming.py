@@ -33,7 +33,7 @@ class Message:
 def test_what_a_client_never_settles_is_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consuming, "OVERDUE_MAX", 3)  # a bound that is soon reached
     log, timers = Log(), SimpleNamespace(after=lambda _ns, _then: None)
-    made = Consuming(None, None, timers, log)  # type: ignore[arg-type] # what it needs of them
+    made = Consuming(SimpleNamespace(open={}), None, timers, log)  # type: ignore[arg-type] # what it needs of them
     opened = SimpleNamespace(name="jobs")
     client: Any = Client()
     monkeypatch.setattr(made, "_release", lambda client, tag: client.held.pop(tag))  # no queues here
