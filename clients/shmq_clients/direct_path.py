@@ -79,6 +79,12 @@ class DirectPath:
             self._attachments.link.check_reach()  # a wait without an end of its own
         self._attachments.wait(target, core.PRODUCERS, remaining)
 
+    def wait_a_while(self, target: Attachment, out: Outgoing, deadline_ns: int) -> None:
+        """Wait for room in one of several queues that are full: any other may have some sooner."""
+        if out.timeout_ns == TIME_NS_MAX:
+            self._attachments.link.check_reach()
+        self._attachments.wait(target, core.PRODUCERS, max(0, deadline_ns - time.monotonic_ns()))
+
     # -- getting ------------------------------------------------------------------------------------------------------
 
     def get(self, name: str, wait_ns: int, *, no_ack: bool) -> core.Message | None:

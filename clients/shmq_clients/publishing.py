@@ -154,9 +154,12 @@ class Publishing:
             check_bodies(bodies)
         refusals: list[PublishError] = []
         taken = [self._try_to(copy, bodies, 0, None, refusals) for copy in copies]
-        for copy, done in zip(copies, taken, strict=True):
-            if GONE < done < len(bodies):
-                self._try_to(copy, bodies, done, deadline_ns, refusals)
+        while len(full := not_whole(taken, bodies)) > 1 and time.monotonic_ns() < deadline_ns:
+            self._direct.wait_a_while(*copies[full[0]], deadline_ns)
+            for index in full:
+                taken[index] = self._try_to(copies[index], bodies, taken[index], None, refusals)
+        for index in full:
+            self._try_to(copies[index], bodies, taken[index], deadline_ns, refusals)
         if refusals:
             raise one_of(refusals)
         return max(taken, default=GONE) > GONE
@@ -186,6 +189,11 @@ class Publishing:
                 return publish(self._attachments.attach(target.name), out)
             except (QueueGone, NotFound):
                 return GONE
+
+
+def not_whole(taken: Sequence[int], bodies: Sequence[Any]) -> list[int]:
+    """Return which of several queues, by index, have no room for all bodies."""
+    return [index for index, done in enumerate(taken) if GONE < done < len(bodies)]
 
 
 def check_bodies(bodies: Sequence[Any]) -> None:

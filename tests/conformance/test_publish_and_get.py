@@ -266,10 +266,14 @@ def test_two_connections_share_a_queue(connect: Callable[[], shmq.Connection], q
 
 
 @pytest.mark.rule("PUBLISH-7")
+@pytest.mark.parametrize("order", [sorted, lambda names: sorted(names, reverse=True)], ids=["first", "last"])
 def test_a_publish_to_two_full_queues_goes_on_when_the_one_has_room_and_then_the_other(
-    conn: shmq.Connection, connect: Callable[[], shmq.Connection], new_queue: Callable[..., str]
+    conn: shmq.Connection,
+    connect: Callable[[], shmq.Connection],
+    new_queue: Callable[..., str],
+    order: Callable[[list[str]], list[str]],
 ) -> None:
-    queues = sorted(new_queue(capacity_messages=1) for _ in range(2))  # as the broker goes through them
+    queues = order([new_queue(capacity_messages=1) for _ in range(2)])  # first or last: of those that are gone through
     for queue in queues:
         conn.bind_queue(queue, "amq.direct", queues[0])
         conn.publish(b"old", routing_key=queue, confirm="memory")

@@ -17,6 +17,7 @@ from shmq_clients.aio.attachments import AsyncAttachments
 from shmq_clients.attachments import Attachment
 from shmq_clients.direct_path import NO_ROOM, keywords_for, look, time_for_room, until_next_look
 from shmq_clients.durations import SECOND_NS
+from shmq_clients.link import SLICE
 from shmq_clients.outgoing import Outgoing
 
 T = TypeVar("T")
@@ -81,6 +82,14 @@ class AsyncDirectPath:
         if out.timeout_ns == TIME_NS_MAX:
             self._attachments.link.check_reach()  # a wait without an end of its own
         await self._attachments.wait_at(target, core.PRODUCERS, remaining / SECOND_NS)
+        self._attachments.link.check()
+
+    async def wait_a_while(self, target: Attachment, out: Outgoing, deadline_ns: int) -> None:
+        """As DirectPath's."""
+        if out.timeout_ns == TIME_NS_MAX:
+            self._attachments.link.check_reach()
+        left = max(0.0, (deadline_ns - time.monotonic_ns()) / SECOND_NS)
+        await self._attachments.wait_at(target, core.PRODUCERS, min(left, SLICE))
         self._attachments.link.check()
 
     # -- getting ------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from shmq_clients.attachments import Attachment
 from shmq_clients.direct_path import QueueGone
 from shmq_clients.lending import AsyncLoaned
 from shmq_clients.outgoing import Outgoing, PublishKeywords
-from shmq_clients.publishing import GONE, Copy, Publishing, check_bodies, check_taken, one_of
+from shmq_clients.publishing import GONE, Copy, Publishing, check_bodies, check_taken, not_whole, one_of
 
 
 class AsyncPublishing(Publishing):
@@ -111,9 +111,12 @@ class AsyncPublishing(Publishing):
             check_bodies(bodies)
         refusals: list[PublishError] = []
         taken = [await self._tried(copy, bodies, 0, None, refusals) for copy in copies]
-        for copy, done in zip(copies, taken, strict=True):
-            if GONE < done < len(bodies):
-                await self._tried(copy, bodies, done, deadline_ns, refusals)
+        while len(full := not_whole(taken, bodies)) > 1 and time.monotonic_ns() < deadline_ns:
+            await self._in_segment.wait_a_while(*copies[full[0]], deadline_ns)
+            for index in full:
+                taken[index] = await self._tried(copies[index], bodies, taken[index], None, refusals)
+        for index in full:
+            await self._tried(copies[index], bodies, taken[index], deadline_ns, refusals)
         if refusals:
             raise one_of(refusals)
         return max(taken, default=GONE)
