@@ -198,6 +198,26 @@ def test_a_publish_cancelled_while_it_waits_for_room_is_not_published(url: str, 
     asyncio.run(run())
 
 
+def test_publishes_that_were_cancelled_while_they_wait_keep_no_ack_from_being_read(url: str) -> None:
+    async def run() -> None:
+        async with two(url, "socket", "held", capacity_messages=1) as (conn, other):
+            await conn.publish(b"old", routing_key="held", confirm="memory")
+            message = await conn.get("held", timeout=1)
+            for _ in range(3):  # more than the broker keeps of one connection
+                publish = functools.partial(conn.publish, b"new", routing_key="held", timeout=4, confirm="memory")
+                tasks = [asyncio.create_task(publish()) for _ in range(400)]
+                await asyncio.sleep(0.1)  # until they wait for room
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            await message.ack()
+
+            async with asyncio.timeout(scaled(1)):
+                assert (await other.get("held", timeout=2)).body == b"new"
+
+    asyncio.run(run())
+
+
 def test_a_cancelled_publish_many_leaves_the_first_ones(url: str, mode: Any) -> None:
     async def run() -> None:
         async with two(url, mode, "many") as (conn, other):

@@ -269,9 +269,11 @@ class AsyncLink(Link):
         repeat: bool = True,
         timeout: float = REQUEST_TIMEOUT,
         at_once: Callable[[], object] | None = None,
+        given_up: Callable[[Answer], object] | None = None,
     ) -> FrameT:
-        """As `ask`."""
-        frame = (await self.requested(make, repeat=repeat, timeout=timeout, at_once=at_once)).frame
+        """As `ask`; `given_up` as `requested`'s."""
+        reply = await self.requested(make, repeat=repeat, timeout=timeout, at_once=at_once, given_up=given_up)
+        frame = reply.frame
         assert isinstance(frame, expect), f"{type(frame).__name__} answers a request for {expect.__name__}"
         return frame
 
@@ -284,9 +286,10 @@ class AsyncLink(Link):
         reach: float | None = None,
         take_back: Callable[[int], ClientFrame] | None = None,
         at_once: Callable[[], object] | None = None,
+        given_up: Callable[[Answer], object] | None = None,
     ) -> Reply:
         """As the inherited `request`. Cancelled: it was sent or not; nothing that comes for it is kept. `take_back`
-        makes what the broker is told then, of the request of this number.
+        makes what the broker is told then, of the request of this number; `given_up` is told of the answer.
         """
         deadline = time.monotonic() + timeout
         reached = deadline if reach is None else time.monotonic() + reach
@@ -304,6 +307,8 @@ class AsyncLink(Link):
             except BaseException:  # also cancelled: what comes for it goes back
                 if take_back is not None and not answer.done:
                     self._say_if_possible(session, take_back(number))
+                if given_up is not None:
+                    given_up(answer)
                 session.give_up(number, answer)
                 self.loop.call_soon(self._do_chores)
                 raise

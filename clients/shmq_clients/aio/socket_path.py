@@ -22,7 +22,7 @@ from shmq_clients.durations import SECOND_NS
 from shmq_clients.link import REQUEST_TIMEOUT, SLICE, FrameT, Reply
 from shmq_clients.message import SocketMessage
 from shmq_clients.outgoing import Outgoing
-from shmq_clients.session import Session
+from shmq_clients.session import Answer, Session
 from shmq_clients.socket_path import (
     GET_SLICE_NS,
     SocketPath,
@@ -134,15 +134,38 @@ class Backlog(Subscription):
         self._on_less()
 
 
+class Place:
+    """Of one publish. `waited_ns`: for it. `leave`: called once, when nothing of it is with the broker any more."""
+
+    def __init__(self, waited_ns: int, leave: Callable[[], object]) -> None:
+        self.waited_ns = waited_ns
+        self._leave = leave
+        self._is_kept = False
+
+    def keep(self, answer: Answer) -> None:
+        """Nobody waits for the answer any more; the broker is not done with it before it comes, or the session ends."""
+        if not answer.done:
+            self._is_kept = True
+            answer.at_once = answer.at_once or bool  # so that it is not forgotten
+            answer.tell = self._leave
+
+    def end(self) -> None:
+        """Nobody needs it, unless it is kept."""
+        if not self._is_kept:
+            self._leave()
+
+
 class Places:
-    """As Room, for publishes of several tasks that wait for answers of their own: there may be thousands, all count."""
+    """As Room, for publishes of several tasks that wait for answers of their own: there may be thousands, all count.
+    One that was cancelled counts until the broker has answered it.
+    """
 
     def __init__(self) -> None:
         self._bytes = self._number = 0
         self._left = Waiters()
 
     @contextlib.asynccontextmanager
-    async def taken(self, size: int, timeout: float) -> AsyncIterator[int]:
+    async def taken(self, size: int, timeout: float) -> AsyncIterator[Place]:
         """As Room's."""
         counted, began, waited = size + MESSAGE_BYTES, time.monotonic_ns(), False
         while self._is_too_much(counted) and (left := timeout - (time.monotonic_ns() - began) / SECOND_NS) > 0:
@@ -150,12 +173,16 @@ class Places:
             await self._left.wait(left)
         self._bytes += counted
         self._number += 1
+        place = Place(time.monotonic_ns() - began if waited else 0, functools.partial(self._leave, counted))
         try:
-            yield time.monotonic_ns() - began if waited else 0
+            yield place
         finally:
-            self._bytes -= counted
-            self._number -= 1
-            self._left.tell_all()
+            place.end()
+
+    def _leave(self, counted: int) -> None:
+        self._bytes -= counted
+        self._number -= 1
+        self._left.tell_all()
 
     def _is_too_much(self, size: int) -> bool:
         return self._number >= OWN_MAX or (self._number > 0 and self._bytes + size > OWN_BYTES_MAX)
@@ -247,10 +274,11 @@ class AsyncSocketPath(SocketPath):
         self, make: Callable[[Outgoing], Callable[[int], ClientFrame]], expect: type[FrameT], size: int, out: Outgoing
     ) -> FrameT:
         """Send what waits for its own answer, as soon as it may go beside those of other tasks."""
-        async with self._places.taken(size, out.timeout_ns / SECOND_NS) as waited_ns:
-            left = out._replace(timeout_ns=max(0, out.timeout_ns - waited_ns))
-            with told_of_whole_call(waited_ns, out):
-                return await self._link.asked(make(left), expect, repeat=False, timeout=patience(left.timeout_ns))
+        async with self._places.taken(size, out.timeout_ns / SECOND_NS) as place:
+            left = out._replace(timeout_ns=max(0, out.timeout_ns - place.waited_ns))
+            with told_of_whole_call(place.waited_ns, out):
+                timeout = patience(left.timeout_ns)
+                return await self._link.asked(make(left), expect, repeat=False, timeout=timeout, given_up=place.keep)
 
     async def _sent_in_window(self, size: int, timeout: float, send: Callable[[Window, bool], bool]) -> bool:
         """Send now; in the next session, if this one ends before the frame is written: it has nothing of it. `send`
