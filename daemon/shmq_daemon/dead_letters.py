@@ -88,22 +88,29 @@ class DeadLetters:
         self._told_ns = 0
         self.counts: Counter[str] = Counter()
 
-    def step(self, watched: Watched, now_ns: int) -> bool:
-        """Take up what is dead in one queue. True: there may be more."""
-        retry = bool(watched.stuck) and now_ns >= watched.retry_ns
-        tally: Counter[tuple[str, str]] = Counter()
-        if retry:
-            self._retry(watched, now_ns, tally)
-        taken = 0
-        while taken < BATCH and len(watched.stuck) < STUCK_MAX:
+    @staticmethod
+    def take(watched: Watched) -> list[SlotWord]:
+        """Take out what is dead in one queue, a batch at most, for `step`. Before the topology is looked at: what a
+        binding was made for may have died since.
+        """
+        taken: list[SlotWord] = []
+        while len(taken) < BATCH and len(watched.stuck) + len(taken) < STUCK_MAX:
             at = watched.core.dead_pop()
             if at is None:
                 break
-            taken += 1
+            taken.append(at)
+        return taken
+
+    def step(self, watched: Watched, taken: list[SlotWord], now_ns: int) -> bool:
+        """Take up what was taken out of one queue. True: there may be more."""
+        tally: Counter[tuple[str, str]] = Counter()
+        if watched.stuck and now_ns >= watched.retry_ns:
+            self._retry(watched, now_ns, tally)
+        for at in taken:
             if at not in watched.stuck:  # who is was found by a scan; what it waits for is known
                 self._take_up(watched, at, set(), now_ns, tally)
         self._note(watched, tally)
-        return taken == BATCH
+        return len(taken) == BATCH
 
     @staticmethod
     def adopt(watched: Watched, found: list[SlotWord]) -> None:

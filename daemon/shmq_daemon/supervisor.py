@@ -8,6 +8,7 @@ or the broker whose peer has none. Work is done in bounded steps, and deaths are
 """
 
 import contextlib
+import functools
 import os
 import socket
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shmq.core._core import DEAD, DELAYED
 from shmq_daemon import discard, link, segments
 from shmq_daemon.dead_letters import ALARM as TARGET_FULL
-from shmq_daemon.dead_letters import TELL_NS, DeadLetters
+from shmq_daemon.dead_letters import BATCH, TELL_NS, DeadLetters
 from shmq_daemon.delays import Delays
 from shmq_daemon.events import (
     Bound,
@@ -41,7 +42,7 @@ from shmq_daemon.registry import Registry
 from shmq_daemon.scanning import Scans
 from shmq_daemon.sweep import CANT_GROW, Sweep
 from shmq_daemon.topology import Topology
-from shmq_daemon.watched import QUARANTINED, Quarantine, Watched
+from shmq_daemon.watched import QUARANTINED, Quarantine, SlotWord, Watched
 from shmq_daemon.watermark import STOPPED, Marks, Watermark
 
 if TYPE_CHECKING:
@@ -61,9 +62,10 @@ class World:
         self.synced = False
         self.topology = Topology()
         self.watched: dict[int, Watched] = {}
+        self.leaving: dict[int, Watched] = {}  # deleted, and their dead letters not yet on their way
 
     def close(self) -> None:
-        for watched in self.watched.values():
+        for watched in (*self.watched.values(), *self.leaving.values()):
             watched.close()
         self.registry.close()
         os.close(self.bell)
@@ -128,6 +130,8 @@ class Supervisor:
         self._counts["expired"] += self._expiry.tick(now_ns)
         self._scans.tick(now_ns)
         self._look(now_ns)
+        if self._world is not world:  # another broker has opened the link
+            return now_ns
         self._letters.tell(now_ns)
         self._watermark.tick(now_ns)
         self._sweep.tick(now_ns)
@@ -135,13 +139,13 @@ class Supervisor:
         return self._next_deadline(now_ns)
 
     def _next_deadline(self, now_ns: int) -> int:
-        if self._busy or self._sweep.recovering:
+        assert self._world is not None
+        if self._busy or self._world.leaving or self._sweep.recovering:
             return now_ns
         candidates = [self._sweep.due_ns]
         dues = [work.next_due() for work in (self._scans, self._delays, self._expiry)]
         dues += [self._letters.tell_ns, self._watermark.due_ns]
         candidates += [due for due in dues if due is not None]
-        assert self._world is not None
         candidates += [w.retry_ns for w in self._world.watched.values() if w.stuck and not w.quarantined]
         return min(candidates)
 
@@ -265,8 +269,9 @@ class Supervisor:
             self._expiry.forget(frame.queue_id)
             self._scans.forget(frame.queue_id)
             self._busy.discard(frame.queue_id)
-            watched.close()
-        self._send(link.QueueReleased(frame.queue_id))
+            world.leaving[frame.queue_id] = watched
+        else:
+            self._send(link.QueueReleased(frame.queue_id))
 
     def _on_topology(self, frame: Event, _descriptors: tuple[int, ...]) -> None:
         self._told().topology.apply(frame)
@@ -354,17 +359,44 @@ class Supervisor:
         world = self._told()
         stuck = {key for key, w in world.watched.items() if w.stuck and now_ns >= w.retry_ns}
         looked, self._busy = self._busy | stuck, set()
-        for queue_id in looked:
-            watched = world.watched.get(queue_id)
-            if watched is None:
-                continue
-            more = self._quarantine.run(watched, lambda w: self._look_at(w, now_ns), otherwise=False)
-            if more:
+        leaving = dict(world.leaving)
+        found = {key: world.watched[key] for key in looked & world.watched.keys()} | leaving
+        dead: dict[int, list[SlotWord]] = {}
+        for queue_id, watched in found.items():
+            dead[queue_id] = self._quarantine.run(watched, self._letters.take, [])
+        if any(dead.values()):
+            self._read_link()
+        if self._world is not world:  # the next recovery finds them
+            return
+        for queue_id, watched in found.items():
+            look = self._leave if queue_id in world.leaving else self._look_at
+            work = functools.partial(look, dead=dead[queue_id], now_ns=now_ns)
+            if self._quarantine.run(watched, work, otherwise=False):
                 self._busy.add(queue_id)
+            elif queue_id in leaving:  # since before it was looked at: nothing is in its ring any more
+                self._release(watched)
 
-    def _look_at(self, watched: Watched, now_ns: int) -> bool:
+    def _leave(self, watched: Watched, dead: list[SlotWord], now_ns: int) -> bool:
+        """What died in a queue before it was deleted goes where it was to go all the same, if there is room now."""
+        for _ in range(0, len(watched.stuck) + 1, BATCH):
+            watched.retry_ns = 0
+            self._letters.step(watched, dead, now_ns)
+        return bool(dead)
+
+    def _release(self, watched: Watched) -> None:
+        """It is gone, and with it what its targets had no room for."""
+        lost = 0 if watched.quarantined else watched.core.stats()["dead_pending"]
+        if lost:
+            self._log.warning("dead letters lost with their queue", queue=watched.name, messages=lost)
+        self._letters.forget(watched)
+        self.clear_alarm(TARGET_FULL, watched.name)
+        del self._told().leaving[watched.queue.queue_id]
+        watched.close()
+        self._send(link.QueueReleased(watched.queue.queue_id))
+
+    def _look_at(self, watched: Watched, dead: list[SlotWord], now_ns: int) -> bool:
         watched.core.ring_unheard()
-        more_dead = self._letters.step(watched, now_ns)
+        more_dead = self._letters.step(watched, dead, now_ns)
         if self._letters.wants_scan(watched):
             self._scans.begin(watched)
         self._expiry.note(watched)

@@ -8,7 +8,7 @@ import pytest
 
 import shmq
 from support.deadline import wait_until
-from support.messages import QueueMaker, deaths, reject, unique, wait_for, wait_until_gone
+from support.messages import QueueMaker, deaths, ready_bodies, reject, unique, wait_for, wait_until_gone
 
 FIELDS = ("queue", "reason", "exchange")
 
@@ -236,3 +236,16 @@ def test_without_its_exchange_a_dead_letter_is_dropped_and_counted(
 
     wait_until_gone(conn, jobs)
     wait_until(lambda: conn.status().totals.get("supervisor_dead_dropped", 0) > dropped, "it is counted")
+
+
+@pytest.mark.rule("DEATH-1", "DEATH-8")
+def test_what_died_before_its_queue_was_deleted_is_dead_lettered(conn: shmq.Connection, new_queue: QueueMaker) -> None:
+    dead = new_queue()
+    for number in range(20):
+        queue = new_queue(dead_letter_exchange="", dead_letter_routing_key=dead)
+        conn.publish(b"%d" % number, routing_key=queue, confirm="memory")
+        wait_for(conn, queue).reject()
+        conn.delete_queue(queue)
+
+    wait_until(lambda: conn.queue_info(dead).messages == 20, "all are there")
+    assert ready_bodies(conn, dead) == [b"%d" % number for number in range(20)]

@@ -1,6 +1,9 @@
 """Dead letters while the supervisor is killed again and again: each arrives, at least once, and nothing is left."""
 
+import contextlib
 import itertools
+import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +31,16 @@ def supervisor_is_another(daemon: Shmqd, before: int) -> bool:
         return daemon.child("supervisor") != before
     except StopIteration:
         return False
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that sees nothing meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_dead_letters_arrive_whatever_the_supervisor_dies_of(daemon: Shmqd) -> None:
@@ -92,3 +105,36 @@ def test_more_than_are_kept_in_mind_wait_behind_a_full_target(daemon: Shmqd) -> 
         assert len(arrived) == BEHIND
         assert arrived.total() <= BEHIND + BATCH  # what was under way at the death
         assert conn.queue_info("jobs").totals["dead_pending"] == 0
+
+
+def test_what_died_before_its_queue_was_deleted_arrives_however_late_that_is_seen(daemon: Shmqd) -> None:
+    with daemon.connect() as conn:
+        conn.declare_queue("dead")
+        conn.declare_queue("jobs", dead_letter_exchange="", dead_letter_routing_key="dead")
+        bodies = [b"%d" % n for n in range(3 * BATCH + 1)]
+        conn.publish_many(bodies, routing_key="jobs", confirm="memory")
+        with stopped(daemon.child("supervisor")):
+            for message in itertools.islice(conn.consume("jobs"), len(bodies)):
+                message.reject()
+            conn.delete_queue("jobs")
+            conn.declare_queue("jobs")
+
+        wait_until(lambda: conn.queue_info("dead").messages == len(bodies), "all are there")
+        assert [message.body for message in conn.get_batch("dead", max_messages=1000)] == bodies
+        assert "dead letters lost" not in daemon.log.read_text()
+
+
+def test_what_finds_no_room_when_its_queue_is_deleted_is_lost_and_counted(daemon: Shmqd) -> None:
+    with daemon.connect() as conn:
+        conn.declare_queue("dead", capacity_messages=1)
+        room = conn.queue_info("dead").capacity_messages
+        conn.declare_queue("jobs", dead_letter_exchange="", dead_letter_routing_key="dead")
+        conn.publish_many([b"x"] * (room + 5), routing_key="jobs", confirm="memory")
+        for message in itertools.islice(conn.consume("jobs"), room + 5):
+            message.reject()
+        wait_until(lambda: conn.queue_info("jobs").totals["dead_pending"] == 5, "the target is full")
+        conn.delete_queue("jobs")
+
+        wait_until(lambda: '"dead letters lost with their queue"' in daemon.log.read_text(), "that is told")
+        assert conn.queue_info("dead").messages == room
+        assert not conn.status().alarms

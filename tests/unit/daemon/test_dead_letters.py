@@ -53,7 +53,7 @@ def test_what_was_adopted_is_not_taken_up_again_when_its_ring_has_it_too(letters
     letters.adopt(watched, [(3, 1)])
     watched.retry_ns = 10
 
-    letters.step(watched, now_ns=0)
+    letters.step(watched, letters.take(watched), now_ns=0)
 
     assert not rings
     assert list(watched.stuck) == [(3, 1)]
