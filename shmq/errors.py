@@ -15,8 +15,7 @@
     |  +- ForkedHandle, DetachedQueue, SegmentDamaged, ViewsInUse, BodyReleased
     +- PreconditionFailed     406
     |  +- InvalidArgument     604    +- InvalidName 605
-    |  +- StaleDelivery       606
-    |  +- AlreadySettled      607
+    |  +- StaleDelivery       606    +- AlreadySettled 607
     +- AccessRefused 403, NotFound 404, ResourceLocked 405, NotAllowed 530, NotSupported 540, InternalError 541
     +- PublishError                  the message was not taken, or not by all
     |  +- BodyTooLarge 311, Unroutable 312, ShmFull 506, PublishRejected 609, NotDurable 610
@@ -30,7 +29,7 @@ the session; all others leave it as it was. What has no number never travels. An
 # ruff: noqa: N818 - the names say what happened; "Error" behind each would add nothing
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Final
 
 from shmq.shm import ADVICE, SHM_PATH, figures
@@ -374,6 +373,8 @@ class DirectRefused(ShmqError):
 class PublishError(ShmqError):
     """The message was not taken, or not by every queue it was routed to."""
 
+    published: int = field(default=0, kw_only=True)  # of several bodies, those before this one
+
 
 @dataclass(eq=False)
 class BodyTooLarge(PublishError):
@@ -463,7 +464,6 @@ class PublishRejected(PublishError):
     code = 609
     queues: Sequence[str] = ()
     reason: str = ""
-    published: int = 0  # of several bodies, those before this one
 
     def _describe(self) -> str:
         names = ", ".join(map(repr, self.queues))

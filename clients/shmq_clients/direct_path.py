@@ -59,8 +59,7 @@ class DirectPath:
             try:
                 self._wait_for_room(target, outcome, memoryview(bodies[done]).nbytes, out, deadline_ns or 0)
             except PublishError as error:
-                if isinstance(error, PublishRejected):
-                    error.published = done
+                error.published = done
                 if len(bodies) > 1:
                     error.text = f"{error} ({done} of {len(bodies)} were published)"
                 raise

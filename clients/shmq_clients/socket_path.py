@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from msgspec.structs import replace
 
 from shmq.core._core import PERSISTENT, Ledger
-from shmq.errors import BodyTooLarge, ConnectionLost, NotFound, PublishError, PublishRejected, QueueFull, ShmqError
+from shmq.errors import BodyTooLarge, ConnectionLost, NotFound, PublishError, QueueFull, ShmqError
 from shmq.limits import (
     BATCH_BYTES_MAX,
     BATCH_MESSAGES_MAX,
@@ -352,10 +352,10 @@ def tell_how_many(error: PublishError, done: int, count: int, out: Outgoing) -> 
     """Let the refusal of a batch speak of the whole call."""
     if isinstance(error, QueueFull):
         error.text, error.timeout = "", out.timeout_ns / SECOND_NS
-    if isinstance(error, PublishRejected):
-        done += error.published
-        error.published = done
-    error.text = f"{error} ({done} of {count} were published)"
+    done += error.published
+    error.published = done
+    told = "published" if out.confirm == "memory" or out.mandatory else "sent"  # what was sent may be refused still
+    error.text = f"{error} ({done} of {count} were {told})"
 
 
 def _check_size(body: memoryview, out: Outgoing) -> None:

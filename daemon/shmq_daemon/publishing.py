@@ -18,6 +18,7 @@ from shmq.errors import (
     InternalError,
     NotDurable,
     NotFound,
+    PublishError,
     PublishRejected,
     QueueFull,
     QueueStopped,
@@ -55,6 +56,7 @@ class Blocked:
         self.frame = frame
         self.targets = targets
         self.missing = list(targets)
+        self.is_shared = len(targets) > 1
         self.refusal: ShmqError | None = None  # of one queue of several, while others may still get it
         self.bodies = [frame.body] if isinstance(frame, wire.Publish) else frame.bodies
         self.position = 0
@@ -76,6 +78,12 @@ class Blocked:
         self.missing = [target for target in self.missing if target.queue is not queue]
         if not isinstance(error, NotFound):
             self.note(error)
+
+    def is_partly_there(self, error: ShmqError | None) -> bool:
+        """Whether one of several queues may have the body that another one has not: if it were sent again, to hear why,
+        it would be there twice.
+        """
+        return isinstance(error, PublishRejected) or self.is_shared
 
     def note(self, error: ShmqError) -> None:
         """One queue of several refuses: the first refusal is told, with all the queues that are as long as they may
@@ -344,7 +352,7 @@ class Publishing:
             if blocked.targets:
                 self._advance(blocked, wait=True)
             else:
-                self._finish(blocked, error)
+                self._finish(blocked, blocked.refusal or error)
             self._next_of(blocked.client)
 
     # -- answering --------------------------------------------------------------------------------------------
@@ -356,7 +364,9 @@ class Publishing:
             client.publishing_bytes -= blocked.bytes
         if blocked.timer is not None:
             blocked.timer.cancel()
-        told_later = isinstance(frame, wire.PublishMany) and blocked.position and not isinstance(error, PublishRejected)
+        told_later = isinstance(frame, wire.PublishMany) and blocked.position and not blocked.is_partly_there(error)
+        if isinstance(error, PublishError):
+            error.published = blocked.position
         if error is not None and not told_later:
             self._refuse(client, blocked.session if frame.seq else client.session, frame, error)
         elif frame.confirm >= wire.CONFIRM_MEMORY and frame.seq and blocked.session is not None:

@@ -9,6 +9,7 @@ import pytest
 
 import shmq
 from support.deadline import scaled, wait_until
+from support.messages import ready_bodies
 from support.routed import bodies, publish
 
 QueueMaker = Callable[..., str]
@@ -267,3 +268,23 @@ def test_a_name_that_is_used_again_is_another_exchange(conn: shmq.Connection, ne
         publish(conn, "again", "k")
 
     assert (bodies(conn, one), bodies(conn, other)) == ([b"direct"], [b"fanout"])
+
+
+@pytest.mark.rule("PUBLISH-1", "PUBLISH-5", "PUBLISH-7")
+def test_several_bodies_for_several_queues_are_nowhere_twice(
+    conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker
+) -> None:
+    fanout, roomy, small = new_exchange("fanout"), new_queue(), new_queue(capacity_messages=2)
+    for queue in (roomy, small):
+        conn.bind_queue(queue, fanout)
+    room = conn.queue_info(small).capacity_messages
+    bodies = [b"%d" % number for number in range(room + 3)]
+
+    with pytest.raises(shmq.QueueFull) as refused:
+        conn.publish_many(bodies, exchange=fanout, confirm="memory", timeout=0.1)
+
+    assert refused.value.published == room
+    assert f"({room} of {len(bodies)} were published)" in str(refused.value)
+    there = ready_bodies(conn, roomy)
+    assert there == bodies[: len(there)]
+    assert ready_bodies(conn, small) == bodies[:room]

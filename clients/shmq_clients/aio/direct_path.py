@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from shmq.core import _core as core
-from shmq.errors import PublishError, PublishRejected
+from shmq.errors import PublishError
 from shmq.limits import TIME_NS_MAX
 from shmq_clients.aio.attachments import AsyncAttachments
 from shmq_clients.attachments import Attachment
@@ -61,8 +61,7 @@ class AsyncDirectPath:
             try:
                 await self._wait_for_room(target, outcome, memoryview(bodies[done]).nbytes, out, deadline_ns or 0)
             except PublishError as error:
-                if isinstance(error, PublishRejected):
-                    error.published = done
+                error.published = done
                 if len(bodies) > 1:
                     error.text = f"{error} ({done} of {len(bodies)} were published)"
                 raise
