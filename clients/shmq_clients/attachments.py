@@ -203,7 +203,7 @@ class Attachments:
         """Map a queue with the index of the session that answers: the broker has noted that it has this segment."""
         if not self.granted:
             raise DirectRefused(queue=name, reason=self.reason)
-        reply = self.link.request(lambda seq: Attach(seq, name))
+        reply = self.link.request(lambda seq: Attach(seq, name), goes_on=True)
         facts, welcome = reply.frame, reply.session.welcome
         assert isinstance(facts, Attached)
         assert welcome is not None

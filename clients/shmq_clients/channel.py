@@ -93,6 +93,7 @@ class Channel(Receiving):
         StaleDelivery (both PreconditionFailed); of several all are tried before.
         """
         ack_all(self._numbered.meant(delivery_tag, multiple=multiple))
+        self._paths.link.raise_failures()
 
     def nack(
         self,
@@ -103,10 +104,12 @@ class Channel(Receiving):
     ) -> None:
         """Give back to the queue, after `delay` seconds; requeue=False: dead-letter. `multiple` and errors as `ack`."""
         nack_all(self._numbered.meant(delivery_tag, multiple=multiple), requeue=requeue, delay=delay)
+        self._paths.link.raise_failures()
 
     def reject(self, delivery_tag: int, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - AMQP's form
         """Dead-letter; requeue=True: back to its place, counted as a failure. Errors as `ack`."""
         reject_all(self._numbered.meant(delivery_tag), requeue=requeue)
+        self._paths.link.raise_failures()
 
     def recover(self, requeue: bool = True) -> None:  # noqa: FBT001, FBT002 - AMQP's form
         """All that is unacked on this channel goes back to its place and is delivered again. Raises NotSupported for
@@ -140,7 +143,7 @@ class Channel(Receiving):
             give_back(self._numbered.close())
             if link.session is not None:
                 with contextlib.suppress(SessionError):  # then the broker gives all back by itself
-                    link.ask(lambda seq: CloseChannel(seq, self._number), Counted)
+                    link.ask(lambda seq: CloseChannel(seq, self._number), Counted, goes_on=True)
         finally:
             self._numbered.free()
 

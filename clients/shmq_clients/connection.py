@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
 from shmq.core import _core as core
-from shmq.errors import AlreadySettled, DirectRefused, InvalidArgument, ShmqError, StaleDelivery
+from shmq.errors import DirectRefused, InvalidArgument, ShmqError
 from shmq.message import Message
 from shmq.wire.frames import Welcome
 from shmq_clients import forks
@@ -25,6 +25,7 @@ from shmq_clients.attachments import Attachments
 from shmq_clients.channel import Channel
 from shmq_clients.consumer import DirectConsumer
 from shmq_clients.durations import SECOND_NS, nanoseconds, wait_nanoseconds
+from shmq_clients.failures import OF_DELIVERIES
 from shmq_clients.link import HELLO_TIMEOUT, RECONNECT_TIMEOUT, Link
 from shmq_clients.outgoing import PublishKeywords
 from shmq_clients.publishing import Publishing
@@ -166,7 +167,7 @@ class Connection(Topology, Receiving):
 
     def forgive_late_settling(self) -> None:
         """From now on no later call tells that a delivery which was acked, or given back, was no longer ours."""
-        self._link.forgiven = (StaleDelivery, AlreadySettled)
+        self._link.failures.forgiven = OF_DELIVERIES
 
     def control_fileno(self) -> int:
         """Return the descriptor of the socket to the daemon, -1 while there is none."""
@@ -191,6 +192,7 @@ class Connection(Topology, Receiving):
     def ack_many(self, messages: Iterable[Message]) -> None:
         """Ack each of them; all are tried, then the first error is raised."""
         ack_all(messages)
+        self._link.raise_failures()
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -202,8 +204,13 @@ class Connection(Topology, Receiving):
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Give unacked messages back, say goodbye, close everything; wait at most `timeout` seconds for the daemon to
         say goodbye. Idempotent. Raises ForkedHandle in a forked child.
+
+        Once it is closed, raises the first refusal of a publish that did not wait (confirm "sent") and of which no call
+        has told yet. It is no confirm: what waits for room in a full queue goes on waiting there until its timeout, and
+        of what was under way when the daemon went nobody tells. Who must know says `wait_for_confirms` before.
         """
         self._end(nanoseconds(timeout, "timeout") / SECOND_NS)
+        self._link.failures.raise_last()
 
     def _end(self, timeout: float) -> None:
         link = self._link
@@ -243,8 +250,14 @@ class Connection(Topology, Receiving):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._link.forked_off:
+        if self._link.forked_off:
+            return
+        try:
             self.close()
+        except ShmqError as refusal:
+            if error is None:
+                raise
+            error.add_note(f"closing the connection: {refusal}")
 
 
 def _announce_all(consumers: Consumers, session: Session, _welcome: Welcome) -> None:

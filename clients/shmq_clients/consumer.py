@@ -258,6 +258,7 @@ class DirectConsumer(Taker):
         if self._cancelled:
             return False
         self._attachments.link.check()
+        self._attachments.link.raise_failures()
         if self._ended is not None:
             return self._what_is_left(self._ended) or not self._cancelled
         attachment = self._attachment
@@ -279,7 +280,6 @@ class DirectConsumer(Taker):
             return None
         message = subscription.take()
         if message is None:
-            link.raise_failures()
             link.check_reach()
             if subscription.waits_for_room:
                 wait_for_acks(link, lambda: subscription.has_room or self._cancelled)
@@ -307,7 +307,7 @@ class DirectConsumer(Taker):
         self._by_frames.cancel(subscription)
         link = self._attachments.link
         if not self._cancelled and link.session is not None:
-            link.ask(Ping, Ok)
+            link.ask(Ping, Ok, goes_on=True)
 
     def _what_is_left(self, subscription: Subscription) -> SocketMessage | None:
         """What nobody has to ack can't go back: it is handed out first."""

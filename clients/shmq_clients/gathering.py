@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from shmq.errors import ShmqError
 from shmq.limits import TIME_NS_MAX
-from shmq_clients.settling import ack_at_delivery, nack_all
+from shmq_clients.settling import acked_at_delivery, nack_all
 
 
 class Gathering:
@@ -50,7 +50,5 @@ class Gathering:
             nack_all(self.messages, requeue=True)
 
     def handed_out(self) -> list[Any]:
-        """Return them, the caller's now. Raises StaleDelivery."""
-        if self._acked_late:
-            ack_at_delivery(self.messages)
-        return self.messages
+        """Return them, the caller's now. What needs no ack and went back meanwhile, as after an ack timeout, is not."""
+        return acked_at_delivery(self.messages) if self._acked_late else self.messages

@@ -7,6 +7,7 @@ again never blocks a caller that waits for something else, and no caller waits f
 same as once.
 """
 
+import contextlib
 import random
 import threading
 import time
@@ -25,11 +26,13 @@ from shmq.errors import (
     NotShmqd,
     OperationTimeout,
     ProtocolMismatch,
+    SessionError,
     ShmqError,
 )
 from shmq.wire.fields import Frame
 from shmq.wire.frames import BrokerFrame, ClientFrame, Nack, Resume, Welcome
 from shmq_clients import forks
+from shmq_clients.failures import Failures
 from shmq_clients.present import Present
 from shmq_clients.reaching import reach
 from shmq_clients.session import Answer, Mode, Session
@@ -43,9 +46,7 @@ RECONNECT_TIMEOUT: Final = 60.0  # for the next broker, when one is gone
 BACKOFF_FIRST: Final = 0.02
 BACKOFF_MAX: Final = 0.5  # who waits in socket mode is back within a second of a new daemon
 SLICE: Final = 0.25  # no wait is longer without a look at what else may have changed
-LATE: Final = 'refused was not this call but an earlier one that did not wait, as a publish with confirm="sent"'
 TURN: Final = 0.02  # for another thread that is reading what we want to know
-FAILURES_MAX: Final = 1000  # kept for the next calls; an old one says more than a new one of its kind
 
 
 class Reply(NamedTuple):
@@ -73,8 +74,7 @@ class Link:
     def __init__(self, paths: Sequence[Path], mode: Mode, reconnect_timeout: float = RECONNECT_TIMEOUT) -> None:
         self.paths = tuple(paths)
         self.mode: Mode = mode
-        self.failures: deque[ShmqError] = deque(maxlen=FAILURES_MAX)
-        self.forgiven: tuple[type[ShmqError], ...] = ()  # of these nobody is told
+        self.failures = Failures()
         self.on_welcome: list[Callable[[Session, Welcome], None]] = []
         self._turn = threading.Condition()
         self._reading = False
@@ -313,10 +313,8 @@ class Link:
         session = self.session
         if session is None or session.ended is not None or not session.is_open:
             return
-        with self._turn:
-            tags, session.orphans = session.orphans, []
         try:
-            if tags:
+            while tags := session.take_orphans():
                 session.say(Nack(0, tags), self.read_on)
             while self._chores:
                 self._chores.popleft()(session)
@@ -337,9 +335,10 @@ class Link:
         repeat: bool = True,
         timeout: float = REQUEST_TIMEOUT,
         at_once: Callable[[], object] | None = None,
+        goes_on: bool = False,
     ) -> FrameT:
         """Send a request and return its answer, without descriptors. Raises as `request`."""
-        frame = self.request(make, repeat=repeat, timeout=timeout, at_once=at_once).frame
+        frame = self.request(make, repeat=repeat, timeout=timeout, at_once=at_once, goes_on=goes_on).frame
         assert isinstance(frame, expect), f"{type(frame).__name__} answers a request for {expect.__name__}"
         return frame
 
@@ -351,9 +350,12 @@ class Link:
         timeout: float = REQUEST_TIMEOUT,
         reach: float | None = None,
         at_once: Callable[[], object] | None = None,
+        goes_on: bool = False,
+        take_back: Callable[[int], ClientFrame] | None = None,
     ) -> Reply:
         """Send a request and wait for its answer. `repeat`: it may be sent again in a new session. `reach`: seconds to
-        wait for a session; then each answer has the whole timeout. `at_once`: as Answer's.
+        wait for a session; then each answer has the whole timeout. `at_once`: as Answer's. `goes_on`: as `established`.
+        `take_back` makes what the broker is told when nobody waits any more for the request of this number.
 
         Raises what the broker answered; ConnectionLost when the session ended meanwhile and it must not be repeated;
         DaemonNotRunning, OperationTimeout when time is up.
@@ -361,7 +363,7 @@ class Link:
         deadline = time.monotonic() + timeout
         reached = deadline if reach is None else time.monotonic() + reach
         while True:
-            session = self.established(reached, timeout)
+            session = self.established(reached, timeout, goes_on=goes_on)
             if reach is not None:
                 deadline = time.monotonic() + timeout
             try:
@@ -371,8 +373,12 @@ class Link:
                 continue
             try:
                 self.wait_for(answer, deadline, timeout)
-            finally:
-                session.forget(number)
+            except BaseException:  # also interrupted: what comes for it goes back
+                if take_back is not None and not answer.done:
+                    self._say_if_possible(session, take_back(number))
+                session.give_up(number, answer)
+                raise
+            session.forget(number)
             if isinstance(answer.error, ConnectionLost) and repeat:
                 continue
             if answer.error is not None:
@@ -388,10 +394,13 @@ class Link:
                 raise OperationTimeout(timeout=timeout)
             self.advance(remaining, answer.is_done)
 
-    def established(self, deadline: float, timeout: float) -> Session:
-        """Return a session that is open, waiting for one if need be; first raise what earlier calls left behind."""
+    def established(self, deadline: float, timeout: float, *, goes_on: bool = False) -> Session:
+        """Return a session that is open, waiting for one if need be; first raise what earlier calls left behind, unless
+        this is a part of a call that `goes_on`: it has begun already, or must come to its end.
+        """
         self.check()
-        self.raise_failures()
+        if not goes_on:
+            self.raise_failures()
         while (session := self.session) is None or session.ended is not None:
             self.check_hope()
             remaining = deadline - time.monotonic()
@@ -404,27 +413,21 @@ class Link:
 
     def raise_failures(self) -> None:
         """Raise the oldest refusal of what wanted no answer, once."""
-        while self.failures:
-            error = self.failures.popleft()
-            if not isinstance(error, self.forgiven):
-                error.add_note(LATE)
-                raise error
-
-    def say(self, frame: ClientFrame, timeout: float = REQUEST_TIMEOUT) -> Session:
-        """Send what is answered only by a refusal, which a later call raises. Raises ConnectionLost if it can't be
-        written.
-        """
-        session = self.established(time.monotonic() + timeout, timeout)
-        self.say_in(session, frame)
-        return session
+        self.failures.raise_oldest()
 
     def say_in(self, session: Session, frame: ClientFrame) -> None:
-        """As `say`, in this session or not at all."""
+        """Send what is answered only by a refusal, which a later call raises, in this session or not at all. Raises
+        ConnectionLost if it can't be written.
+        """
         try:
             session.say(frame, self.read_on)
         except ConnectionLost as error:
             self.lose(session, error)
             raise
+
+    def _say_if_possible(self, session: Session, frame: ClientFrame) -> None:
+        with contextlib.suppress(SessionError):
+            self.say_in(session, frame)
 
     def begin_in(self, session: Session, make: Callable[[int], ClientFrame], *, late: bool = False) -> Answer:
         """Send a request in this session or not at all; somebody will look at its answer. `late`: as Answer's."""

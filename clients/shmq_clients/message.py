@@ -158,13 +158,16 @@ def check_given_back(requeue: bool, delay: float | None) -> int:  # noqa: FBT001
 
 
 class Settling(Protocol):
-    """What a socket delivery needs of the session that handed it out."""
+    """What a socket delivery needs of the session that handed it out. Of one: raises also what an earlier call was
+    refused for, when it is said.
+    """
 
     def ack(self, delivery_tag: int) -> None: ...
     def ack_all(self, delivery_tags: list[int]) -> None: ...
     def nack(self, delivery_tag: int, requeue: bool, delay_ns: int) -> None: ...  # noqa: FBT001 - AMQP's form
     def nack_all(self, delivery_tags: list[int], *, requeue: bool, delay_ns: int) -> None: ...
     def reject(self, delivery_tag: int, requeue: bool) -> None: ...  # noqa: FBT001 - AMQP's form
+    def reject_all(self, delivery_tags: list[int], *, requeue: bool) -> None: ...
     def touch(self, delivery_tag: int, extend: float) -> None: ...
     def hands_out(self) -> bool:
         """Whether deliveries of this session can still be settled."""

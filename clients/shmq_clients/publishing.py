@@ -112,6 +112,7 @@ class Publishing:
             keywords = cast("PublishKeywords", self.replies.addressed(keywords))
         out = outgoing(**keywords)
         self._attachments.link.check()
+        self._attachments.link.raise_failures()
         if self._attachments.user_id:
             check_user_id(keywords.get("user_id"), self._attachments.user_id)
         if out.confirm == "disk":

@@ -103,7 +103,7 @@ class Receiving:
         check_name(queue, "queue")
         check_flags(no_ack=no_ack)
         wait_ns = wait_nanoseconds(timeout, "timeout")
-        self._check()
+        self._begin_call()
         if self._paths.is_direct(queue):
             message: Any = self._paths.direct.get(queue, wait_ns, no_ack=no_ack)
         else:
@@ -123,7 +123,7 @@ class Receiving:
         check_max_messages(max_messages)
         check_flags(no_ack=no_ack)
         wait_ns = wait_nanoseconds(max_wait, "max_wait")
-        self._check()
+        self._begin_call()
         gathering = Gathering(max_messages, wait_ns, no_ack=no_ack)
         try:
             while gathering.goes_on:
@@ -142,7 +142,8 @@ class Receiving:
         wanted, wait_ns, no_ack = gathering.missing, gathering.left_ns, gathering.no_ack
         if self._paths.is_direct(queue):
             return self._paths.direct.get_batch(queue, wanted, wait_ns, no_ack=no_ack)
-        return self._paths.socket.get(queue, wanted, wait_ns, no_ack=no_ack, channel=self._number)
+        goes_on = bool(gathering.messages)
+        return self._paths.socket.get(queue, wanted, wait_ns, no_ack=no_ack, channel=self._number, goes_on=goes_on)
 
     # -- consuming ----------------------------------------------------------------------------------------------------
 
@@ -169,7 +170,7 @@ class Receiving:
         ConnectionLost when there is nothing to deliver and the daemon stays away (`reconnect_timeout`); iterating again
         goes on, and tries again.
         """
-        self._check()
+        self._begin_call()
         tag = f"ctag-{next(self._paths.numbers)}" if consumer_tag == "" else consumer_tag
         first, *others = queues_of(queue)
         consume = consume_frame(
@@ -255,6 +256,11 @@ class Receiving:
         if consumer is None:
             raise NotFound(kind="consumer", name=consumer_tag)
         consumer.cancel()
+
+    def _begin_call(self) -> None:
+        """Raise why it can't begin, and what earlier calls were refused for: before anything is done."""
+        self._check()
+        self._paths.link.raise_failures()
 
     def _check(self) -> None:
         self._paths.link.check()

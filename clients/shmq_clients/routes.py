@@ -105,7 +105,8 @@ class Routes:
         return Targets(tuple(found))
 
     def _compile(self, exchange: str, keys: tuple[str, ...]) -> CompiledRoute:
-        routed = self._attachments.link.ask(lambda seq: Route(seq, exchange, keys[0], list(keys[1:])), Routed)
+        more = list(keys[1:])
+        routed = self._attachments.link.ask(lambda seq: Route(seq, exchange, keys[0], more), Routed, goes_on=True)
         words = tuple(routed.words)
         if not routed.direct:
             route = CompiledRoute(None, words)

@@ -6,6 +6,7 @@ Invariants: one thread at a time calls `read`; nothing in here waits; an answer 
 and messages in it go back to their queue.
 """
 
+import contextlib
 import itertools
 import os
 import threading
@@ -16,7 +17,7 @@ from typing import Any, Final, Literal, Protocol
 from shmq._version import __version__
 from shmq.core._core import LAYOUT
 from shmq.errors import ConnectionClosed, ConnectionLost, LocalFrameError, NotShmqd, ShmqError
-from shmq.limits import SEQ_MAX
+from shmq.limits import BATCH_MESSAGES_MAX, SEQ_MAX
 from shmq.wire.codes import GOODBYE, from_wire
 from shmq.wire.frames import (
     Blocked,
@@ -35,6 +36,7 @@ from shmq.wire.frames import (
     Welcome,
 )
 from shmq.wire.states import State
+from shmq_clients.failures import Failures
 from shmq_clients.present import Present
 from shmq_clients.stream import Stream, close_all
 
@@ -83,9 +85,7 @@ class Session:
     Refusals of what wanted no answer go to `failures`, the descriptor of the presence file to `present`.
     """
 
-    def __init__(
-        self, stream: Stream, mode: Mode, resume: Resume | None, failures: deque[ShmqError], present: Present
-    ) -> None:
+    def __init__(self, stream: Stream, mode: Mode, resume: Resume | None, failures: Failures, present: Present) -> None:
         self.stream = stream
         self.welcome: Welcome | None = None
         self.ended: ShmqError | None = None
@@ -94,7 +94,7 @@ class Session:
         self._failures = failures
         self._present = present
         self.blocked = ""
-        self.orphans: list[int] = []  # delivery tags that came for nobody
+        self.orphans: deque[int] = deque()  # delivery tags that came for nobody
         self._descriptors: tuple[int, ...] = ()  # of the welcome
         self._answers: dict[int, Answer] = {}
         self._numbers = itertools.count(1)
@@ -148,6 +148,14 @@ class Session:
         close_all(answer.descriptors)
         if isinstance(answer.frame, Got):
             self.orphans.extend(delivery.delivery_tag for delivery in answer.frame.deliveries)
+
+    def take_orphans(self) -> list[int]:
+        """Return delivery tags that came for nobody, as many as one frame takes: they are to go back."""
+        tags: list[int] = []
+        with contextlib.suppress(IndexError):  # there is no more, or another thread has it
+            while len(tags) < BATCH_MESSAGES_MAX:
+                tags.append(self.orphans.popleft())
+        return tags
 
     def say(self, frame: ClientFrame, read: Callable[[], object]) -> None:
         """Send what wants no answer; its refusal is raised by a later call."""
@@ -221,10 +229,10 @@ class Session:
     def _on_error(self, frame: Error) -> None:
         error = from_wire(frame.code, frame.text, frame.data)
         if frame.seq == 0:
-            self._failures.append(error)
+            self._failures.add(error)
         elif (answer := self._answers.pop(frame.seq, None)) is not None:
             if answer.late:
-                self._failures.append(error)
+                self._failures.add(error)
             answer.settle(None, error)
 
     def _on_closing(self, frame: Closing) -> None:

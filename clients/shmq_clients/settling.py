@@ -1,7 +1,7 @@
 """Several deliveries settled at a time, of either mode and any client.
 
 Owns: that all are tried before the first error is raised, and that those which came in frames go in few. Does not own:
-which ones (channel.py, connection.py), what settling is.
+which ones (channel.py, connection.py), what settling is, raising what earlier calls were refused for.
 """
 
 from collections import deque
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from shmq.core._core import Message as CoreMessage
-from shmq.errors import ShmqError
+from shmq.errors import ShmqError, StaleDelivery
 from shmq_clients.flags import check_flags
 from shmq_clients.message import Settling, SocketMessage, check_given_back
 
@@ -19,9 +19,33 @@ def ack_all(messages: Iterable[Any]) -> None:
     _settle(messages, "acked", CoreMessage.ack, lambda session, tags: session.ack_all(tags))
 
 
-def ack_at_delivery(messages: Iterable[Any]) -> None:
-    """As `ack_all`, of messages that were asked for without acks: the caller's own have nothing to do then."""
-    _settle(messages, "auto", CoreMessage.ack_at_delivery, lambda session, tags: session.ack_all(tags))
+def acked_at_delivery(messages: Iterable[Any]) -> list[Any]:
+    """Ack messages that were asked for without acks: the caller's own have nothing to do then. Returns those that were
+    still ours: the others are back in their queues, and what was acked must not be lost for them. Raises what kept all
+    of them from being acked.
+    """
+    acked: list[Any] = []
+    by_frames: dict[Settling, list[SocketMessage]] = {}
+    failed: ShmqError | None = None
+    for message in messages:
+        try:
+            if not isinstance(message, SocketMessage):
+                CoreMessage.ack_at_delivery(message)
+            elif message.begin_settling("auto"):
+                by_frames.setdefault(message.session, []).append(message)
+        except ShmqError as error:
+            failed = failed or error
+        else:
+            acked.append(message)
+    for session, unsaid in by_frames.items():
+        try:
+            session.ack_all([message.broker_tag for message in unsaid])
+        except ShmqError as error:
+            failed = failed or error
+            acked = [message for message in acked if message not in unsaid]
+    if failed is not None and not acked and not isinstance(failed, StaleDelivery):
+        raise failed
+    return acked
 
 
 def nack_all(messages: Iterable[Any], *, requeue: bool, delay: float | None = None) -> None:
@@ -39,11 +63,12 @@ def reject_all(messages: Iterable[Any], *, requeue: bool) -> None:
     """Reject each of them; all are tried, then the first error is raised."""
     check_flags(requeue=requeue)
 
-    def there(session: Settling, delivery_tags: list[int]) -> None:
-        for delivery_tag in delivery_tags:
-            session.reject(delivery_tag, requeue)
-
-    _settle(messages, "rejected", lambda message: CoreMessage.reject(message, requeue), there)
+    _settle(
+        messages,
+        "rejected",
+        lambda message: CoreMessage.reject(message, requeue),
+        lambda session, tags: session.reject_all(tags, requeue=requeue),
+    )
 
 
 def _settle(

@@ -28,6 +28,7 @@ from shmq.wire.frames import (
     CONFIRM_MEMORY,
     CONFIRM_SENT,
     Cancel,
+    CancelGet,
     ClientFrame,
     Consume,
     Counted,
@@ -112,9 +113,9 @@ class SocketPath:
         """
         deadline_ns, done = time.monotonic_ns() + out.timeout_ns, 0
         while done < len(bodies):
-            remaining_ns = max(0, deadline_ns - time.monotonic_ns())
+            left = out._replace(timeout_ns=max(0, deadline_ns - time.monotonic_ns()))
             try:
-                done += self._publish_batch(next_batch(bodies, done, out), out._replace(timeout_ns=remaining_ns))
+                done += self._publish_batch(next_batch(bodies, done, out), left, goes_on=done > 0)
             except PublishError as error:
                 tell_how_many(error, done, len(bodies), out)
                 raise
@@ -152,7 +153,7 @@ class SocketPath:
             self._window = None
             raise
 
-    def _publish_batch(self, batch: list[memoryview], out: Outgoing) -> int:
+    def _publish_batch(self, batch: list[memoryview], out: Outgoing, *, goes_on: bool) -> int:
         size, frame = sum(body.nbytes for body in batch), publish_many_frame(batch, out)
 
         def send(window: Window, ends_step: bool) -> bool:  # noqa: FBT001 - as Window.enter says
@@ -161,28 +162,35 @@ class SocketPath:
                 window.note_sent()
             return not ends_step
 
-        if not waits(out, size) and self._in_window(size, patience(out.timeout_ns), send):
+        if not waits(out, size) and self._in_window(size, patience(out.timeout_ns), send, goes_on=goes_on):
             return len(batch)
-        return self._ask_with_room(functools.partial(publish_many_frame, batch), Counted, size, out).count
+        make = functools.partial(publish_many_frame, batch)
+        return self._ask_with_room(make, Counted, size, out, goes_on=goes_on).count
 
     def _ask_with_room(
-        self, make: Callable[[Outgoing], Callable[[int], ClientFrame]], expect: type[FrameT], size: int, out: Outgoing
+        self,
+        make: Callable[[Outgoing], Callable[[int], ClientFrame]],
+        expect: type[FrameT],
+        size: int,
+        out: Outgoing,
+        *,
+        goes_on: bool = False,
     ) -> FrameT:
         """Send what waits for its own answer, as soon as it may go beside those of other threads."""
         with self._room.taken(size, out.timeout_ns / SECOND_NS) as waited_ns, told_of_whole_call(waited_ns, out):
             left = out._replace(timeout_ns=max(0, out.timeout_ns - waited_ns))
-            return self.link.ask(make(left), expect, repeat=False, timeout=patience(left.timeout_ns))
+            patient = patience(left.timeout_ns)
+            return self.link.ask(make(left), expect, repeat=False, timeout=patient, goes_on=goes_on)
 
-    def _in_window(self, size: int, timeout: float, send: Callable[[Window, bool], Sent]) -> Sent:
+    def _in_window(
+        self, size: int, timeout: float, send: Callable[[Window, bool], Sent], *, goes_on: bool = False
+    ) -> Sent:
         """Send now; in the next session, if this one ends before the whole frame is written: it has nothing of it."""
         deadline = time.monotonic() + timeout
         while True:
-            window = self._current_window(deadline, timeout)
+            window = self._window_of(self.link.established(deadline, timeout, goes_on=goes_on))
             with contextlib.suppress(ConnectionLost):
                 return send(window, window.enter(size, timeout))
-
-    def _current_window(self, deadline: float, timeout: float) -> Window:
-        return self._window_of(self.link.established(deadline, timeout))
 
     def _window_of(self, session: Session) -> Window:
         window = self._window
@@ -195,9 +203,11 @@ class SocketPath:
     # -- getting ------------------------------------------------------------------------------------------------------
 
     def get(
-        self, queue: str, max_messages: int, wait_ns: int, *, no_ack: bool, channel: int = 0
+        self, queue: str, max_messages: int, wait_ns: int, *, no_ack: bool, channel: int = 0, goes_on: bool = False
     ) -> list[SocketMessage]:
-        """Wait for the first message, then return those that are there. An empty list when time is up."""
+        """Wait for the first message, then return those that are there. An empty list when time is up. `goes_on`: as
+        Link's.
+        """
         self._used = True
         deadline = time.monotonic_ns() + wait_ns
         got: list[SocketMessage] = []
@@ -206,7 +216,7 @@ class SocketPath:
             try:
                 reach = REQUEST_TIMEOUT + max(0, deadline - time.monotonic_ns()) / SECOND_NS
                 most = min(max_messages - len(got), BATCH_MESSAGES_MAX)
-                part = self._get(Get(0, queue, most, slice_ns, no_ack, channel), reach)
+                part = self._get(Get(0, queue, most, slice_ns, no_ack, channel), reach, goes_on=goes_on or bool(got))
             except ShmqError:
                 if got:
                     return got  # the next call meets the error again
@@ -215,12 +225,14 @@ class SocketPath:
             if len(got) >= max_messages or (not more_may_be_there(part) and (got or time.monotonic_ns() >= deadline)):
                 return got
 
-    def _get(self, get: Get, reach: float) -> list[SocketMessage]:
+    def _get(self, get: Get, reach: float, *, goes_on: bool) -> list[SocketMessage]:
         reply = self.link.request(
             lambda seq: replace(get, seq=seq),
             repeat=not get.no_ack,
             timeout=REQUEST_TIMEOUT + get.max_wait_ns / SECOND_NS,
             reach=reach,
+            goes_on=goes_on,
+            take_back=(lambda number: CancelGet(0, number)) if get.max_wait_ns else None,
         )
         assert isinstance(reply.frame, Got)
         return self.deliveries(reply.session).messages(reply.frame.deliveries, get.queue, no_ack=get.no_ack)
@@ -236,7 +248,7 @@ class SocketPath:
         self._subscriptions[consume.consumer_tag] = subscription
         try:
             while not subscription.is_answered():
-                self.link.established(deadline, REQUEST_TIMEOUT)
+                self.link.established(deadline, REQUEST_TIMEOUT, goes_on=True)
                 self.link.advance(max(0.0, deadline - time.monotonic()), subscription.is_answered)
             subscription.check()
         except BaseException:
@@ -246,7 +258,7 @@ class SocketPath:
 
     def _begin(self, subscription: Subscription, deadline: float) -> None:
         while True:
-            session = self.link.established(deadline, REQUEST_TIMEOUT)
+            session = self.link.established(deadline, REQUEST_TIMEOUT, goes_on=True)
             try:
                 subscription.begin(session, self.deliveries(session))
             except ConnectionLost as error:
@@ -267,7 +279,7 @@ class SocketPath:
         if self.link.session is not None:
             tag = subscription.consume.consumer_tag
             with contextlib.suppress(NotFound):  # that session ended, and the next one never knew of it
-                self.link.ask(lambda seq: Cancel(seq, tag), Ok)
+                self.link.ask(lambda seq: Cancel(seq, tag), Ok, goes_on=True)
         subscription.ended()
 
     def ended_here(self, subscription: Subscription) -> None:

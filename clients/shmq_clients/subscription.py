@@ -7,7 +7,7 @@ whoever reads and never wait.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 from msgspec.structs import replace
@@ -52,35 +52,44 @@ class Deliveries:
     def check(self) -> None:
         self._link.check()
 
-    def ack(self, delivery_tag: int) -> None:
-        self._say(Ack(0, [delivery_tag]))
-
     def ack_all(self, delivery_tags: list[int]) -> None:
-        starts = range(0, len(delivery_tags), BATCH_MESSAGES_MAX)
-        self._say(*(Ack(0, delivery_tags[start : start + BATCH_MESSAGES_MAX]) for start in starts))
+        self._say(Ack(0, part) for part in _parts(delivery_tags))
 
     def nack_all(self, delivery_tags: list[int], *, requeue: bool, delay_ns: int) -> None:
-        starts = range(0, len(delivery_tags), BATCH_MESSAGES_MAX)
-        parts = (delivery_tags[start : start + BATCH_MESSAGES_MAX] for start in starts)
-        self._say(*(Nack(0, part, requeue=requeue, delay_ns=delay_ns) for part in parts))
+        self._say(Nack(0, part, requeue=requeue, delay_ns=delay_ns) for part in _parts(delivery_tags))
+
+    def reject_all(self, delivery_tags: list[int], *, requeue: bool) -> None:
+        self._say(Reject(0, part, requeue=requeue) for part in _parts(delivery_tags))
+
+    def ack(self, delivery_tag: int) -> None:
+        self._say_one(Ack(0, [delivery_tag]))
 
     def nack(self, delivery_tag: int, requeue: bool, delay_ns: int) -> None:  # noqa: FBT001 - AMQP's form
-        self._say(Nack(0, [delivery_tag], requeue=requeue, delay_ns=delay_ns))
+        self._say_one(Nack(0, [delivery_tag], requeue=requeue, delay_ns=delay_ns))
 
     def reject(self, delivery_tag: int, requeue: bool) -> None:  # noqa: FBT001 - AMQP's form
-        self._say(Reject(0, [delivery_tag], requeue=requeue))
+        self._say_one(Reject(0, [delivery_tag], requeue=requeue))
 
     def touch(self, delivery_tag: int, extend: float) -> None:
-        self._say(Touch(0, [delivery_tag], nanoseconds(extend, "extend")))
+        self._say_one(Touch(0, [delivery_tag], nanoseconds(extend, "extend")))
 
-    def _say(self, *frames: Ack | Nack | Reject | Touch) -> None:
-        """Say it, then raise what an earlier call was refused for: the delivery is settled either way."""
+    def _say(self, frames: Iterable[Ack | Nack | Reject | Touch]) -> None:
         try:
             for frame in frames:
                 self._link.say_in(self._session, frame)
         except ConnectionLost as error:
             raise StaleDelivery from error
+
+    def _say_one(self, frame: Ack | Nack | Reject | Touch) -> None:
+        """Say it, then raise what an earlier call was refused for: the delivery is settled either way."""
+        self._say((frame,))
         self._link.raise_failures()
+
+
+def _parts(delivery_tags: list[int]) -> Iterator[list[int]]:
+    """Yield as many at a time as one frame takes."""
+    for start in range(0, len(delivery_tags), BATCH_MESSAGES_MAX):
+        yield delivery_tags[start : start + BATCH_MESSAGES_MAX]
 
 
 class Subscription:
@@ -121,7 +130,7 @@ class Subscription:
 
     def begin(self, session: Session, deliveries: Deliveries) -> None:
         """Consume in this session, without waiting for the answer."""
-        self._ready.clear()
+        self._lose_pushed()
         self._session, self._deliveries = session, deliveries
         session.sinks[self.consume.consumer_tag] = self
         _, self._answer = session.begin(self._frame, self._read_on)
@@ -132,7 +141,12 @@ class Subscription:
 
     def recovered(self) -> None:
         """The broker has taken back all that it had pushed until now."""
-        self._ready.clear()
+        self._lose_pushed()
+
+    def _lose_pushed(self) -> None:
+        """What is here and not handed out is the queue's again; what needs no ack is nobody's but ours, and stays."""
+        if not self.consume.no_ack:
+            self._ready.clear()
 
     # Called by the consumer.
     def take(self) -> SocketMessage | None:

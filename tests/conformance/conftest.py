@@ -78,8 +78,9 @@ def _connections(
         return opened[-1]
 
     yield one
-    for connection in opened:
-        connection.close()
+    with contextlib.ExitStack() as ends:
+        for connection in opened:
+            ends.callback(connection.close)
 
 
 @pytest.fixture

@@ -350,9 +350,11 @@ def test_ends_of_other_channels_cost_no_time_however_much_is_out(daemon: Shmqd) 
         consumer = conn.consume(queue)
         held = [next(consumer) for _ in range(50_000)]
 
+        session = conn._link.session
+        assert session is not None
         started = time.monotonic()
         for _ in range(3_000):
-            conn._link.say(wire.CloseChannel(1, 1))
+            conn._link.say_in(session, wire.CloseChannel(1, 1))
         other.status()
         conn.queue_info(queue)
 

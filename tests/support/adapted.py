@@ -89,7 +89,7 @@ class AdaptedReceiving(Adapted):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        self._loop.run(self._inner.__aexit__(*exc))
 
 
 class AdaptedChannel(AdaptedReceiving):

@@ -91,6 +91,7 @@ class AsyncChannel(AsyncReceiving):
     async def ack(self, delivery_tag: int, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - AMQP's form
         """As `Channel.ack`."""
         await settle_in_parts(self._numbered.meant(delivery_tag, multiple=multiple), ack_all)
+        self._paths.link.raise_failures()
 
     async def nack(
         self,
@@ -102,10 +103,12 @@ class AsyncChannel(AsyncReceiving):
         """As `Channel.nack`."""
         meant = self._numbered.meant(delivery_tag, multiple=multiple)
         await settle_in_parts(meant, functools.partial(nack_all, requeue=requeue, delay=delay))
+        self._paths.link.raise_failures()
 
     async def reject(self, delivery_tag: int, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - AMQP's form
         """As `Channel.reject`."""
         await settle_in_parts(self._numbered.meant(delivery_tag), functools.partial(reject_all, requeue=requeue))
+        self._paths.link.raise_failures()
 
     async def recover(self, requeue: bool = True) -> None:  # noqa: FBT001, FBT002 - AMQP's form
         """As `Channel.recover`. Cancelled: done or not."""
@@ -137,7 +140,7 @@ class AsyncChannel(AsyncReceiving):
             give_back(self._numbered.close())
             if link.session is not None:
                 with contextlib.suppress(SessionError):  # then the broker gives all back by itself
-                    await link.asked(lambda seq: CloseChannel(seq, self._number), Counted)
+                    await link.asked(lambda seq: CloseChannel(seq, self._number), Counted, goes_on=True)
         finally:
             self._numbered.free()
 

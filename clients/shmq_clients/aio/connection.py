@@ -150,7 +150,7 @@ class AsyncConnection(AsyncTopology, AsyncReceiving):
         return self._publishing.loan(body_bytes, **keywords)
 
     async def wait_for_confirms(self, timeout: float = 30.0) -> None:
-        """Return when the broker has done all that was sent before; raises the first refusal of it."""
+        """As `Connection.wait_for_confirms`."""
         await self._socket.wait_for_confirms(nanoseconds(timeout, "timeout") / SECOND_NS)
 
     @property
@@ -180,6 +180,7 @@ class AsyncConnection(AsyncTopology, AsyncReceiving):
     async def ack_many(self, messages: Iterable[AsyncMessage]) -> None:
         """Ack each of them; all are tried, then the first error is raised. Cancelled, it leaves some acked."""
         await settle_in_parts(messages, ack_all)
+        self._link.raise_failures()
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -189,10 +190,7 @@ class AsyncConnection(AsyncTopology, AsyncReceiving):
         return not self._link.closed
 
     async def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Give unacked messages back, say goodbye, close everything; wait at most `timeout` seconds for the daemon to
-        say goodbye. Idempotent. Cancelled, it is closed all the same, without waiting for that. Raises ForkedHandle in
-        a forked child.
-        """
+        """As `Connection.close`. Cancelled, it is closed all the same, without waiting for the daemon."""
         patience = nanoseconds(timeout, "timeout") / SECOND_NS
         link = self._link
         if link.forked_off:
@@ -204,6 +202,7 @@ class AsyncConnection(AsyncTopology, AsyncReceiving):
             clean = self._let_go()
         finally:
             await link.leave(clean=clean, timeout=patience)
+        link.failures.raise_last()
 
     def _let_go(self) -> bool:
         """Whether nothing of ours is left in any segment."""
@@ -235,8 +234,14 @@ class AsyncConnection(AsyncTopology, AsyncReceiving):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._link.forked_off:
+        if self._link.forked_off:
+            return
+        try:
             await self.close()
+        except ShmqError as refusal:
+            if error is None:
+                raise
+            error.add_note(f"closing the connection: {refusal}")
 
 
 def _announce_all(consumers: Consumers, session: Session, _welcome: Welcome) -> None:

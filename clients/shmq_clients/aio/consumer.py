@@ -72,12 +72,14 @@ class AsyncConsumer:
         begin: Callable[[], Awaitable[Source]],
         *,
         ended: Callable[[], object],
+        raise_failures: Callable[[], object],
         keep: object,
     ) -> None:
         self.queue_name = queue
         self.consumer_tag = consumer_tag
         self._begin = begin
         self._ended = ended
+        self._raise_failures = raise_failures  # of earlier calls, for who has nothing to hand out
         self._keep = keep
         self._source: Source | None = None
         self._cancelled = False
@@ -128,6 +130,7 @@ class AsyncConsumer:
             if message is not None:
                 self._turns += message.body_bytes >> TURN_BYTES_LOG2
                 return message
+            self._raise_failures()
             await source.wait()
         raise StopAsyncIteration
 
@@ -267,7 +270,7 @@ class DirectSource(Taker):
                     self._unsubscribed()
             if not self._cancelled and self._link.session is not None:
                 self._link.advance(0)
-                await self._link.asked(Ping, Ok)
+                await self._link.asked(Ping, Ok, goes_on=True)
 
     def stop(self) -> Attachment | None:
         if self._pushed is not None:
@@ -334,7 +337,6 @@ class SocketSource:
 
     async def wait(self, timeout: float | None = None) -> None:
         self._link.check()
-        self._link.raise_failures()
         self._link.check_reach()
         if self._cancelled or self._subscription.has_news():  # since it was looked at: nobody tells of that again
             return

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
-from shmq.errors import ConnectionLost, OperationTimeout, SessionError, ShmqError
+from shmq.errors import ConnectionLost, OperationTimeout, ShmqError
 from shmq.wire.fields import Frame
 from shmq.wire.frames import ClientFrame, Welcome
 from shmq_clients.aio.stream import LoopStream
@@ -33,11 +33,12 @@ PAUSE_MIN: Final = 0.001
 class Unanswered(Exception):  # noqa: N818 - says what is the case
     """A request that must be answered before the call can go on. Never leaves this package."""
 
-    def __init__(self, make: Callable[[int], ClientFrame], *, repeat: bool, timeout: float) -> None:
+    def __init__(self, make: Callable[[int], ClientFrame], *, repeat: bool, timeout: float, goes_on: bool) -> None:
         super().__init__()
         self.make = make
         self.repeat = repeat
         self.timeout = timeout
+        self.goes_on = goes_on
 
 
 class _Told(list["asyncio.Future[None]"]):
@@ -225,6 +226,8 @@ class AsyncLink(Link):
         timeout: float = REQUEST_TIMEOUT,
         reach: float | None = None,  # noqa: ARG002 - as inherited
         at_once: Callable[[], object] | None = None,  # noqa: ARG002 - nothing inherited asks so
+        goes_on: bool = False,
+        take_back: Callable[[int], ClientFrame] | None = None,  # noqa: ARG002 - as above
     ) -> Reply:
         """Return what `settled` found out, or raise Unanswered."""
         question = make(0)
@@ -235,7 +238,7 @@ class AsyncLink(Link):
                 if reply.descriptors:  # whose they are now
                     del self._known[index]
                 return reply
-        raise Unanswered(make, repeat=repeat, timeout=timeout)
+        raise Unanswered(make, repeat=repeat, timeout=timeout, goes_on=goes_on)
 
     async def settled(self, call: Callable[[], T]) -> T:
         """Return what `call` does, which is called again whenever one more request of it is answered."""
@@ -257,7 +260,9 @@ class AsyncLink(Link):
 
     async def _reply_or_error(self, missing: Unanswered) -> Reply | ShmqError:
         try:
-            return await self.requested(missing.make, repeat=missing.repeat, timeout=missing.timeout)
+            return await self.requested(
+                missing.make, repeat=missing.repeat, timeout=missing.timeout, goes_on=missing.goes_on
+            )
         except ShmqError as error:
             return error
 
@@ -269,10 +274,13 @@ class AsyncLink(Link):
         repeat: bool = True,
         timeout: float = REQUEST_TIMEOUT,
         at_once: Callable[[], object] | None = None,
+        goes_on: bool = False,
         given_up: Callable[[Answer], object] | None = None,
     ) -> FrameT:
         """As `ask`; `given_up` as `requested`'s."""
-        reply = await self.requested(make, repeat=repeat, timeout=timeout, at_once=at_once, given_up=given_up)
+        reply = await self.requested(
+            make, repeat=repeat, timeout=timeout, at_once=at_once, goes_on=goes_on, given_up=given_up
+        )
         frame = reply.frame
         assert isinstance(frame, expect), f"{type(frame).__name__} answers a request for {expect.__name__}"
         return frame
@@ -286,6 +294,7 @@ class AsyncLink(Link):
         reach: float | None = None,
         take_back: Callable[[int], ClientFrame] | None = None,
         at_once: Callable[[], object] | None = None,
+        goes_on: bool = False,
         given_up: Callable[[Answer], object] | None = None,
     ) -> Reply:
         """As the inherited `request`. Cancelled: it was sent or not; nothing that comes for it is kept. `take_back`
@@ -294,7 +303,7 @@ class AsyncLink(Link):
         deadline = time.monotonic() + timeout
         reached = deadline if reach is None else time.monotonic() + reach
         while True:
-            session = await self.session_by(reached, timeout)
+            session = await self.session_by(reached, timeout, goes_on=goes_on)
             if reach is not None:
                 deadline = time.monotonic() + timeout
             try:
@@ -320,10 +329,6 @@ class AsyncLink(Link):
             assert answer.frame is not None
             return Reply(answer.frame, answer.descriptors, session)
 
-    def _say_if_possible(self, session: Session, frame: ClientFrame) -> None:
-        with contextlib.suppress(SessionError):
-            self.say_in(session, frame)
-
     def begin_in(self, session: Session, make: Callable[[int], ClientFrame], *, late: bool = False) -> Answer:
         """As inherited."""
         self.resume()
@@ -346,10 +351,11 @@ class AsyncLink(Link):
         if not answer.done:
             raise OperationTimeout(timeout=timeout)
 
-    async def session_by(self, deadline: float, timeout: float) -> Session:
+    async def session_by(self, deadline: float, timeout: float, *, goes_on: bool = False) -> Session:
         """As `established`."""
         self.check()
-        self.raise_failures()
+        if not goes_on:
+            self.raise_failures()
         while (session := self.session) is None or session.ended is not None:
             self.check_hope()
             remaining = deadline - time.monotonic()

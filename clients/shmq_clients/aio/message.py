@@ -95,7 +95,3 @@ class AsyncSocketMessage(SocketMessage):
     async def touch(self, extend: float) -> None:  # type: ignore[override] # awaited here
         super().touch(extend)
         await self._written()
-
-    def settle_at_delivery(self) -> None:
-        """It was asked for without an ack of its own, and has one now."""
-        self._state = "auto"

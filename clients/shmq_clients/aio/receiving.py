@@ -98,7 +98,7 @@ class AsyncReceiving:
         check_name(queue, "queue")
         check_flags(no_ack=no_ack)
         wait_ns = wait_nanoseconds(timeout, "timeout")
-        self._check()
+        self._begin_call()
         await self._paths.give_way(0)
         if await self._paths.is_direct(queue):
             message: Any = await self._paths.direct.get(queue, wait_ns, no_ack=no_ack)
@@ -120,7 +120,7 @@ class AsyncReceiving:
         check_max_messages(max_messages)
         check_flags(no_ack=no_ack)
         wait_ns = wait_nanoseconds(max_wait, "max_wait")
-        self._check()
+        self._begin_call()
         await self._paths.give_way(0)
         gathering = Gathering(max_messages, wait_ns, no_ack=no_ack)
         try:
@@ -140,7 +140,10 @@ class AsyncReceiving:
         wanted, wait_ns, no_ack = gathering.missing, gathering.left_ns, gathering.no_ack
         if await self._paths.is_direct(queue):
             return await self._paths.direct.get_batch(queue, wanted, wait_ns, no_ack=no_ack)
-        return await self._paths.socket.get(queue, wanted, wait_ns, no_ack=no_ack, channel=self._number)
+        goes_on = bool(gathering.messages)
+        return await self._paths.socket.get(
+            queue, wanted, wait_ns, no_ack=no_ack, channel=self._number, goes_on=goes_on
+        )
 
     # -- consuming ----------------------------------------------------------------------------------------------------
 
@@ -174,7 +177,7 @@ class AsyncReceiving:
             ack_timeout=ack_timeout,
             arguments=arguments,
         )
-        self._check()
+        self._begin_call()
         self._replies.check([first, *others], no_ack=no_ack)
         if (known := self._own.get(tag)) is not None and not known.is_over:
             raise NotAllowed(f"consumer tag {tag!r} is in use")
@@ -188,7 +191,9 @@ class AsyncReceiving:
         asked = named(consume, wire_tag, self._number)
         begin = functools.partial(self._source_of_several if others else self._source_of, asked, *others)
         names = ", ".join([first, *others])
-        consumer = own[tag] = consumers[wire_tag] = AsyncConsumer(names, tag, begin, ended=ended, keep=self)
+        told = self._paths.link.raise_failures
+        consumer = AsyncConsumer(names, tag, begin, ended=ended, raise_failures=told, keep=self)
+        own[tag] = consumers[wire_tag] = consumer
         if first == REPLY_TO:
             self._replies.find = weakref.ref(consumer)
         return consumer
@@ -258,6 +263,11 @@ class AsyncReceiving:
         if consumer is None:
             raise NotFound(kind="consumer", name=consumer_tag)
         await consumer.cancel()
+
+    def _begin_call(self) -> None:
+        """As Receiving's."""
+        self._check()
+        self._paths.link.raise_failures()
 
     def _check(self) -> None:
         self._paths.link.check()

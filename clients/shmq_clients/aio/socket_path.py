@@ -23,6 +23,7 @@ from shmq_clients.link import REQUEST_TIMEOUT, SLICE, FrameT, Reply
 from shmq_clients.message import SocketMessage
 from shmq_clients.outgoing import Outgoing
 from shmq_clients.session import Answer, Session
+from shmq_clients.settling import acked_at_delivery
 from shmq_clients.socket_path import (
     GET_SLICE_NS,
     SocketPath,
@@ -70,16 +71,6 @@ class AsyncDeliveries(Deliveries):
         self._session.orphans.extend(message.broker_tag for message in messages)
         self._link.later(_nothing)  # the chores: giving back is one
 
-    def hand_out(self, messages: Sequence[SocketMessage]) -> list[SocketMessage]:
-        """Return them acked, or none when they went back to their queue with the session."""
-        if not messages or not self.hands_out():
-            return []
-        self.ack_all([message.broker_tag for message in messages])
-        for message in messages:
-            assert isinstance(message, AsyncSocketMessage)
-            message.settle_at_delivery()
-        return list(messages)
-
 
 class Backlog(Subscription):
     """A subscription that knows how many bytes wait in it; `on_less` is called when there are fewer."""
@@ -108,21 +99,17 @@ class Backlog(Subscription):
             self._less(MESSAGE_BYTES + message.body_bytes)
         return message
 
-    def begin(self, session: Session, deliveries: Deliveries) -> None:
-        """As inherited."""
-        self._less(self.bytes_waiting)
-        super().begin(session, deliveries)
-
     def end(self) -> None:
         """As inherited."""
         if not self.consume.no_ack:
             self._less(self.bytes_waiting)
         super().end()
 
-    def recovered(self) -> None:
+    def _lose_pushed(self) -> None:
         """As inherited."""
-        self._less(self.bytes_waiting)
-        super().recovered()
+        if not self.consume.no_ack:
+            self._less(self.bytes_waiting)
+        super()._lose_pushed()
 
     def forget(self) -> None:
         """As inherited."""
@@ -237,10 +224,9 @@ class AsyncSocketPath(SocketPath):
         """As inherited. Cancelled: the first ones are published, maybe none, maybe all."""
         deadline_ns, done = time.monotonic_ns() + out.timeout_ns, 0
         while done < len(bodies):
-            remaining_ns = max(0, deadline_ns - time.monotonic_ns())
+            left = out._replace(timeout_ns=max(0, deadline_ns - time.monotonic_ns()))
             try:
-                batch = next_batch(bodies, done, out)
-                done += await self._published(batch, out._replace(timeout_ns=remaining_ns))
+                done += await self._published(next_batch(bodies, done, out), left, goes_on=done > 0)
             except PublishError as error:
                 tell_how_many(error, done, len(bodies), out)
                 raise
@@ -257,7 +243,7 @@ class AsyncSocketPath(SocketPath):
                 window.confirm(sent, answer)
         self._link.raise_failures()
 
-    async def _published(self, batch: list[memoryview], out: Outgoing) -> int:
+    async def _published(self, batch: list[memoryview], out: Outgoing, *, goes_on: bool) -> int:
         size, frame = sum(body.nbytes for body in batch), publish_many_frame(batch, out)
 
         def send(window: Window, ends_step: bool) -> bool:  # noqa: FBT001 - as Window.count says
@@ -265,28 +251,39 @@ class AsyncSocketPath(SocketPath):
                 self._link.say_in(window.session, frame(0))
             return not ends_step
 
-        if not waits(out, size) and await self._sent_in_window(size, patience(out.timeout_ns), send):
+        timeout = patience(out.timeout_ns)
+        if not waits(out, size) and await self._sent_in_window(size, timeout, send, goes_on=goes_on):
             return len(batch)
         make = functools.partial(publish_many_frame, batch)
-        return (await self._asked_with_room(make, Counted, size, out)).count
+        return (await self._asked_with_room(make, Counted, size, out, goes_on=goes_on)).count
 
     async def _asked_with_room(
-        self, make: Callable[[Outgoing], Callable[[int], ClientFrame]], expect: type[FrameT], size: int, out: Outgoing
+        self,
+        make: Callable[[Outgoing], Callable[[int], ClientFrame]],
+        expect: type[FrameT],
+        size: int,
+        out: Outgoing,
+        *,
+        goes_on: bool = False,
     ) -> FrameT:
         """Send what waits for its own answer, as soon as it may go beside those of other tasks."""
         async with self._places.taken(size, out.timeout_ns / SECOND_NS) as place:
             left = out._replace(timeout_ns=max(0, out.timeout_ns - place.waited_ns))
+            timeout, keep = patience(left.timeout_ns), place.keep
             with told_of_whole_call(place.waited_ns, out):
-                timeout = patience(left.timeout_ns)
-                return await self._link.asked(make(left), expect, repeat=False, timeout=timeout, given_up=place.keep)
+                return await self._link.asked(
+                    make(left), expect, repeat=False, timeout=timeout, goes_on=goes_on, given_up=keep
+                )
 
-    async def _sent_in_window(self, size: int, timeout: float, send: Callable[[Window, bool], bool]) -> bool:
+    async def _sent_in_window(
+        self, size: int, timeout: float, send: Callable[[Window, bool], bool], *, goes_on: bool = False
+    ) -> bool:
         """Send now; in the next session, if this one ends before the frame is written: it has nothing of it. `send`
         returns whether it has sent anything.
         """
         deadline = time.monotonic() + timeout
         while True:
-            window = self._window_of(await self._link.session_by(deadline, timeout))
+            window = self._window_of(await self._link.session_by(deadline, timeout, goes_on=goes_on))
             while (oldest := window.in_the_way()) is not None:
                 await self._link.answered(oldest, deadline, timeout)
                 window.settle(oldest)
@@ -300,9 +297,15 @@ class AsyncSocketPath(SocketPath):
     # -- getting ------------------------------------------------------------------------------------------------------
 
     async def get(  # type: ignore[override] # awaited here
-        self, queue: str, max_messages: int, wait_ns: int, *, no_ack: bool, channel: int = 0
+        self, queue: str, max_messages: int, wait_ns: int, *, no_ack: bool, channel: int = 0, goes_on: bool = False
     ) -> list[SocketMessage]:
         """As inherited. Cancelled: what was got goes back."""
+        got = await self._gathered(queue, max_messages, wait_ns, channel=channel, goes_on=goes_on)
+        return acked_at_delivery(got) if no_ack else got
+
+    async def _gathered(
+        self, queue: str, max_messages: int, wait_ns: int, *, channel: int, goes_on: bool
+    ) -> list[SocketMessage]:
         self._used = True
         deadline = time.monotonic_ns() + wait_ns
         got: list[SocketMessage] = []
@@ -310,29 +313,26 @@ class AsyncSocketPath(SocketPath):
             left_ns = 0 if got else max(0, deadline - time.monotonic_ns())
             try:
                 most = min(max_messages - len(got), BATCH_MESSAGES_MAX)
-                part = await self._got(queue, most, left_ns, no_ack=no_ack, channel=channel)
+                part = await self._got(queue, most, left_ns, channel=channel, goes_on=goes_on or bool(got))
             except ShmqError:
                 if got:
                     return got  # the next call meets the error again
                 raise
             except BaseException:  # cancelled
-                self._give_back(got, no_ack=no_ack)
+                self._give_back(got)
                 raise
             got += part
             if len(got) >= max_messages or (not more_may_be_there(part) and (got or time.monotonic_ns() >= deadline)):
                 return got
 
     async def _got(
-        self, queue: str, max_messages: int, left_ns: int, *, no_ack: bool, channel: int
+        self, queue: str, max_messages: int, left_ns: int, *, channel: int, goes_on: bool
     ) -> list[SocketMessage]:
-        reply = await self._got_in_turn(queue, max_messages, left_ns, channel)
+        reply = await self._got_in_turn(queue, max_messages, left_ns, channel=channel, goes_on=goes_on)
         assert isinstance(reply.frame, Got)
-        deliveries = self.deliveries(reply.session)
-        assert isinstance(deliveries, AsyncDeliveries)
-        part = deliveries.messages(reply.frame.deliveries, queue, no_ack=False)
-        return deliveries.hand_out(part) if no_ack else part
+        return self.deliveries(reply.session).messages(reply.frame.deliveries, queue, no_ack=False)
 
-    async def _got_in_turn(self, queue: str, max_messages: int, left_ns: int, channel: int) -> Reply:
+    async def _got_in_turn(self, queue: str, max_messages: int, left_ns: int, *, channel: int, goes_on: bool) -> Reply:
         """Only so many may wait at the broker; one that may not looks, and looks again when another one has ended."""
         may_wait = left_ns > 0 and self._gets < GETS_MAX
         wait_ns = min(left_ns, GET_SLICE_NS) if may_wait else 0
@@ -343,6 +343,7 @@ class AsyncSocketPath(SocketPath):
                 timeout=REQUEST_TIMEOUT + wait_ns / SECOND_NS,
                 reach=REQUEST_TIMEOUT + left_ns / SECOND_NS,
                 take_back=(lambda number: CancelGet(0, number)) if may_wait else None,
+                goes_on=goes_on,
             )
         finally:
             self._gets -= may_wait
@@ -352,8 +353,9 @@ class AsyncSocketPath(SocketPath):
             await self._get_ended.wait(min(left_ns / SECOND_NS, SLICE))
         return reply
 
-    def _give_back(self, got: list[SocketMessage], *, no_ack: bool) -> None:
-        for message in got if not no_ack else ():
+    @staticmethod
+    def _give_back(got: list[SocketMessage]) -> None:
+        for message in got:
             deliveries = message.session
             assert isinstance(deliveries, AsyncDeliveries)
             deliveries.give_back([message])
@@ -370,7 +372,7 @@ class AsyncSocketPath(SocketPath):
         self._subscriptions[consume.consumer_tag] = subscription
         try:
             while not subscription.is_answered():
-                await self._link.session_by(deadline, REQUEST_TIMEOUT)
+                await self._link.session_by(deadline, REQUEST_TIMEOUT, goes_on=True)
                 await _in_time(news, deadline)
             subscription.check()
         except ShmqError:
@@ -383,7 +385,7 @@ class AsyncSocketPath(SocketPath):
 
     async def _begun(self, subscription: Subscription, deadline: float) -> None:
         while True:
-            session = await self._link.session_by(deadline, REQUEST_TIMEOUT)
+            session = await self._link.session_by(deadline, REQUEST_TIMEOUT, goes_on=True)
             try:
                 subscription.begin(session, self.deliveries(session))
                 self._link.resume()
@@ -398,7 +400,7 @@ class AsyncSocketPath(SocketPath):
         if self._link.session is not None:
             tag = subscription.consume.consumer_tag
             with contextlib.suppress(NotFound):  # that session ended, and the next one never knew of it
-                await self._link.asked(lambda seq: Cancel(seq, tag), Ok)
+                await self._link.asked(lambda seq: Cancel(seq, tag), Ok, goes_on=True)
         subscription.ended()
 
 

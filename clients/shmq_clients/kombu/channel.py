@@ -273,8 +273,10 @@ class Channel(Declaring, base.StdChannel):  # type: ignore[misc] # kombu has no 
         if message is None:
             return None
         told = {"message_count": 0}
-        with contextlib.suppress(ShmqError):  # the daemon may be away, and the message is the caller's already
+        try:
             told["message_count"] = connection.shmq.declare_queue(queue, passive=True).messages
+        except ShmqError as error:  # the daemon may be away, and the message is the caller's already
+            connection.shmq._link.failures.put_back(error)  # noqa: SLF001 - our own: nobody was told of it
         return Message(message, self, told)
 
     # -- settling -----------------------------------------------------------------------------------------------------

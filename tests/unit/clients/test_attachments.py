@@ -30,7 +30,7 @@ class Link:
 
     def check(self) -> None: ...
 
-    def request(self, _make: object) -> Reply:
+    def request(self, _make: object, **_how: object) -> Reply:
         session, made = self.session, self.made
         self.marked.append(session.welcome.client_index)
         attached = Attached(1, QueueDefinition("q"), QUEUE_ID, made.geometry, 0, -1, -1)

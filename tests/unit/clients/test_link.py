@@ -266,7 +266,7 @@ def message(broker: ScriptedBroker, conn: shmq.Connection) -> shmq.Message:
 def test_an_ack_is_sent_though_it_raises_what_an_earlier_publish_was_refused_for(
     broker: ScriptedBroker, conn: shmq.Connection, message: shmq.Message
 ) -> None:
-    conn._link.failures.append(shmq.QueueFull(queue="other"))
+    conn._link.failures.add(shmq.QueueFull(queue="other"))
 
     with pytest.raises(shmq.QueueFull):
         message.ack()
@@ -282,7 +282,7 @@ def test_all_acks_of_many_are_sent_though_an_earlier_publish_was_refused(
     deliveries = [wire.Delivery(tag, 0, 0, 1, 0, 1, 0, b"", b"body") for tag in range(1, 6)]
     broker.answers[wire.Get] = lambda frame: [wire.Got(frame.seq, deliveries)]
     messages = conn.get_batch("q", max_messages=5)
-    conn._link.failures.append(shmq.QueueFull(queue="other"))
+    conn._link.failures.add(shmq.QueueFull(queue="other"))
 
     with pytest.raises(shmq.QueueFull):
         conn.ack_many(messages)

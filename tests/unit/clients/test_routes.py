@@ -40,7 +40,7 @@ class Broker:
         self.attached: dict[str, Attachment] = {}
         self.on_sweep: list[Callable[[], object]] = []
 
-    def ask(self, make: Callable[[int], Route], _answer: type[Routed]) -> Routed:
+    def ask(self, make: Callable[[int], Route], _answer: type[Routed], **_how: object) -> Routed:
         self.asked.append(make(1))
         return self.answer
 

@@ -1,5 +1,6 @@
 """shmq_clients.window: publishes without an answer stay below what the broker keeps for one client."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,8 @@ def test_a_refused_step_is_raised_by_a_later_call(broker: ScriptedBroker, conn: 
 
     with pytest.raises(shmq.QueueFull):
         publish(conn, (STEPS_MAX + 2) * STEP_MESSAGES)
+    with contextlib.suppress(shmq.QueueFull):  # of the others
+        conn.close()
 
 
 def test_much_at_a_time_waits_for_its_answer(broker: ScriptedBroker, conn: shmq.Connection) -> None:
