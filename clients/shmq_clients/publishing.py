@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, TypeAlias, Unpack, cast
 
 from shmq.core._core import Loan
-from shmq.errors import InvalidArgument, NotDurable, NotFound, PublishError, PublishRejected, Unroutable
+from shmq.errors import InvalidArgument, NotDurable, NotFound, PublishRejected, ShmqError, Unroutable
 from shmq.limits import BODY_BYTES_MAX
 from shmq.message import check_user_id
 from shmq.names import REPLY_TO
@@ -95,12 +95,12 @@ class Publishing:
     @contextlib.contextmanager
     def _lend_first(self, loan: Loan, others: list[Copy], timeout_ns: int) -> Iterator[memoryview]:
         """Copy from the first queue's memory into the others, then publish there; also when one of them refuses."""
-        refusal: PublishError | None = None
+        refusal: ShmqError | None = None
         with loan as buffer:
             yield buffer
             try:
                 self._publish_to(others, [buffer], time.monotonic_ns() + timeout_ns)
-            except PublishError as error:
+            except ShmqError as error:
                 refusal = error
         if refusal is not None:
             raise refusal
@@ -153,7 +153,7 @@ class Publishing:
         """
         if not copies:
             check_bodies(bodies)
-        refusals: list[PublishError] = []
+        refusals: list[ShmqError] = []
         taken = [self._try_to(copy, bodies, 0, None, refusals) for copy in copies]
         while len(full := not_whole(taken, bodies)) > 1 and time.monotonic_ns() < deadline_ns:
             self._direct.wait_a_while(*copies[full[0]], deadline_ns)
@@ -166,26 +166,28 @@ class Publishing:
         return max(taken, default=GONE) > GONE
 
     def _try_to(
-        self, copy: Copy, bodies: Sequence[Any], start: int, deadline_ns: int | None, refusals: list[PublishError]
+        self, copy: Copy, bodies: Sequence[Any], start: int, deadline_ns: int | None, refusals: list[ShmqError]
     ) -> int:
         """Publish the bodies from `start` on; without a deadline those that there is room for. Returns how many the
-        queue has; all of them where it refused, which is noted.
+        queue has; all of them where it refused, or can't be worked in, which is noted.
         """
         try:
             return self._into(copy, lambda to, as_: self._direct.publish_many(to, as_, bodies, start, deadline_ns))
-        except PublishError as error:
+        except ShmqError as error:
             refusals.append(error)
             return len(bodies)
 
     def _into(self, copy: Copy, publish: Callable[[Attachment, Outgoing], int]) -> int:
-        """Publish into one queue; one that is gone is looked for once more, because its name may have been used
-        again. GONE: there is none.
+        """Publish into one queue; one that is gone is looked for once more where its name was the key, which may have
+        been used again. GONE: there is none; another one of its name is bound to no exchange.
         """
         target, out = copy
         try:
             return publish(target, out)
         except QueueGone:
             self._attachments.forget(target)
+            if out.exchange:
+                return GONE
             try:
                 return publish(self._attachments.attach(target.name), out)
             except (QueueGone, NotFound):
@@ -209,7 +211,7 @@ def check_taken(out: Outgoing, *, taken: bool) -> None:
         raise Unroutable(exchange=out.exchange, routing_key=out.routing_key)
 
 
-def one_of(refusals: list[PublishError]) -> PublishError:
+def one_of(refusals: list[ShmqError]) -> ShmqError:
     """One error for what several queues refused: the first, which names all that are as long as they may be."""
     first = refusals[0]
     if len(refusals) == 1 or not isinstance(first, PublishRejected):

@@ -1,5 +1,6 @@
 """Where one message goes: headers that address it, several queues, delays, dead letters, routes that change."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -288,3 +289,41 @@ def test_several_bodies_for_several_queues_are_nowhere_twice(
     there = ready_bodies(conn, roomy)
     assert there == bodies[: len(there)]
     assert ready_bodies(conn, small) == bodies[:room]
+
+
+@pytest.mark.rule("QUEUE-14", "PUBLISH-6")
+@pytest.mark.parametrize("queues", [1, 3])
+def test_a_name_that_is_used_again_while_a_loan_is_written_is_another_queue(
+    conn: shmq.Connection, new_queue: QueueMaker, new_exchange: ExchangeMaker, queues: int
+) -> None:
+    fanout, names = new_exchange("fanout"), [new_queue() for _ in range(queues)]
+    for name in names:
+        conn.bind_queue(name, fanout)
+    with contextlib.suppress(shmq.DetachedQueue), conn.loan(3, exchange=fanout) as buffer:  # the memory of the only one
+        buffer[:] = b"abc"
+        conn.delete_queue(names[-1])
+        conn.declare_queue(names[-1])
+
+    assert [ready_bodies(conn, name) for name in names] == [[b"abc"]] * (queues - 1) + [[]]
+
+
+@pytest.mark.rule("PUBLISH-1", "PUBLISH-6", "QUEUE-9")
+def test_a_queue_that_is_anothers_now_keeps_a_loan_from_no_other(
+    connect: Callable[[], shmq.Connection], conn: shmq.Connection, new_queue: QueueMaker, mode: str
+) -> None:
+    other, names = connect(), [new_queue() for _ in range(3)]
+
+    def publish() -> None:
+        with conn.loan(3, routing_key=names[0], headers={"CC": names[1:]}, confirm="memory") as buffer:
+            buffer[:] = b"abc"
+            conn.delete_queue(names[1])
+            other.declare_queue(names[1], exclusive=True)
+
+    if mode == "direct":
+        with pytest.raises((shmq.ResourceLocked, shmq.DirectRefused)):
+            publish()
+    else:
+        publish()
+
+    assert [ready_bodies(conn, name) for name in (names[0], names[2])] == [[b"abc"]] * 2
+    other.delete_queue(names[1])

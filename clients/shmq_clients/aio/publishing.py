@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Unpack
 
 from shmq.core._core import Loan
-from shmq.errors import InvalidArgument, NotFound, PublishError
+from shmq.errors import InvalidArgument, NotFound, ShmqError
 from shmq.limits import BODY_BYTES_MAX
 from shmq_clients.aio.attachments import AsyncAttachments
 from shmq_clients.aio.direct_path import AsyncDirectPath
@@ -79,12 +79,12 @@ class AsyncPublishing(Publishing):
             yield memoryview(body)
             await self.publish(body, **keywords)
             return
-        refusal: PublishError | None = None
+        refusal: ShmqError | None = None
         with loan as buffer:
             yield buffer
             try:
                 await self._published_to(others, [buffer], time.monotonic_ns() + out.timeout_ns)
-            except PublishError as error:
+            except ShmqError as error:
                 refusal = error
         if refusal is not None:
             raise refusal
@@ -109,7 +109,7 @@ class AsyncPublishing(Publishing):
         """As `_publish_to`. Returns the most that any queue has. GONE: none of them is there any more."""
         if not copies:
             check_bodies(bodies)
-        refusals: list[PublishError] = []
+        refusals: list[ShmqError] = []
         taken = [await self._tried(copy, bodies, 0, None, refusals) for copy in copies]
         while len(full := not_whole(taken, bodies)) > 1 and time.monotonic_ns() < deadline_ns:
             await self._in_segment.wait_a_while(*copies[full[0]], deadline_ns)
@@ -122,13 +122,13 @@ class AsyncPublishing(Publishing):
         return max(taken, default=GONE)
 
     async def _tried(
-        self, copy: Copy, bodies: Sequence[Any], start: int, deadline_ns: int | None, refusals: list[PublishError]
+        self, copy: Copy, bodies: Sequence[Any], start: int, deadline_ns: int | None, refusals: list[ShmqError]
     ) -> int:
         """As `_try_to`."""
         publish = self._in_segment.publish_many
         try:
             return await self._put_into(copy, lambda to, as_: publish(to, as_, bodies, start, deadline_ns))
-        except PublishError as error:
+        except ShmqError as error:
             refusals.append(error)
             return len(bodies)
 
@@ -139,6 +139,8 @@ class AsyncPublishing(Publishing):
             return await publish(target, out)
         except QueueGone:
             self._attachments.forget(target)
+            if out.exchange:
+                return GONE
             try:
                 return await publish(await self._attached(target.name), out)
             except (QueueGone, NotFound):
