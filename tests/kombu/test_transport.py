@@ -199,3 +199,22 @@ def test_queues_that_come_and_go_leave_no_descriptors(connect: Callable[..., Any
         counts.append(open_now())
 
     assert max(counts[75:]) <= max(counts[:75])
+
+
+def test_what_was_refused_without_confirms_is_told_once_and_costs_no_message(connect: Callable[..., Any]) -> None:
+    conn = connect(transport_options={"mode": "socket", "confirm_publish": False})
+    channel = conn.channel()
+    channel.queue_declare("full", arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
+    channel.queue_declare("there")
+    channel.basic_publish(channel.prepare_message(b"x"), routing_key="there")
+    channel.basic_publish(channel.prepare_message(b"refused"), routing_key="full")
+
+    message = channel.basic_get("there", no_ack=True)
+
+    assert message is not None
+    assert message.body == b"x"
+    with pytest.raises(amqp.MessageNacked):
+        channel.basic_get("there")
+    assert channel.basic_get("there") is None
+    for queue in ("full", "there"):
+        channel.queue_delete(queue)
