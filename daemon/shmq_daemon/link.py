@@ -1,6 +1,6 @@
 """The link between broker and supervisor: its frames, and one class for both ends.
 
-    broker -> supervisor   Opening (registry, supervisor's bell), ClientJoined (pidfd), QueueOpened (two bells), events
+    broker -> supervisor   Opening (registry, supervisor's bell), ClientJoined (pidfd), QueueOpened (its bells), events
                            of the topology, ... Synced; from then on each change, SessionLost, ClientLeft, ClientDied
     supervisor -> broker   KeptBell ..., KeptEnd; from then on ClientReaped, AlarmRaised, AlarmCleared, Counters
 
@@ -50,7 +50,9 @@ class Opening(LinkFrame, frozen=True):
 
 
 class QueueOpened(LinkFrame, frozen=True):
-    """A queue to look after. Descriptors: the consumers' and the producers' bell."""
+    """A queue to look after. Descriptors: the consumers' and the producers' bell; of one that is new also its segment,
+    whose name may be gone when this is read, though something died there.
+    """
 
     queue: Queue
     epoch: int

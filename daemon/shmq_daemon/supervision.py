@@ -6,12 +6,13 @@ Invariants: bells kept by the supervisor are asked for before queues are adopted
 second; each time the link is made anew everything is told anew; what cannot be told now is told then.
 """
 
+import os
 import select
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from shmq_daemon import link
+from shmq_daemon import link, segments
 from shmq_daemon.catalog import Catalog, KeptBells
 from shmq_daemon.clients import Clients
 from shmq_daemon.descriptors import close_all
@@ -20,7 +21,7 @@ from shmq_daemon.instance import LINK_SOCKET
 from shmq_daemon.link import Link, Packet
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import READ, WRITE, Loop, Timers
-from shmq_daemon.opened import Bells
+from shmq_daemon.opened import Bells, OpenQueue
 from shmq_daemon.releases import Releases
 
 if TYPE_CHECKING:
@@ -177,23 +178,31 @@ class Supervision:
         for exchange in catalog.topology.exchanges.values():
             self.tell_event(ExchangeDeclared(exchange))
         for opened in catalog.open.values():
-            self._tell_queue(opened.queue.queue_id)
+            self._tell_queue(opened)
         for binding in catalog.topology.router.bindings():
             self.tell(Bound(binding))
         for client in self._clients:
             self._clients.tell_joined(client)
         self.tell(link.Synced())
 
-    def _tell_queue(self, queue_id: int) -> None:
-        assert self._catalog is not None
-        opened = self._catalog.open[queue_id]
+    def _tell_queue(self, opened: OpenQueue, *segment: int) -> None:
         brief = link.without_unknown_arguments(opened.queue)
-        self.tell(link.QueueOpened(brief, opened.bells.epoch), opened.bells[:2])
+        self.tell(link.QueueOpened(brief, opened.bells.epoch), (*opened.bells[:2], *segment))
+
+    def _tell_new_queue(self, opened: OpenQueue) -> None:
+        try:
+            segment = segments.open_existing(opened.queue.segment)
+        except OSError:  # no descriptors left: by its name, which is there for now
+            self._tell_queue(opened)
+            return
+        self._tell_queue(opened, segment)
+        os.close(segment)
 
     def tell_event(self, event: Event) -> None:
         match event:
             case QueueDeclared(queue=queue):
-                self._tell_queue(queue.queue_id)
+                assert self._catalog is not None
+                self._tell_new_queue(self._catalog.open[queue.queue_id])
             case QueueDeleted(queue_id=queue_id):
                 self.tell(event)
                 if self._opened:

@@ -241,10 +241,10 @@ class Supervisor:
 
     def _on_queue_opened(self, frame: link.QueueOpened, descriptors: tuple[int, ...]) -> None:
         world, queue = self._told(), frame.queue
-        consumers, producers = descriptors
+        consumers, producers, *segment = descriptors
         world.topology.apply(QueueDeclared(queue))
         try:
-            watched = Watched(queue, frame.epoch, (consumers, producers), world.bell, world.owner)
+            watched = Watched(queue, frame.epoch, (consumers, producers), world.bell, world.owner, *segment)
         except Exception as error:  # noqa: BLE001 - a segment that cannot be opened stops only its queue
             os.close(consumers)
             os.close(producers)

@@ -24,7 +24,16 @@ SlotWord = tuple[int, int]
 class Watched:
     """One queue."""
 
-    def __init__(self, queue: Queue, epoch: int, bells: tuple[int, int], supervisor_bell: int, owner: int) -> None:
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        queue: Queue,
+        epoch: int,
+        bells: tuple[int, int],
+        supervisor_bell: int,
+        owner: int,
+        segment: int = -1,
+    ) -> None:
+        """Takes over `segment`; without one it is opened by its name."""
         self.queue = queue
         self.epoch = epoch
         self.bells = bells  # ours: kept for the next broker
@@ -33,7 +42,7 @@ class Watched:
         self.has_more_dead = False  # in no ring, and not among the stuck for want of room
         self.retry_ns = 0  # when stuck ones are tried again
         self.recovered = False
-        descriptors = [segments.open_existing(queue.segment)]
+        descriptors = [segments.open_existing(queue.segment) if segment < 0 else segment]
         with closed_on_failure(descriptors):
             descriptors += copies(*bells, supervisor_bell)
             fd, *mine = descriptors

@@ -41,7 +41,7 @@ def url() -> Iterator[str]:
 @pytest.mark.parametrize("mode", ["direct", "socket"])
 @pytest.mark.parametrize("no_ack", [False, True])
 @pytest.mark.parametrize("call", ["get", "get_batch"])
-def test_an_interrupted_get_takes_nothing_that_comes_later(url: str, mode: Any, call: str, no_ack: bool) -> None:
+def test_an_interrupted_get_takes_nothing_that_comes_later(url: str, mode: Any, call: str, *, no_ack: bool) -> None:
     with shmq.connect(url, mode=mode) as conn, shmq.connect(url, mode=mode) as other:
         queue = conn.declare_queue("").name
         wait: dict[str, Any] = {"timeout": 60} if call == "get" else {"max_wait": 60}
