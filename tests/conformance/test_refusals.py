@@ -91,6 +91,22 @@ def test_what_needs_no_ack_is_handed_out_whatever_was_refused_before(
     assert (taken, told(conn)) == ([b"x"], later)
 
 
+@pytest.mark.rule("CONSUME-3", "CONSUME-14")
+def test_what_needs_no_ack_is_handed_out_though_some_of_it_went_back_meanwhile(
+    conn: shmq.Connection, new_queue: QueueMaker
+) -> None:
+    queue = new_queue(ack_timeout=0.1)
+    conn.publish_many([b"1", b"2"], routing_key=queue, confirm="memory")
+
+    gathered = conn.get_batch(queue, max_messages=4, max_wait=20, no_ack=True)  # each came again while it waited
+
+    assert {message.body for message in gathered} == {b"1", b"2"}
+    with contextlib.suppress(shmq.StaleDelivery):  # over the socket the broker tells of the first two
+        conn.wait_for_confirms()
+    info = conn.queue_info(queue)
+    assert (info.messages, info.unacked) == (0, 0)
+
+
 @pytest.mark.rule("CONSUME-4", "ERROR-5")
 def test_a_consumer_is_cancelled_whatever_was_refused_before(conn: shmq.Connection, queue: str, full: str) -> None:
     consumer = conn.consume(queue)
