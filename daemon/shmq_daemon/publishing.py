@@ -197,10 +197,10 @@ class Publishing:
             except ShmqError as error:
                 blocked.note(error)
                 continue
-            if outcome in NO_ROOM:
-                full[target.queue.queue_id] = opened
-            elif outcome == _core.REFUSED:
+            if outcome == _core.REFUSED:
                 blocked.leave_out(target.queue, _refused([opened.name], blocked.position))
+            elif outcome != _core.OK:  # no room, or the slot was taken from us: it is not there, so once more
+                full[target.queue.queue_id] = opened
         blocked.missing = [target for target in blocked.missing if target.queue.queue_id in full]
         return next(iter(full.values()), None)
 

@@ -17,7 +17,7 @@ from shmq_daemon.link import ClientJoined
 from shmq_daemon.log import Logger
 from shmq_daemon.loop import Loop
 from shmq_daemon.peer import is_dead
-from shmq_daemon.registry import BROKERS, SUPERVISORS, Registry
+from shmq_daemon.registry import SUPERVISORS, Registry, brokers_before
 from shmq_daemon.watched import Quarantine, Watched
 
 NOTHING: Final = (0, 0, 0)
@@ -113,8 +113,11 @@ class Reaper:
             self._settled(watched, client, why, found)
 
     def recover(self, watched: Watched, broker: int, supervisor: int, dead: Iterable[int]) -> None:
-        """What earlier daemon processes left goes back uncounted, what dead clients left counts."""
-        ours = [index for index in (*BROKERS, *SUPERVISORS) if index not in (broker, supervisor)]
+        """What earlier daemon processes left goes back uncounted, what dead clients left counts.
+
+        This broker may have died meanwhile, and the next one be at work before we hear of it.
+        """
+        ours = [*brokers_before(broker), *(index for index in SUPERVISORS if index != supervisor)]
         for owners, counted in ((ours, False), (dead, True)):
             live = _all_but(owners)
             requeued, died, freed = watched.core.reap_except(live, count_failure=counted)

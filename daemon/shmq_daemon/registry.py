@@ -64,6 +64,14 @@ class Row(NamedTuple):
     left: bool = False
 
 
+def brokers_before(index: int) -> list[int]:
+    """Indices of those that came before this one. The ring is short: what is ahead of it in it may be of those to come,
+    and was put right seven times since it was used.
+    """
+    place = BROKERS.index(index)
+    return [BROKERS[(place - before) % len(BROKERS)] for before in range(1, len(BROKERS) // 2 + 1)]
+
+
 class Registry:
     """The mapped registry. `read_only`: the supervisor's view of it."""
 

@@ -8,7 +8,7 @@ import pytest
 from shmq.errors import ConfigError
 from shmq_daemon import segments
 from shmq_daemon.peer import Peer
-from shmq_daemon.registry import BROKERS, BYTES, CLIENTS_FIRST, HEADER, MAGIC, SUPERVISORS, Registry
+from shmq_daemon.registry import BROKERS, BYTES, CLIENTS_FIRST, HEADER, MAGIC, SUPERVISORS, Registry, brokers_before
 
 PEER = Peer(4711, 1000, 1000, 12345, -1)
 SECRET = bytes(range(16))
@@ -68,6 +68,15 @@ def test_incarnations_grow(registry: Registry) -> None:
     registry.free(40)
 
     assert registry.add(40, PEER, 2, SECRET).incarnation > first.incarnation
+
+
+def test_an_index_of_a_broker_to_come_is_not_taken_for_one_of_before(registry: Registry) -> None:
+    given = [registry.next_broker_index() for _ in range(3 * len(BROKERS))]
+
+    for number in range(8, len(given) - 7):
+        before = brokers_before(given[number])
+        assert before == given[number - 1 : number - 8 : -1]
+        assert not set(before) & set(given[number : number + 8])
 
 
 def test_every_start_has_another_index_and_epoch(registry: Registry) -> None:
