@@ -17,22 +17,19 @@ LATE: Final = 'refused was not this call but an earlier one that did not wait, a
 
 
 class Failures:
-    """Of one connection, oldest first. True while there are any."""
+    """Of one connection. `kept`: oldest first."""
 
     def __init__(self) -> None:
         self.forgiven: tuple[type[ShmqError], ...] = ()  # of these nobody is told
-        self._kept: deque[ShmqError] = deque()
+        self.kept: deque[ShmqError] = deque()
         self._uncounted = 0  # that came while there were enough
         self._lock = threading.Lock()
-
-    def __bool__(self) -> bool:
-        return bool(self._kept)
 
     def add(self, error: ShmqError) -> None:
         """It is to be raised by a later call."""
         with self._lock:
-            if len(self._kept) < FAILURES_MAX:
-                self._kept.append(error)
+            if len(self.kept) < FAILURES_MAX:
+                self.kept.append(error)
             else:
                 self._uncounted += 1
 
@@ -54,13 +51,13 @@ class Failures:
 
     def next(self) -> ShmqError | None:
         """Take the oldest one, to be raised now; None: there is none."""
-        if not self._kept:
+        if not self.kept:
             return None
         with self._lock:
-            if not self._kept:  # another thread has it
+            if not self.kept:  # another thread has it
                 return None
-            error = self._kept.popleft()
-            if not self._kept and self._uncounted:
+            error = self.kept.popleft()
+            if not self.kept and self._uncounted:
                 error.add_note(f"{self._uncounted} more were refused after this, and are not raised one by one")
                 self._uncounted = 0
         if not is_late(error):
@@ -71,7 +68,7 @@ class Failures:
         """Nobody was told of it after all; no matter for what is no refusal of an earlier call."""
         if is_late(error):
             with self._lock:
-                self._kept.appendleft(error)
+                self.kept.appendleft(error)
 
 
 def is_late(error: ShmqError) -> bool:

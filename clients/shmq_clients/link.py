@@ -413,7 +413,8 @@ class Link:
 
     def raise_failures(self) -> None:
         """Raise the oldest refusal of what wanted no answer, once."""
-        self.failures.raise_oldest()
+        if self.failures.kept:  # asked by each call
+            self.failures.raise_oldest()
 
     def say_in(self, session: Session, frame: ClientFrame) -> None:
         """Send what is answered only by a refusal, which a later call raises, in this session or not at all. Raises

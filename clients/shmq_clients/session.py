@@ -151,6 +151,8 @@ class Session:
 
     def take_orphans(self) -> list[int]:
         """Return delivery tags that came for nobody, as many as one frame takes: they are to go back."""
+        if not self.orphans:  # asked by each that reads
+            return []
         tags: list[int] = []
         with contextlib.suppress(IndexError):  # there is no more, or another thread has it
             while len(tags) < BATCH_MESSAGES_MAX:

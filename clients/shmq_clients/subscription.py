@@ -82,7 +82,10 @@ class Deliveries:
 
     def _say_one(self, frame: Ack | Nack | Reject | Touch) -> None:
         """Say it, then raise what an earlier call was refused for: the delivery is settled either way."""
-        self._say((frame,))
+        try:
+            self._link.say_in(self._session, frame)
+        except ConnectionLost as error:
+            raise StaleDelivery from error
         self._link.raise_failures()
 
 

@@ -19,9 +19,9 @@ def of(count: int) -> tuple[Failures, list[ShmqError]]:
 def test_each_is_taken_once_the_oldest_first_and_says_whose_it_is() -> None:
     failures, errors = of(3)
 
-    assert failures
+    assert failures.kept
     assert list(iter(failures.next, None)) == errors
-    assert not failures
+    assert not failures.kept
     assert all(error.__notes__ == [LATE] for error in errors)
 
 
