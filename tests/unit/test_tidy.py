@@ -139,3 +139,12 @@ def test_c_functions_can_be_read_in_one_go() -> None:
     ]
 
     assert wrong == []
+
+
+def test_every_module_of_the_daemon_is_in_the_table_of_its_readme() -> None:
+    text = (ROOT / "daemon/README.md").read_text().partition("| modules | own |")[2]
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    table = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    modules = {path.stem for path in PACKAGES["shmq_daemon"].glob("*.py")} - {"__init__"}
+
+    assert modules == table

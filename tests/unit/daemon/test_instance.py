@@ -83,7 +83,7 @@ def test_a_new_master_waits_for_the_children_of_a_killed_one(tmp_path: Path, byt
 
 
 def test_a_child_of_a_killed_master_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instance, "ORPHANS_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(instance, "ORPHANS_SECONDS_MAX", 0.05)  # nobody wants to wait five seconds here
     with orphan(lambda: locked(tmp_path / "lock", instance.Byte.BROKER)) as pid:
         with pytest.raises(AlreadyRunning) as refused:
             instance.take_lock(tmp_path / "lock")
