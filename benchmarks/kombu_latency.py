@@ -9,6 +9,7 @@ Exits 1 when shmq's median is more than half of the best other's.
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import multiprocessing
 import shutil
@@ -140,10 +141,10 @@ def over_redis(folder: Path) -> Iterator[list[Transport]]:
 
 
 Server = Callable[[Path], AbstractContextManager[list[Transport]]]
-SERVERS: Final[dict[str, Server]] = {
-    "shmqd": over_shmq,
-    "rabbitmq-server": over_rabbitmq,
-    "redis-server": over_redis,
+SERVERS: Final[dict[str, tuple[str, Server]]] = {  # by program; with the package that Kombu reaches it by
+    "shmqd": ("shmq", over_shmq),
+    "rabbitmq-server": ("amqp", over_rabbitmq),
+    "redis-server": ("redis", over_redis),
 }
 
 
@@ -152,7 +153,10 @@ def transports() -> Iterator[list[Transport]]:
     """Give those that this host has."""
     with contextlib.ExitStack() as stack:
         found: list[Transport] = []
-        for program, server in SERVERS.items():
+        for program, (package, server) in SERVERS.items():
+            if importlib.util.find_spec(package) is None:
+                print(f"{program}: the package {package} is not installed (pip install 'shmq[bench]')", file=sys.stderr)
+                continue
             if program != "shmqd" and find_program(program) is None:
                 print(f"{program}: not on this host", file=sys.stderr)
                 continue
